@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File descriptors: scoped closing, and reads and writes that do not stop half-way. */
+#ifndef MOTE_BASE_FD_H
+#define MOTE_BASE_FD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Closes *fd unless it is -1, and sets it to -1. Keeps errno. */
+void fd_close(int *fd);
+
+#define CLEANUP_FD __attribute__((cleanup(fd_close)))
+
+/* Gives the descriptor away: the caller of fd_take owns it, *fd is -1 afterwards. */
+int fd_take(int *fd);
+
+/*
+ * Reads exactly len bytes at offset. 0, -errno, or -ENODATA when the file ends before.
+ */
+int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset);
+
+/* Writes all of buffer; 0 or -errno. */
+int fd_write_all(int fd, const void *buffer, size_t len);
+
+#endif

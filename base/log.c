@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+
+static int log_fd = STDERR_FILENO;
+static enum log_level log_max = LOG_INFO;
+static const char *log_id = "anonymous-instance";
+static _Thread_local const char *thread_name = "main";
+
+static const char *const level_names[] = { "ERROR", "WARN", "INFO", "DEBUG" };
+
+bool log_level_parse(const char *name, enum log_level *level)
+{
+	static const struct {
+		const char *name;
+		enum log_level level;
+	} names[] = {
+		{ "Error", LOG_ERROR }, { "Warning", LOG_WARN }, { "Warn", LOG_WARN },
+		{ "Info", LOG_INFO },	{ "Debug", LOG_DEBUG },	 { "Trace", LOG_DEBUG },
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcasecmp(name, names[i].name) == 0) {
+			*level = names[i].level;
+			return true;
+		}
+	}
+	return false;
+}
+
+int log_open(const char *path, struct err *err)
+{
+	/* Without O_NONBLOCK a fifo nobody reads would hold up the start for ever. */
+	int fd =
+		open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+
+	if (fd < 0)
+		return err_sys(err, errno, "log file %s", path);
+	if (log_fd != STDERR_FILENO)
+		fd_close(&log_fd);
+	log_fd = fd;
+	return 0;
+}
+
+void log_set_id(const char *id)
+{
+	log_id = id;
+}
+
+void log_set_level(enum log_level level)
+{
+	log_max = level;
+}
+
+void log_set_thread_name(const char *name)
+{
+	thread_name = name;
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+	char line[2048];
+	struct timespec now;
+	struct tm tm;
+	va_list args;
+	int used, n;
+
+	if (level > log_max)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	used = (int)strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
+	n = snprintf(line + used, sizeof(line) - (size_t)used, ".%09ld [%s:%s:%s] ", now.tv_nsec,
+		     log_id, thread_name, level_names[level]);
+	if (n < 0 || n >= (int)sizeof(line) - used)
+		return;
+	used += n;
+	va_start(args, fmt);
+	n = vsnprintf(line + used, sizeof(line) - (size_t)used, fmt, args);
+	va_end(args);
+	if (n < 0)
+		return;
+	used += n;
+	if (used > (int)sizeof(line) - 1)
+		used = (int)sizeof(line) - 1;
+	line[used++] = '\n';
+	/* A log that cannot be written must not stop the VM. */
+	(void)fd_write_all(log_fd, line, (size_t)used);
+}
+
+bool log_limit_allows(struct log_limit *limit, unsigned int burst, uint64_t *suppressed)
+{
+	struct timespec now;
+	int64_t now_ns;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	if (limit->window_start_ns == 0 || now_ns - limit->window_start_ns >= 1000000000) {
+		limit->window_start_ns = now_ns;
+		limit->in_window = 0;
+	}
+	if (limit->in_window >= burst) {
+		limit->swallowed++;
+		return false;
+	}
+	limit->in_window++;
+	*suppressed = limit->swallowed;
+	limit->swallowed = 0;
+	return true;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The log: one line an event, written with one write(2), from any thread.
+ * Format: TIMESTAMP [ID:THREAD:LEVEL] TEXT, the timestamp in UTC with nanoseconds.
+ */
+#ifndef MOTE_BASE_LOG_H
+#define MOTE_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+/* Level names as Firecracker spells them: Error, Warning (or Warn), Info, Debug (or Trace). */
+bool log_level_parse(const char *name, enum log_level *level);
+
+/*
+ * Appends to the file, fifo or device at path from now on; before that lines go to standard error.
+ * 0 or -errno with err set.
+ */
+int log_open(const char *path, struct err *err);
+
+/* Call before the first thread is started. id is not copied and must live on. */
+void log_set_id(const char *id);
+void log_set_level(enum log_level level);
+void log_set_thread_name(const char *name);
+
+void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
+#define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)
+#define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
+
+/*
+ * For what a guest can cause as often as it likes: true at most `burst` times a second, and the
+ * first true after a silence says through *suppressed how many were swallowed. Zero-initialise.
+ * Not thread-safe: one per owner.
+ */
+struct log_limit {
+	int64_t window_start_ns;
+	unsigned int in_window;
+	uint64_t swallowed;
+};
+
+bool log_limit_allows(struct log_limit *limit, unsigned int burst, uint64_t *suppressed);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/console.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "vmm/platform/serial.h"
+
+static void update(struct console *console)
+{
+	struct serial_wants wants = serial_service(console->serial);
+
+	if (console->writable && wants.output)
+		event_add(console->writable, NULL);
+	console->input_room = wants.input_room;
+	if (!console->readable)
+		return;
+	if (console->input_room > 0 && console->in_fd >= 0)
+		event_add(console->readable, NULL);
+	else
+		event_del(console->readable);
+}
+
+static void on_service(evutil_socket_t fd, short events, void *opaque)
+{
+	(void)fd;
+	(void)events;
+	update(opaque);
+}
+
+static void on_readable(evutil_socket_t fd, short events, void *opaque)
+{
+	struct console *console = opaque;
+	uint8_t data[SERIAL_BUFFER];
+	/* Only this thread adds input, so the room cannot have become less. */
+	ssize_t n = read(fd, data, console->input_room);
+
+	(void)events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		(void)serial_receive(console->serial, data, (size_t)n);
+	else
+		console->in_fd = -1;
+	update(console);
+}
+
+static void set_terminal(struct console *console)
+{
+	struct termios raw;
+
+	if (tcgetattr(console->in_fd, &console->terminal) < 0)
+		return;
+	raw = console->terminal;
+	raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+	raw.c_iflag &= ~(tcflag_t)ICRNL;
+	if (tcsetattr(console->in_fd, TCSANOW, &raw) == 0)
+		console->terminal_changed = true;
+}
+
+int console_open(struct console *console, struct event_base *base, struct serial *serial, int in_fd,
+		 int out_fd, struct err *err)
+{
+	memset(console, 0, sizeof(*console));
+	console->serial = serial;
+	console->in_fd = in_fd;
+	console->out_fd = out_fd;
+	console->notified =
+		event_new(base, serial->notify_fd, EV_READ | EV_PERSIST, on_service, console);
+	console->writable = event_new(base, out_fd, EV_WRITE, on_service, console);
+	if (!console->notified || !console->writable || event_add(console->notified, NULL) < 0) {
+		console_close(console);
+		return err_set(err, ENOMEM, "console: no memory for its events");
+	}
+	if (in_fd < 0)
+		return 0;
+	set_terminal(console);
+	console->input_room = SERIAL_BUFFER;
+	console->readable = event_new(base, in_fd, EV_READ | EV_PERSIST, on_readable, console);
+	/* epoll takes neither files nor /dev/null: there, input is over before it begins. */
+	if (!console->readable || event_add(console->readable, NULL) < 0)
+		console->in_fd = -1;
+	return 0;
+}
+
+void console_close(struct console *console)
+{
+	if (console->terminal_changed)
+		tcsetattr(console->in_fd < 0 ? STDIN_FILENO : console->in_fd, TCSANOW,
+			  &console->terminal);
+	if (console->notified)
+		event_free(console->notified);
+	if (console->writable)
+		event_free(console->writable);
+	if (console->readable)
+		event_free(console->readable);
+	memset(console, 0, sizeof(*console));
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/boot/layout.h"
+
+/* How long the reader of the console may take for the last bytes of an ended VM. */
+#define DRAIN_TIMEOUT_MS 5000
+
+static const char *const state_names[] = { "Not started", "Running", "Paused", "Ended" };
+
+const char *control_state_name(const struct control *control)
+{
+	return state_names[control->state];
+}
+
+static int expect(const struct control *control, enum control_state state, const char *action,
+		  struct err *err)
+{
+	if (control->state == state)
+		return 0;
+	return err_set(err, EBUSY, "%s is not possible in the state \"%s\"", action,
+		       control_state_name(control));
+}
+
+void control_open(struct control *control, struct event_base *base)
+{
+	memset(control, 0, sizeof(*control));
+	control->base = base;
+	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
+	control->files.initrd_fd = -1;
+	control->serial_fd = STDOUT_FILENO;
+	control->process_start_ns = monotonic_ns();
+}
+
+static void close_files(struct boot_files *files)
+{
+	kernel_image_close(&files->kernel);
+	fd_close(&files->initrd_fd);
+	free(files->initrd_path);
+	free(files->cmdline);
+	files->initrd_path = NULL;
+	files->cmdline = NULL;
+}
+
+static void close_serial(struct control *control)
+{
+	if (control->serial_fd != STDOUT_FILENO)
+		fd_close(&control->serial_fd);
+	control->serial_fd = STDOUT_FILENO;
+}
+
+static void close_running(struct control *control)
+{
+	if (control->ended_event)
+		event_free(control->ended_event);
+	control->ended_event = NULL;
+	console_close(&control->console);
+	machine_close(&control->machine);
+}
+
+void control_close(struct control *control)
+{
+	close_running(control);
+	close_files(&control->files);
+	close_serial(control);
+}
+
+/* There is no PCI to be probed for. */
+static char *build_cmdline(const char *boot_args)
+{
+	char *cmdline;
+
+	if (asprintf(&cmdline, "%s pci=off", boot_args ? boot_args : CONFIG_DEFAULT_BOOT_ARGS) < 0)
+		return NULL;
+	return cmdline;
+}
+
+static int open_files(struct boot_files *files, const struct boot_source_config *config,
+		      struct err *err)
+{
+	int rc = kernel_image_open(&files->kernel, config->kernel_image_path, err);
+
+	if (rc < 0)
+		return rc;
+	if (config->initrd_path) {
+		files->initrd_fd = open(config->initrd_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (files->initrd_fd < 0)
+			return err_sys(err, errno, "initrd %s", config->initrd_path);
+		files->initrd_path = strdup(config->initrd_path);
+		if (!files->initrd_path)
+			return err_sys(err, ENOMEM, "initrd %s", config->initrd_path);
+	}
+	files->cmdline = build_cmdline(config->boot_args);
+	if (!files->cmdline)
+		return err_sys(err, ENOMEM, "kernel command line");
+	if (strlen(files->cmdline) >= LAYOUT_CMDLINE_SIZE)
+		return err_set(err, E2BIG,
+			       "kernel command line of %zu bytes: at most %d are possible",
+			       strlen(files->cmdline), LAYOUT_CMDLINE_SIZE - 1);
+	return 0;
+}
+
+int control_set_boot_source(struct control *control, const struct boot_source_config *config,
+			    struct err *err)
+{
+	struct boot_files files = { .initrd_fd = -1 };
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the boot source", err);
+
+	if (rc < 0)
+		return rc;
+	rc = open_files(&files, config, err);
+	if (rc < 0) {
+		close_files(&files);
+		return rc;
+	}
+	close_files(&control->files);
+	control->files = files;
+	control->has_boot_source = true;
+	return 0;
+}
+
+int control_set_machine(struct control *control, const struct machine_config *config,
+			struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the machine configuration", err);
+
+	if (rc < 0)
+		return rc;
+	if (config->vcpu_count < 1 || config->vcpu_count > CONFIG_VCPU_MAX)
+		return err_set(err, EINVAL, "vcpu_count: %lld is not between 1 and %d",
+			       (long long)config->vcpu_count, CONFIG_VCPU_MAX);
+	if (config->smt && config->vcpu_count > 1 && config->vcpu_count % 2)
+		return err_set(err, EINVAL, "vcpu_count: with smt it is 1 or even, not %lld",
+			       (long long)config->vcpu_count);
+	if (config->mem_size_mib < CONFIG_MEMORY_MIN_MIB ||
+	    config->mem_size_mib > CONFIG_MEMORY_MAX_MIB)
+		return err_set(err, EINVAL, "mem_size_mib: %lld is not between %d and %d",
+			       (long long)config->mem_size_mib, CONFIG_MEMORY_MIN_MIB,
+			       CONFIG_MEMORY_MAX_MIB);
+	if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2)
+		return err_set(err, EINVAL, "mem_size_mib: with 2M huge pages it is even, not %lld",
+			       (long long)config->mem_size_mib);
+	control->machine_config = *config;
+	return 0;
+}
+
+int control_set_serial(struct control *control, const struct serial_config *config, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the serial port", err);
+	int fd = STDOUT_FILENO;
+
+	if (rc < 0)
+		return rc;
+	if (config->serial_out_path) {
+		fd = open(config->serial_out_path,
+			  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+		if (fd < 0)
+			return err_sys(err, errno, "serial_out_path %s", config->serial_out_path);
+	}
+	close_serial(control);
+	control->serial_fd = fd;
+	return 0;
+}
+
+static void log_exits(const struct vcpu_group *vcpus)
+{
+	for (unsigned int reason = 0; reason < VCPU_EXIT_REASONS; reason++) {
+		const char *name = vcpu_exit_name(reason);
+		uint64_t count = 0;
+
+		for (unsigned int i = 0; i < vcpus->count; i++)
+			count += vcpus->vcpus[i].exits[reason];
+		if (count > 0)
+			log_debug("KVM exits %s = %llu", name ? name : "other",
+				  (unsigned long long)count);
+	}
+}
+
+static void on_end(evutil_socket_t fd, short events, void *opaque)
+{
+	struct control *control = opaque;
+	struct machine *machine = &control->machine;
+	struct vm_end end;
+
+	(void)fd;
+	(void)events;
+	vcpu_group_stop(&machine->vcpus);
+	serial_drain(&machine->serial, DRAIN_TIMEOUT_MS);
+	end = machine_end_reason(machine);
+	if (machine->phases.init_ns == 0)
+		machine_log_phases(machine);
+	log_exits(&machine->vcpus);
+	control->state = CONTROL_ENDED;
+	event_free(control->ended_event);
+	control->ended_event = NULL;
+	console_close(&control->console);
+	if (control->ended)
+		control->ended(control->opaque, &end);
+}
+
+static int watch(struct control *control, struct err *err)
+{
+	int rc = console_open(&control->console, control->base, &control->machine.serial,
+			      control->serial_fd == STDOUT_FILENO ? STDIN_FILENO : -1,
+			      control->serial_fd, err);
+
+	if (rc < 0)
+		return rc;
+	control->ended_event =
+		event_new(control->base, control->machine.end_fd, EV_READ, on_end, control);
+	if (!control->ended_event || event_add(control->ended_event, NULL) < 0)
+		return err_set(err, ENOMEM, "machine: no memory for its events");
+	return 0;
+}
+
+int control_start(struct control *control, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Starting", err);
+
+	if (rc < 0)
+		return rc;
+	if (!control->has_boot_source)
+		return err_set(err, EINVAL, "boot-source: no kernel has been configured");
+	rc = machine_open(&control->machine, &control->machine_config, &control->files,
+			  control->serial_fd, err);
+	if (rc < 0)
+		return rc;
+	control->machine.process_start_ns = control->process_start_ns;
+	control->machine.boot_timer_logged = control->boot_timer;
+	rc = watch(control, err);
+	if (rc < 0) {
+		close_running(control);
+		return rc;
+	}
+	control->state = CONTROL_RUNNING;
+	vcpu_group_resume(&control->machine.vcpus);
+	return 0;
+}
+
+int control_pause(struct control *control, struct err *err)
+{
+	int rc = expect(control, CONTROL_RUNNING, "Pausing", err);
+
+	if (rc < 0)
+		return rc;
+	vcpu_group_pause(&control->machine.vcpus);
+	control->state = CONTROL_PAUSED;
+	return 0;
+}
+
+int control_resume(struct control *control, struct err *err)
+{
+	int rc = expect(control, CONTROL_PAUSED, "Resuming", err);
+
+	if (rc < 0)
+		return rc;
+	vcpu_group_resume(&control->machine.vcpus);
+	control->state = CONTROL_RUNNING;
+	return 0;
+}
+
+int control_stop(struct control *control, const char *why, struct err *err)
+{
+	struct vm_end end = { .kind = VM_END_STOPPED };
+
+	if (control->state != CONTROL_RUNNING && control->state != CONTROL_PAUSED)
+		return expect(control, CONTROL_RUNNING, "Stopping", err);
+	snprintf(end.text, sizeof(end.text), "Stopped from the host: %s", why);
+	machine_end(&control->machine, &end);
+	return 0;
+}

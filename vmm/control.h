@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of one microVM: configured, started, paused, resumed, stopped. All that drives a VM, be
+ * it a configuration file or the API, calls this and nothing below it. Main thread only.
+ *
+ *	NOT_STARTED --start--> RUNNING <--pause/resume--> PAUSED
+ *	                          \------- end, stop -------/--> ENDED
+ */
+#ifndef MOTE_VMM_CONTROL_H
+#define MOTE_VMM_CONTROL_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/config.h"
+#include "vmm/console.h"
+#include "vmm/machine.h"
+
+struct err;
+
+enum control_state {
+	CONTROL_NOT_STARTED,
+	CONTROL_RUNNING,
+	CONTROL_PAUSED,
+	CONTROL_ENDED,
+};
+
+struct control {
+	struct event_base *base; /* not owned */
+	enum control_state state;
+	struct machine_config machine_config;
+	struct boot_files files;
+	bool has_boot_source;
+	int serial_fd;		  /* owned unless it is standard output */
+	bool boot_timer;	  /* log the boot time and its phases */
+	int64_t process_start_ns; /* CLOCK_MONOTONIC */
+	struct machine machine;
+	struct console console;
+	struct event *ended_event;
+	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */
+	void (*ended)(void *opaque, const struct vm_end *end);
+	void *opaque;
+};
+
+/* Sets the defaults; the caller then fills in the callback. */
+void control_open(struct control *control, struct event_base *base);
+/* Stops a running VM without calling back. */
+void control_close(struct control *control);
+
+/*
+ * Configuration, before the start only. Files are opened and checked here, so that a mistake shows
+ * early. A call that fails leaves what was configured before. 0 or -errno with err set.
+ */
+int control_set_boot_source(struct control *control, const struct boot_source_config *config,
+			    struct err *err);
+int control_set_machine(struct control *control, const struct machine_config *config,
+			struct err *err);
+int control_set_serial(struct control *control, const struct serial_config *config,
+		       struct err *err);
+
+/* A start that fails leaves the state as it was and nothing open. */
+int control_start(struct control *control, struct err *err);
+int control_pause(struct control *control, struct err *err);
+int control_resume(struct control *control, struct err *err);
+/* Ends the VM at once; `ended` is called from the event loop. */
+int control_stop(struct control *control, const char *why, struct err *err);
+
+/* Firecracker's words: "Not started", "Running", "Paused". */
+const char *control_state_name(const struct control *control);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/kvm/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/guest_memory.h"
+#include "vmm/boot/layout.h"
+
+#define KVM_DEVICE "/dev/kvm"
+
+static const struct {
+	int number;
+	const char *name;
+} needed[] = {
+#define NEED(capability)                                                                           \
+	{                                                                                          \
+		capability, #capability                                                            \
+	}
+	NEED(KVM_CAP_USER_MEMORY),    NEED(KVM_CAP_SET_TSS_ADDR), NEED(KVM_CAP_IRQCHIP),
+	NEED(KVM_CAP_PIT2),	      NEED(KVM_CAP_IRQFD),	  NEED(KVM_CAP_IOEVENTFD),
+	NEED(KVM_CAP_EXT_CPUID),      NEED(KVM_CAP_MP_STATE),	  NEED(KVM_CAP_VCPU_EVENTS),
+	NEED(KVM_CAP_IMMEDIATE_EXIT),
+#undef NEED
+};
+
+static int check_device(struct kvm *kvm, struct err *err)
+{
+	int version = ioctl(kvm->dev_fd, KVM_GET_API_VERSION, 0);
+	int size;
+
+	if (version < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_GET_API_VERSION");
+	if (version != KVM_API_VERSION)
+		return err_set(err, ENOTSUP, KVM_DEVICE ": API version %d, but %d is needed",
+			       version, KVM_API_VERSION);
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0)
+			return err_set(err, ENOTSUP,
+				       KVM_DEVICE ": the capability %s is missing on this host",
+				       needed[i].name);
+	}
+	size = ioctl(kvm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (size < (int)sizeof(struct kvm_run))
+		return err_set(err, ENOTSUP, KVM_DEVICE ": KVM_GET_VCPU_MMAP_SIZE says %d", size);
+	kvm->run_size = (size_t)size;
+	return 0;
+}
+
+int kvm_open(struct kvm *kvm, struct err *err)
+{
+	int rc;
+
+	kvm->vm_fd = -1;
+	kvm->dev_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+	if (kvm->dev_fd < 0)
+		return err_sys(err, errno, KVM_DEVICE);
+	rc = check_device(kvm, err);
+	if (rc == 0) {
+		do {
+			kvm->vm_fd = ioctl(kvm->dev_fd, KVM_CREATE_VM, 0);
+		} while (kvm->vm_fd < 0 && errno == EINTR);
+		if (kvm->vm_fd < 0)
+			rc = err_sys(err, errno, KVM_DEVICE ": KVM_CREATE_VM");
+	}
+	if (rc == 0 && ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS) < 0)
+		rc = err_sys(err, errno, KVM_DEVICE ": KVM_SET_TSS_ADDR");
+	if (rc < 0)
+		kvm_close(kvm);
+	return rc;
+}
+
+void kvm_close(struct kvm *kvm)
+{
+	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
+	if (kvm->dev_fd <= 0)
+		return;
+	fd_close(&kvm->vm_fd);
+	fd_close(&kvm->dev_fd);
+}
+
+int kvm_set_memory(const struct kvm *kvm, const struct guest_memory *memory, struct err *err)
+{
+	for (unsigned int i = 0; i < memory->region_count; i++) {
+		const struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.guest_phys_addr = memory->regions[i].base,
+			.memory_size = memory->regions[i].size,
+			.userspace_addr = (uintptr_t)memory->regions[i].host,
+		};
+
+		if (ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+			return err_sys(err, errno,
+				       KVM_DEVICE ": KVM_SET_USER_MEMORY_REGION of %llu MiB",
+				       (unsigned long long)(slot.memory_size >> 20));
+	}
+	return 0;
+}
+
+int kvm_create_irqchip(const struct kvm *kvm, struct err *err)
+{
+	const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+
+	if (ioctl(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_CREATE_IRQCHIP");
+	if (ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit) < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_CREATE_PIT2");
+	return 0;
+}
+
+int kvm_add_irqfd(const struct kvm *kvm, int event_fd, uint32_t gsi, struct err *err)
+{
+	const struct kvm_irqfd irqfd = { .fd = (uint32_t)event_fd, .gsi = gsi };
+
+	if (ioctl(kvm->vm_fd, KVM_IRQFD, &irqfd) < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_IRQFD for interrupt %u", gsi);
+	return 0;
+}

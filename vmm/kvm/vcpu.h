@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Virtual processors, a thread each: KVM_RUN and those exits that must be answered at once. The
+ * main thread starts, pauses and stops them as a group.
+ */
+#ifndef MOTE_VMM_KVM_VCPU_H
+#define MOTE_VMM_KVM_VCPU_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/boot/kernel_image.h"
+#include "vmm/vm_end.h"
+
+struct err;
+struct io_bus;
+struct kvm;
+struct kvm_run;
+
+#define VCPU_MAX 32
+#define VCPU_EXIT_REASONS 64
+
+enum vcpu_wanted { VCPU_PAUSE, VCPU_RUN, VCPU_STOP };
+
+struct vcpu_group;
+
+struct vcpu {
+	struct vcpu_group *group;
+	unsigned int id;
+	int fd;		     /* owned */
+	struct kvm_run *run; /* shared with KVM; owned mapping */
+	size_t run_size;
+	pthread_t thread;
+	bool thread_started;
+	/* When this vCPU first entered the guest, CLOCK_MONOTONIC; 0 not yet. */
+	_Atomic int64_t first_run_ns;
+	/* Written by the vCPU's thread only; exact once it has ended. */
+	uint64_t exits[VCPU_EXIT_REASONS];
+};
+
+struct vcpu_group {
+	struct vcpu vcpus[VCPU_MAX];
+	unsigned int count;
+	const struct io_bus *ports;
+	const struct io_bus *mmio;
+	/* Called on a vCPU thread when that vCPU cannot go on. */
+	void (*ended)(void *opaque, const struct vm_end *end);
+	void *opaque;
+	/* The VM has ended: no vCPU enters the guest again. */
+	atomic_bool over;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum vcpu_wanted wanted; /* under lock, with the vCPUs' immediate_exit */
+	unsigned int parked;	 /* threads that wait or have ended */
+};
+
+/*
+ * Creates `count` vCPUs with their CPUID and registers, and their threads, which wait. The buses
+ * and the callback are the caller's and set in the group before. 0 or -errno with err set; on
+ * failure there is nothing to close.
+ */
+int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned int count,
+		    unsigned int threads_per_core, const struct kernel_image *kernel,
+		    struct err *err);
+/* Stops and joins the threads. Safe on a zeroed or already closed object. */
+void vcpu_group_close(struct vcpu_group *group);
+
+void vcpu_group_resume(struct vcpu_group *group);
+/* Returns when every vCPU is out of the guest with no half-finished I/O. */
+void vcpu_group_pause(struct vcpu_group *group);
+/* Ends all threads; their counters can be read afterwards. */
+void vcpu_group_stop(struct vcpu_group *group);
+
+/* The name of a KVM exit reason ("IO", "MMIO", ...), or NULL. */
+const char *vcpu_exit_name(unsigned int reason);
+
+#endif

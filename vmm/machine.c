@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/boot/acpi.h"
+#include "vmm/boot/layout.h"
+#include "vmm/boot/mptable.h"
+#include "vmm/boot/params.h"
+#include "vmm/kvm/registers.h"
+
+int64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void machine_end(struct machine *machine, const struct vm_end *end)
+{
+	const uint64_t one = 1;
+	ssize_t n;
+
+	pthread_mutex_lock(&machine->end_lock);
+	if (machine->end.kind == VM_END_NONE)
+		machine->end = *end;
+	pthread_mutex_unlock(&machine->end_lock);
+	atomic_store(&machine->vcpus.over, true);
+	n = write(machine->end_fd, &one, sizeof(one));
+	(void)n; /* it can only be full, and then it is readable already */
+}
+
+static void vcpu_ended(void *opaque, const struct vm_end *end)
+{
+	machine_end(opaque, end);
+}
+
+static void guest_reset(void *opaque)
+{
+	const struct vm_end end = { VM_END_RESET, "The guest reset the machine" };
+
+	machine_end(opaque, &end);
+}
+
+static void guest_power_off(void *opaque)
+{
+	const struct vm_end end = { VM_END_POWER_OFF, "The guest powered off" };
+
+	machine_end(opaque, &end);
+}
+
+void machine_log_phases(const struct machine *machine)
+{
+	int64_t start = machine->process_start_ns;
+	int64_t init = machine->phases.init_ns;
+	struct timespec cpu;
+	int64_t cpu_us;
+
+	if (!machine->boot_timer_logged)
+		return;
+	log_info(
+		"Boot-phases = kvm_ready %lld us, kernel_loaded %lld us, first_instruction %lld us",
+		(long long)(machine->phases.kvm_ready_ns - start) / 1000,
+		(long long)(machine->phases.kernel_loaded_ns - start) / 1000,
+		(long long)(machine->vcpus.vcpus[0].first_run_ns - start) / 1000);
+	if (init == 0)
+		return;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	cpu_us = (int64_t)cpu.tv_sec * 1000000 + cpu.tv_nsec / 1000;
+	log_info("Guest-boot-time = %lld us %lld ms, %lld CPU us %lld CPU ms",
+		 (long long)(init - start) / 1000, (long long)(init - start) / 1000000,
+		 (long long)cpu_us, (long long)cpu_us / 1000);
+}
+
+static void boot_timer_reached(void *opaque)
+{
+	struct machine *machine = opaque;
+	int64_t none = 0;
+
+	/* The first write counts, whichever vCPU it comes from. */
+	if (__atomic_compare_exchange_n(&machine->phases.init_ns, &none, monotonic_ns(), false,
+					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		machine_log_phases(machine);
+}
+
+struct vm_end machine_end_reason(struct machine *machine)
+{
+	struct vm_end end;
+
+	pthread_mutex_lock(&machine->end_lock);
+	end = machine->end;
+	pthread_mutex_unlock(&machine->end_lock);
+	if (end.kind == VM_END_RESET || end.kind == VM_END_TRIPLE_FAULT) {
+		pthread_mutex_lock(&machine->serial.lock);
+		if (machine->panic.seen) {
+			end.kind = VM_END_PANIC;
+			snprintf(end.text, sizeof(end.text), "The guest kernel panicked: %s",
+				 machine->panic.cause);
+		}
+		pthread_mutex_unlock(&machine->serial.lock);
+	}
+	return end;
+}
+
+static int add_devices(struct machine *machine, int out_fd, struct err *err)
+{
+	int rc = serial_open(&machine->serial, out_fd, err);
+
+	if (rc < 0)
+		return rc;
+	machine->serial.tap = panic_watch_byte;
+	machine->serial.tap_opaque = &machine->panic;
+	machine->i8042.reset = guest_reset;
+	machine->i8042.opaque = machine;
+	machine->sleep.power_off = guest_power_off;
+	machine->sleep.opaque = machine;
+	machine->boot_timer.reached = boot_timer_reached;
+	machine->boot_timer.opaque = machine;
+	if (io_bus_add(&machine->ports, LAYOUT_PORT_SERIAL, SERIAL_PORTS, &serial_ops,
+		       &machine->serial) < 0 ||
+	    io_bus_add(&machine->ports, LAYOUT_PORT_I8042, I8042_PORTS, &i8042_ops,
+		       &machine->i8042) < 0 ||
+	    io_bus_add(&machine->ports, LAYOUT_PORT_SLEEP, SLEEP_SIZE, &sleep_registers_ops,
+		       &machine->sleep) < 0 ||
+	    io_bus_add(&machine->mmio, LAYOUT_BOOT_TIMER, BOOT_TIMER_SIZE, &boot_timer_ops,
+		       &machine->boot_timer) < 0)
+		return err_set(err, EEXIST, "machine: two devices claim the same address");
+	return 0;
+}
+
+static int load_guest(struct machine *machine, const struct machine_config *config,
+		      const struct boot_files *files, struct err *err)
+{
+	const struct guest_memory *memory = &machine->memory;
+	const struct kernel_image *kernel = &files->kernel;
+	struct boot_initrd initrd = { 0 };
+	uint8_t seed[BOOT_SEED_SIZE];
+	int rc = kernel_image_load(kernel, &machine->memory, err);
+
+	if (rc == 0 && files->initrd_fd >= 0)
+		rc = boot_load_initrd(&machine->memory, files->initrd_fd, files->initrd_path,
+				      kernel->end, &initrd, err);
+	if (rc == 0)
+		rc = boot_write_cmdline(memory, files->cmdline, err);
+	if (rc == 0)
+		rc = acpi_write(memory, (unsigned int)config->vcpu_count, err);
+	if (rc < 0)
+		return rc;
+	mptable_write(memory, (unsigned int)config->vcpu_count);
+	registers_write_tables(memory, kernel->entry_kind);
+	if (kernel->entry_kind == KERNEL_ENTRY_PVH) {
+		boot_write_pvh_start_info(memory, &initrd);
+		return 0;
+	}
+	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return err_sys(err, errno, "random seed for the guest");
+	boot_write_zero_page(memory, kernel, &initrd, (uint32_t)strlen(files->cmdline), seed);
+	explicit_bzero(seed, sizeof(seed));
+	return 0;
+}
+
+static int open_parts(struct machine *machine, const struct machine_config *config,
+		      const struct boot_files *files, int out_fd, struct err *err)
+{
+	int rc = kvm_open(&machine->kvm, err);
+
+	if (rc < 0)
+		return rc;
+	machine->phases.kvm_ready_ns = monotonic_ns();
+	rc = guest_memory_open(&machine->memory, (uint64_t)config->mem_size_mib << 20,
+			       LAYOUT_MMIO_GAP_START, LAYOUT_MMIO_GAP_END,
+			       (enum huge_pages)config->huge_pages, err);
+	if (rc == 0)
+		rc = load_guest(machine, config, files, err);
+	if (rc < 0)
+		return rc;
+	machine->phases.kernel_loaded_ns = monotonic_ns();
+	rc = add_devices(machine, out_fd, err);
+	if (rc == 0)
+		rc = kvm_set_memory(&machine->kvm, &machine->memory, err);
+	if (rc == 0)
+		rc = kvm_create_irqchip(&machine->kvm, err);
+	if (rc == 0)
+		rc = kvm_add_irqfd(&machine->kvm, machine->serial.irq_fd, LAYOUT_IRQ_SERIAL, err);
+	if (rc < 0)
+		return rc;
+	machine->vcpus.ports = &machine->ports;
+	machine->vcpus.mmio = &machine->mmio;
+	machine->vcpus.ended = vcpu_ended;
+	machine->vcpus.opaque = machine;
+	return vcpu_group_open(&machine->vcpus, &machine->kvm, (unsigned int)config->vcpu_count,
+			       config->smt && config->vcpu_count > 1 ? 2 : 1, &files->kernel, err);
+}
+
+int machine_open(struct machine *machine, const struct machine_config *config,
+		 const struct boot_files *files, int out_fd, struct err *err)
+{
+	int rc;
+
+	memset(machine, 0, sizeof(*machine));
+	machine->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (machine->end_fd < 0) {
+		rc = err_sys(err, errno, "machine: eventfd");
+		memset(machine, 0, sizeof(*machine));
+		return rc;
+	}
+	pthread_mutex_init(&machine->end_lock, NULL);
+	rc = open_parts(machine, config, files, out_fd, err);
+	if (rc < 0)
+		machine_close(machine);
+	return rc;
+}
+
+void machine_close(struct machine *machine)
+{
+	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
+	if (machine->end_fd <= 0)
+		return;
+	vcpu_group_close(&machine->vcpus);
+	serial_close(&machine->serial);
+	kvm_close(&machine->kvm);
+	guest_memory_close(&machine->memory);
+	fd_close(&machine->end_fd);
+	pthread_mutex_destroy(&machine->end_lock);
+	memset(machine, 0, sizeof(*machine));
+}

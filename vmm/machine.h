@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One virtual machine: memory, KVM, vCPUs and devices put together, from a checked kernel to the
+ * reason of its end.
+ */
+#ifndef MOTE_VMM_MACHINE_H
+#define MOTE_VMM_MACHINE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/guest_memory.h"
+#include "base/io_bus.h"
+#include "vmm/boot/kernel_image.h"
+#include "vmm/config.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/kvm/vcpu.h"
+#include "vmm/platform/boot_timer.h"
+#include "vmm/platform/i8042.h"
+#include "vmm/platform/panic_watch.h"
+#include "vmm/platform/serial.h"
+#include "vmm/platform/sleep.h"
+#include "vmm/vm_end.h"
+
+struct err;
+
+/* What the machine boots; opened and checked when it was configured. */
+struct boot_files {
+	struct kernel_image kernel;
+	int initrd_fd;	   /* owned; -1 none */
+	char *initrd_path; /* owned */
+	char *cmdline;	   /* owned */
+};
+
+/* CLOCK_MONOTONIC in nanoseconds; 0 where not reached. */
+struct machine_phases {
+	int64_t kvm_ready_ns;	  /* /dev/kvm checked, VM created */
+	int64_t kernel_loaded_ns; /* guest memory filled */
+	int64_t init_ns;	  /* boot timer written */
+};
+
+struct machine {
+	struct kvm kvm;
+	struct guest_memory memory;
+	struct io_bus ports;
+	struct io_bus mmio;
+	struct vcpu_group vcpus;
+	struct serial serial;
+	struct i8042 i8042;
+	struct boot_timer boot_timer;
+	struct sleep_registers sleep;
+	struct panic_watch panic; /* under the serial port's lock while vCPUs run */
+	struct machine_phases phases;
+	int64_t process_start_ns; /* CLOCK_MONOTONIC; what the logged phases count from */
+	bool boot_timer_logged;
+
+	int end_fd; /* owned; becomes readable when the VM has ended */
+	pthread_mutex_t end_lock;
+	struct vm_end end; /* under end_lock; the first reason stays */
+};
+
+/*
+ * Builds the machine with its vCPUs paused at the kernel's entry; its serial port writes to out_fd.
+ * 0 or -errno with err set; on failure there is nothing to close.
+ */
+int machine_open(struct machine *machine, const struct machine_config *config,
+		 const struct boot_files *files, int out_fd, struct err *err);
+/* Stops the vCPUs and frees everything. Safe on a zeroed or already closed object. */
+void machine_close(struct machine *machine);
+
+/* Ends the VM from the host's side; a reason that came before stays. */
+void machine_end(struct machine *machine, const struct vm_end *end);
+
+/* If boot_timer_logged: writes the phases reached so far to the log. */
+void machine_log_phases(const struct machine *machine);
+
+/* Why it ended; VM_END_NONE while it runs. Call with the vCPUs stopped for the final answer. */
+struct vm_end machine_end_reason(struct machine *machine);
+
+int64_t monotonic_ns(void);
+
+#endif

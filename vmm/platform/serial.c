@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/platform/serial.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+enum {
+	REG_DATA,		/* RBR, THR; DLL with DLAB */
+	REG_INTERRUPT_ENABLE,	/* DLM with DLAB */
+	REG_INTERRUPT_IDENTITY, /* FCR when written */
+	REG_LINE_CONTROL,
+	REG_MODEM_CONTROL,
+	REG_LINE_STATUS,
+	REG_MODEM_STATUS,
+	REG_SCRATCH,
+};
+
+#define IER_RECEIVED 0x01
+#define IER_TRANSMIT_EMPTY 0x02
+#define IER_MASK 0x0f
+
+#define IIR_NONE 0x01
+#define IIR_TRANSMIT_EMPTY 0x02
+#define IIR_RECEIVED 0x04
+#define IIR_FIFO 0xc0
+
+#define FCR_ENABLE 0x01
+#define FCR_CLEAR_RECEIVE 0x02
+
+#define LCR_DLAB 0x80
+
+#define MCR_DTR 0x01
+#define MCR_RTS 0x02
+#define MCR_OUT1 0x04
+#define MCR_OUT2 0x08
+#define MCR_LOOP 0x10
+#define MCR_MASK 0x1f
+
+#define LSR_DATA_READY 0x01
+#define LSR_TRANSMIT_EMPTY 0x60 /* holding register and shift register */
+
+#define MSR_CTS 0x10
+#define MSR_DSR 0x20
+#define MSR_RI 0x40
+#define MSR_DCD 0x80
+
+static unsigned int fifo_used(const struct serial_fifo *fifo)
+{
+	return fifo->tail - fifo->head;
+}
+
+static bool fifo_full(const struct serial_fifo *fifo)
+{
+	return fifo_used(fifo) == SERIAL_BUFFER;
+}
+
+static void fifo_put(struct serial_fifo *fifo, uint8_t byte)
+{
+	fifo->bytes[fifo->tail++ % SERIAL_BUFFER] = byte;
+}
+
+static uint8_t fifo_take(struct serial_fifo *fifo)
+{
+	return fifo->bytes[fifo->head++ % SERIAL_BUFFER];
+}
+
+static void signal_eventfd(int fd)
+{
+	const uint64_t one = 1;
+	ssize_t n = write(fd, &one, sizeof(one));
+
+	/* It can only fail by being full, and then the other side is already notified. */
+	(void)n;
+}
+
+static bool data_ready(const struct serial *serial)
+{
+	/* Without RTS the other end of the line holds its data back; a loop has no other end. */
+	return fifo_used(&serial->in) > 0 && (serial->modem_control & (MCR_RTS | MCR_LOOP));
+}
+
+static bool transmit_empty(const struct serial *serial)
+{
+	return !fifo_full(&serial->out);
+}
+
+static uint8_t pending_interrupt(const struct serial *serial)
+{
+	if ((serial->interrupt_enable & IER_RECEIVED) && data_ready(serial))
+		return IIR_RECEIVED;
+	if ((serial->interrupt_enable & IER_TRANSMIT_EMPTY) && serial->thr_interrupt)
+		return IIR_TRANSMIT_EMPTY;
+	return IIR_NONE;
+}
+
+/* The ISA interrupt is edge-triggered: one edge for each new reason, even while others stand. */
+static void raise_if_pending(struct serial *serial)
+{
+	if (pending_interrupt(serial) != IIR_NONE)
+		signal_eventfd(serial->irq_fd);
+}
+
+/* Writes what the reader takes without waiting. */
+static void flush(struct serial *serial)
+{
+	struct serial_fifo *out = &serial->out;
+
+	serial->out_blocked = false;
+	while (fifo_used(out) > 0) {
+		unsigned int at = out->head % SERIAL_BUFFER;
+		unsigned int len = fifo_used(out);
+		struct pollfd writable = { .fd = serial->out_fd, .events = POLLOUT };
+		ssize_t n;
+
+		if (serial->out_fd < 0) {
+			out->head = out->tail;
+			break;
+		}
+		/* A writable pipe takes PIPE_BUF bytes at once; setting O_NONBLOCK instead would
+		 * change the terminal or pipe for everybody who shares it. */
+		if (len > SERIAL_BUFFER - at)
+			len = SERIAL_BUFFER - at;
+		if (len > PIPE_BUF)
+			len = PIPE_BUF;
+		if (poll(&writable, 1, 0) <= 0) {
+			serial->out_blocked = true;
+			break;
+		}
+		n = write(serial->out_fd, out->bytes + at, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			serial->out_blocked = true;
+			break;
+		}
+		if (n < 0) {
+			log_warn("Serial output: %s; output is discarded from now on",
+				 strerrordesc_np(errno));
+			serial->out_fd = -1;
+			continue;
+		}
+		out->head += (unsigned int)n;
+	}
+}
+
+static void transmit(struct serial *serial, uint8_t byte)
+{
+	bool was_blocked = serial->out_blocked;
+
+	if (serial->modem_control & MCR_LOOP) {
+		if (!fifo_full(&serial->in))
+			fifo_put(&serial->in, byte);
+		serial->thr_interrupt = true;
+		raise_if_pending(serial);
+		return;
+	}
+	/* A guest that does not wait for the transmitter overwrites its own byte, as on the chip.
+	 */
+	if (fifo_full(&serial->out))
+		return;
+	if (serial->tap)
+		serial->tap(serial->tap_opaque, byte);
+	fifo_put(&serial->out, byte);
+	if (!was_blocked)
+		flush(serial);
+	if (serial->out_blocked && !was_blocked)
+		signal_eventfd(serial->notify_fd);
+	serial->thr_interrupt = transmit_empty(serial);
+	if (serial->thr_interrupt)
+		raise_if_pending(serial);
+}
+
+static uint8_t modem_status(const struct serial *serial)
+{
+	uint8_t control = serial->modem_control;
+	uint8_t status = 0;
+
+	if (!(control & MCR_LOOP))
+		return MSR_DCD | MSR_DSR | MSR_CTS;
+	if (control & MCR_RTS)
+		status |= MSR_CTS;
+	if (control & MCR_DTR)
+		status |= MSR_DSR;
+	if (control & MCR_OUT1)
+		status |= MSR_RI;
+	if (control & MCR_OUT2)
+		status |= MSR_DCD;
+	return status;
+}
+
+static uint8_t read_data(struct serial *serial)
+{
+	uint8_t byte;
+
+	if (!data_ready(serial))
+		return 0;
+	byte = fifo_take(&serial->in);
+	if (serial->in_was_full && fifo_used(&serial->in) <= SERIAL_BUFFER / 2) {
+		serial->in_was_full = false;
+		signal_eventfd(serial->notify_fd);
+	}
+	return byte;
+}
+
+static uint8_t read_register(struct serial *serial, uint64_t reg)
+{
+	uint8_t value;
+
+	switch (reg) {
+	case REG_DATA:
+		return serial->line_control & LCR_DLAB ? serial->divisor[0] : read_data(serial);
+	case REG_INTERRUPT_ENABLE:
+		return serial->line_control & LCR_DLAB ? serial->divisor[1]
+						       : serial->interrupt_enable;
+	case REG_INTERRUPT_IDENTITY:
+		value = pending_interrupt(serial);
+		if (value == IIR_TRANSMIT_EMPTY)
+			serial->thr_interrupt = false;
+		return (uint8_t)(value | (serial->fifo_enabled ? IIR_FIFO : 0));
+	case REG_LINE_CONTROL:
+		return serial->line_control;
+	case REG_MODEM_CONTROL:
+		return serial->modem_control;
+	case REG_LINE_STATUS:
+		return (uint8_t)((data_ready(serial) ? LSR_DATA_READY : 0) |
+				 (transmit_empty(serial) ? LSR_TRANSMIT_EMPTY : 0));
+	case REG_MODEM_STATUS:
+		return modem_status(serial);
+	default:
+		return serial->scratch;
+	}
+}
+
+static void write_interrupt_enable(struct serial *serial, uint8_t value)
+{
+	bool newly =
+		!(serial->interrupt_enable & IER_TRANSMIT_EMPTY) && (value & IER_TRANSMIT_EMPTY);
+
+	serial->interrupt_enable = value & IER_MASK;
+	/* Enabling the interrupt while the transmitter is empty raises it at once. */
+	if (newly && transmit_empty(serial))
+		serial->thr_interrupt = true;
+	raise_if_pending(serial);
+}
+
+static void write_register(struct serial *serial, uint64_t reg, uint8_t value)
+{
+	switch (reg) {
+	case REG_DATA:
+		if (serial->line_control & LCR_DLAB)
+			serial->divisor[0] = value;
+		else
+			transmit(serial, value);
+		break;
+	case REG_INTERRUPT_ENABLE:
+		if (serial->line_control & LCR_DLAB)
+			serial->divisor[1] = value;
+		else
+			write_interrupt_enable(serial, value);
+		break;
+	case REG_INTERRUPT_IDENTITY:
+		serial->fifo_enabled = value & FCR_ENABLE;
+		if (value & FCR_CLEAR_RECEIVE)
+			serial->in.head = serial->in.tail;
+		break;
+	case REG_LINE_CONTROL:
+		serial->line_control = value;
+		break;
+	case REG_MODEM_CONTROL:
+		serial->modem_control = value & MCR_MASK;
+		raise_if_pending(serial);
+		break;
+	case REG_SCRATCH:
+		serial->scratch = value;
+		break;
+	default:
+		break;
+	}
+}
+
+/* Wider accesses to these byte-wide registers are accesses to consecutive ports. */
+static void serial_read(void *device, uint64_t offset, uint8_t *data, unsigned int len)
+{
+	struct serial *serial = device;
+
+	pthread_mutex_lock(&serial->lock);
+	for (unsigned int i = 0; i < len; i++)
+		data[i] = read_register(serial, offset + i);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+static void serial_write(void *device, uint64_t offset, const uint8_t *data, unsigned int len)
+{
+	struct serial *serial = device;
+
+	pthread_mutex_lock(&serial->lock);
+	for (unsigned int i = 0; i < len; i++)
+		write_register(serial, offset + i, data[i]);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+const struct io_ops serial_ops = { serial_read, serial_write };
+
+int serial_open(struct serial *serial, int out_fd, struct err *err)
+{
+	memset(serial, 0, sizeof(*serial));
+	serial->out_fd = out_fd;
+	serial->divisor[0] = 12; /* 9600 baud */
+	serial->line_control = 3;
+	serial->modem_control = MCR_OUT2;
+	serial->notify_fd = -1;
+	serial->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (serial->irq_fd >= 0)
+		serial->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (serial->irq_fd < 0 || serial->notify_fd < 0) {
+		int saved = errno;
+
+		fd_close(&serial->irq_fd);
+		memset(serial, 0, sizeof(*serial));
+		return err_sys(err, saved, "serial port: eventfd");
+	}
+	pthread_mutex_init(&serial->lock, NULL);
+	return 0;
+}
+
+void serial_close(struct serial *serial)
+{
+	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
+	if (serial->notify_fd <= 0)
+		return;
+	fd_close(&serial->irq_fd);
+	fd_close(&serial->notify_fd);
+	pthread_mutex_destroy(&serial->lock);
+	memset(serial, 0, sizeof(*serial));
+}
+
+size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len)
+{
+	size_t taken = 0;
+
+	pthread_mutex_lock(&serial->lock);
+	while (taken < len && !fifo_full(&serial->in))
+		fifo_put(&serial->in, data[taken++]);
+	if (fifo_full(&serial->in))
+		serial->in_was_full = true;
+	raise_if_pending(serial);
+	pthread_mutex_unlock(&serial->lock);
+	return taken;
+}
+
+struct serial_wants serial_service(struct serial *serial)
+{
+	struct serial_wants wants;
+	bool was_full;
+	uint64_t count;
+	ssize_t n;
+
+	pthread_mutex_lock(&serial->lock);
+	n = read(serial->notify_fd, &count, sizeof(count));
+	(void)n; /* EAGAIN: called because out_fd became writable */
+	was_full = fifo_full(&serial->out);
+	flush(serial);
+	if (was_full && transmit_empty(serial)) {
+		serial->thr_interrupt = true;
+		raise_if_pending(serial);
+	}
+	wants.output = serial->out_blocked;
+	wants.input_room = SERIAL_BUFFER - fifo_used(&serial->in);
+	pthread_mutex_unlock(&serial->lock);
+	return wants;
+}
+
+void serial_drain(struct serial *serial, int timeout_ms)
+{
+	while (serial_service(serial).output) {
+		struct pollfd writable = { .fd = serial->out_fd, .events = POLLOUT };
+
+		if (poll(&writable, 1, timeout_ms) <= 0)
+			return;
+	}
+}

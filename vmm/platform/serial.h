@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A 16550A UART (National Semiconductor's PC16550D data sheet). Bytes never get lost: when the
+ * output's reader is slow the transmitter stays busy, when the guest is slow (or drops RTS) input
+ * waits. Registers are accessed by vCPU threads, the rest is called by the main loop.
+ */
+#ifndef MOTE_VMM_PLATFORM_SERIAL_H
+#define MOTE_VMM_PLATFORM_SERIAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/io_bus.h"
+
+struct err;
+
+#define SERIAL_PORTS 8
+#define SERIAL_BUFFER 4096 /* bytes, a power of two */
+
+struct serial_fifo {
+	uint8_t bytes[SERIAL_BUFFER];
+	unsigned int head; /* free-running: next to take out */
+	unsigned int tail; /* free-running: next to put in */
+};
+
+struct serial {
+	pthread_mutex_t lock;
+	int irq_fd;    /* owned; an interrupt for every 1 written, through irqfd */
+	int notify_fd; /* owned; readable when serial_service has something to do */
+	int out_fd;    /* not owned; -1 once writing to it has failed */
+	/* Sees every transmitted byte, on the vCPU's thread; may be NULL. */
+	void (*tap)(void *opaque, uint8_t byte);
+	void *tap_opaque;
+
+	struct serial_fifo in;
+	struct serial_fifo out;
+	bool in_was_full;
+	bool out_blocked;
+
+	uint8_t interrupt_enable;
+	uint8_t line_control;
+	uint8_t modem_control;
+	uint8_t scratch;
+	uint8_t divisor[2];
+	bool fifo_enabled;
+	bool thr_interrupt; /* transmitter became empty since the guest last looked */
+};
+
+/* 0 or -errno with err set. */
+int serial_open(struct serial *serial, int out_fd, struct err *err);
+/* Safe on a zeroed object. */
+void serial_close(struct serial *serial);
+
+extern const struct io_ops serial_ops;
+
+/* Takes what there is room for and returns how many bytes that was. */
+size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len);
+
+struct serial_wants {
+	bool output;	   /* call serial_service when out_fd is writable */
+	size_t input_room; /* bytes that serial_receive will take */
+};
+
+/* Acknowledges notify_fd, writes what is waiting, and says what to wait for. */
+struct serial_wants serial_service(struct serial *serial);
+
+/* Writes out what is left, waiting at most timeout_ms for the reader. Call once no vCPU runs. */
+void serial_drain(struct serial *serial, int timeout_ms);
+
+#endif
