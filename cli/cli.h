@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the subcommands of `mote` share: their entry points, exit statuses and where files are. */
+#ifndef MOTE_CLI_CLI_H
+#define MOTE_CLI_CLI_H
+
+#include <limits.h>
+
+struct err;
+
+/* Exit statuses of mote itself; a command's own status is passed through. */
+#define CLI_EXIT_FAILURE 1
+#define CLI_EXIT_USAGE 2
+#define CLI_EXIT_SANDBOX 125 /* the microVM could not be started, or ended before its command */
+#define CLI_EXIT_CANNOT_RUN 127 /* the command could not be started in it */
+
+/* Subcommands: argv[0] is the subcommand's name. They return the process's exit status. */
+int cli_run(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
+int cli_kernel(int argc, char **argv);
+
+/* Prints "mote: SENTENCE" to standard error and returns status. */
+int cli_fail(int status, const struct err *err);
+
+/*
+ * Files that belong to mote lie beside its executable (a build tree) or in ../lib/mote of it (an
+ * installation). 0 or -ENOENT with err naming the file.
+ */
+int cli_find_own(const char *name, char path[PATH_MAX], struct err *err);
+
+/* The directory with one folder a kernel, under the user's cache directory. */
+int cli_kernels_dir(char path[PATH_MAX], struct err *err);
+/* A kernel by its name, or by its path if that contains a slash. */
+int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err);
+
+#endif

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote doctor: whether this host can run microVMs, a line a fact, with what would mend it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/magic.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "cli/cli.h"
+
+enum verdict { GOOD, NOTE, BAD };
+
+static bool all_good = true;
+
+__attribute__((format(printf, 2, 3))) static void fact(enum verdict verdict, const char *fmt, ...)
+{
+	static const char *const marks[] = { "ok  ", "note", "BAD " };
+	va_list args;
+
+	printf("%s  ", marks[verdict]);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+	if (verdict == BAD)
+		all_good = false;
+}
+
+/* The file's first line without its newline; false if it cannot be read. */
+static bool read_line(const char *path, char *line, size_t size)
+{
+	FILE *file = fopen(path, "re");
+	bool got = file && fgets(line, (int)size, file);
+
+	if (file)
+		fclose(file);
+	if (got)
+		line[strcspn(line, "\n")] = '\0';
+	return got;
+}
+
+static bool exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+static void check_kvm(void)
+{
+	CLEANUP_FD int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	CLEANUP_FD int vm = -1;
+
+	if (fd < 0 && errno == ENOENT) {
+		fact(BAD, "/dev/kvm is missing: load kvm_intel or kvm_amd, or, in a virtual machine, "
+			  "ask its owner for nested virtualisation");
+		return;
+	}
+	if (fd < 0 && errno == EACCES) {
+		fact(BAD, "/dev/kvm: permission denied: become a member of the group kvm (usermod -aG "
+			  "kvm USER, then log in again)");
+		return;
+	}
+	if (fd < 0) {
+		fact(BAD, "/dev/kvm: %s", strerrordesc_np(errno));
+		return;
+	}
+	if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+		fact(BAD, "/dev/kvm does not speak KVM API version %d", KVM_API_VERSION);
+		return;
+	}
+	vm = ioctl(fd, KVM_CREATE_VM, 0);
+	if (vm < 0)
+		fact(BAD, "/dev/kvm: a VM cannot be created: %s", strerrordesc_np(errno));
+	else
+		fact(GOOD, "/dev/kvm can be opened and creates VMs");
+}
+
+static void check_kind(void)
+{
+	char flags[8192] = "", line[8192];
+	FILE *file = fopen("/proc/cpuinfo", "re");
+	bool nested;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (strncmp(line, "flags", 5) == 0) {
+			snprintf(flags, sizeof(flags), "%s", line);
+			break;
+		}
+	}
+	if (file)
+		fclose(file);
+	nested = strstr(flags, " hypervisor") != NULL;
+	if (exists("/sys/module/kvm_intel") || exists("/sys/module/kvm_amd"))
+		fact(GOOD, "KVM uses the processor's %s%s",
+		     exists("/sys/module/kvm_intel") ? "VMX" : "SVM",
+		     nested ? ", inside a virtual machine itself: exits are slow" : "");
+	else if (exists("/sys/module/kvm_pvm"))
+		fact(BAD, "KVM is kvm_pvm, which emulates guest ring 0: small guests run, Linux does not "
+			  "boot; use a host with VMX or SVM, or tests/testhost/run");
+	else
+		fact(NOTE, "KVM's kind is not known: neither kvm_intel nor kvm_amd is loaded");
+}
+
+static void check_node(const char *path, const char *purpose, const char *mend)
+{
+	CLEANUP_FD int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		fact(GOOD, "%s can be opened (%s)", path, purpose);
+	else
+		fact(NOTE, "%s: %s (%s): %s", path, strerrordesc_np(errno), purpose, mend);
+}
+
+static void check_cgroup(void)
+{
+	struct statfs fs;
+	char options[4096];
+	FILE *mounts;
+	bool favoured = false;
+
+	if (statfs("/sys/fs/cgroup", &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC) {
+		fact(NOTE, "cgroup v2 is not what /sys/fs/cgroup is: boot with "
+			   "systemd.unified_cgroup_hierarchy=1, or use mote-jailer --cgroup-version 1");
+		return;
+	}
+	fact(GOOD, "cgroup v2 is mounted");
+	mounts = fopen("/proc/mounts", "re");
+	while (mounts && fgets(options, sizeof(options), mounts))
+		favoured |= strstr(options, " cgroup2 ") && strstr(options, "favordynmods");
+	if (mounts)
+		fclose(mounts);
+	if (!favoured)
+		fact(NOTE, "cgroup v2 is mounted without favordynmods: creating a VM can stall 20 to 40 "
+			   "ms (mount -o remount,favordynmods /sys/fs/cgroup)");
+}
+
+static void check_io_uring(void)
+{
+	char value[16] = "";
+
+	if (syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno == ENOSYS)
+		fact(NOTE, "io_uring is not in this kernel: block devices use synchronous I/O");
+	else if (read_line("/proc/sys/kernel/io_uring_disabled", value, sizeof(value)) &&
+		 strcmp(value, "0") != 0)
+		fact(NOTE, "io_uring is restricted (kernel.io_uring_disabled=%s): sysctl "
+			   "kernel.io_uring_disabled=0 allows it", value);
+	else if (syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno == EPERM)
+		fact(NOTE, "io_uring is forbidden by a seccomp filter: block devices use synchronous I/O");
+	else
+		fact(GOOD, "io_uring is allowed");
+}
+
+static void check_userfaultfd(void)
+{
+	CLEANUP_FD int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd >= 0 || exists("/dev/userfaultfd"))
+		fact(GOOD, "userfaultfd is there");
+	else
+		fact(NOTE, "userfaultfd: %s: sysctl vm.unprivileged_userfaultfd=1 allows it (needed only "
+			   "for restoring snapshots lazily)", strerrordesc_np(errno));
+}
+
+static void check_huge_page_mitigation(void)
+{
+	char value[16];
+
+	if (!read_line("/sys/module/kvm/parameters/nx_huge_pages", value, sizeof(value)))
+		return;
+	if (strcmp(value, "never") == 0)
+		fact(GOOD, "kvm.nx_huge_pages is never: creating a VM does not start a worker");
+	else
+		fact(NOTE, "kvm.nx_huge_pages is %s: creating a VM starts a worker, which can stall 20 to "
+			   "40 ms; with processors that do not need it, boot with kvm.nx_huge_pages=never",
+		     value);
+}
+
+static void check_memory(void)
+{
+	unsigned long long kib = 0;
+	char line[256];
+	FILE *file = fopen("/proc/meminfo", "re");
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	}
+	if (file)
+		fclose(file);
+	if (kib >= 256 * 1024)
+		fact(GOOD, "%llu MiB of memory are available", kib >> 10);
+	else
+		fact(BAD, "%llu MiB of memory are available: too little for a guest of 128 MiB and its "
+			  "host: end something",
+		     kib >> 10);
+}
+
+int cli_doctor(int argc, char **argv)
+{
+	(void)argv;
+	if (argc > 1) {
+		fputs("usage: mote doctor\n"
+		      "Says whether this host can run microVMs; the exit status is 0 if it can.\n",
+		      stderr);
+		return CLI_EXIT_USAGE;
+	}
+	check_kvm();
+	check_kind();
+	check_node("/dev/net/tun", "network interfaces", "modprobe tun, and CAP_NET_ADMIN");
+	check_cgroup();
+	check_io_uring();
+	check_userfaultfd();
+	check_huge_page_mitigation();
+	check_memory();
+	printf("\n%s\n", all_good ? "This host can run microVMs." :
+				    "This host cannot run microVMs yet: see the lines marked BAD.");
+	return all_good ? EXIT_SUCCESS : CLI_EXIT_FAILURE;
+}

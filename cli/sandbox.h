@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One mote-vmm process: started, listened to, ended and reaped. */
+#ifndef MOTE_CLI_SANDBOX_H
+#define MOTE_CLI_SANDBOX_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct err;
+
+struct sandbox_config {
+	char kernel[PATH_MAX];
+	char initrd[PATH_MAX];
+	const char *boot_args;
+	int vcpu_count;
+	int mem_size_mib;
+};
+
+/* Microseconds from the start of the process; -1 where not reached. */
+struct sandbox_phases {
+	int64_t kvm_ready_us;
+	int64_t kernel_loaded_us;
+	int64_t first_instruction_us;
+	int64_t init_us;
+};
+
+#define SANDBOX_LOG_LINE 2048
+
+struct sandbox {
+	pid_t pid; /* 0 once reaped */
+	int pid_fd; /* owned; readable when the process has ended */
+	int console_in;	 /* owned; to the guest's serial port; non-blocking */
+	int console_out; /* owned; from it; non-blocking */
+	int log_fd;	 /* owned; non-blocking */
+	bool verbose;	 /* log lines are copied to standard error */
+	int64_t start_ns; /* CLOCK_MONOTONIC */
+	struct sandbox_phases phases;
+	char line[SANDBOX_LOG_LINE]; /* the unfinished log line */
+	unsigned int line_used;
+	char last_error[SANDBOX_LOG_LINE]; /* the log's last error, without its prefix */
+	int status; /* as waitpid gives it, once reaped */
+};
+
+/* 0 or -errno with err set; on failure there is nothing to close. */
+int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, bool verbose,
+		  struct err *err);
+
+/* Reads what the log has; false at its end. */
+bool sandbox_read_log(struct sandbox *sandbox);
+
+/* Waits up to timeout_ms for the process to end by itself, then kills it; reaps it. */
+void sandbox_finish(struct sandbox *sandbox, int timeout_ms);
+/* Safe on a zeroed object. Kills what still runs. */
+void sandbox_close(struct sandbox *sandbox);
+
+#endif

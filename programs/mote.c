@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote: what people type. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const char usage[] =
+	"usage: mote COMMAND [ARGUMENT]...\n"
+	"\n"
+	"  run      boot a microVM and run a command in it\n"
+	"  doctor   say whether this host can run microVMs\n"
+	"  kernel   list the guest kernels, or print the path of one\n"
+	"\n"
+	"mote COMMAND --help tells more; mote --version prints the version.\n";
+
+static const struct {
+	const char *name;
+	int (*function)(int argc, char **argv);
+} commands[] = {
+	{ "run", cli_run },
+	{ "doctor", cli_doctor },
+	{ "kernel", cli_kernel },
+};
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(name, commands[i].name) == 0)
+			return commands[i].function(argc - 1, argv + 1);
+	}
+	if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
+	if (strcmp(name, "--version") == 0) {
+		printf("mote %s\n", MOTE_VERSION);
+		return EXIT_SUCCESS;
+	}
+	if (*name)
+		fprintf(stderr, "mote: %s: no such command\n", name);
+	fputs(usage, stderr);
+	return CLI_EXIT_USAGE;
+}

@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Writes the default root file system, an initramfs of mote-init and Debian's static busybox:
+#   build-initrd.sh MOTE_INIT OUTPUT [--bare]
+# The same input gives the same bytes. With --bare it holds mote-init alone.
+set -euo pipefail
+
+init=$1 output=$2 bare=${3-}
+busybox=/bin/busybox
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+umask 022
+mkdir -p "$stage"/{bin,dev,etc,proc,root,run,sys,tmp}
+cp "$init" "$stage/init"
+if [ "$bare" != --bare ]; then
+	if [ ! -x "$busybox" ]; then
+		echo "build-initrd.sh: $busybox is missing: install the Debian package busybox-static" >&2
+		exit 1
+	fi
+	cp "$busybox" "$stage/bin/busybox"
+	mkdir -p "$stage"/{sbin,usr/bin,usr/sbin}
+	"$busybox" --list-full | while read -r applet; do
+		[ "$applet" = bin/busybox ] || ln -sf /bin/busybox "$stage/$applet"
+	done
+	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n' \
+		> "$stage/etc/passwd"
+	printf 'root:x:0:\nnogroup:x:65534:\n' > "$stage/etc/group"
+	printf 'microvm\n' > "$stage/etc/hostname"
+fi
+find "$stage" -exec touch -h -d @0 {} +
+(cd "$stage" && find . | LC_ALL=C sort |
+	cpio --quiet --create --format=newc --owner=0:0 --reproducible) > "$output.new"
+mv "$output.new" "$output"
