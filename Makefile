@@ -51,6 +51,10 @@ LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
 
+# `make V=1` shows the commands themselves.
+Q := $(if $(V),,@)
+say = @$(if $(V),:,printf '  %-6s %s\n')
+
 .DEFAULT_GOAL := all
 .PHONY: all
 all: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init
@@ -66,25 +70,30 @@ $(FLOORS:%=build/include/%/.made): build/include/%/.made: Makefile
 define floor_rules
 $(BUILD)/obj/$(1)/%.o: $(1)/%.c build/include/$(1)/.made
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS_all) -Ibuild/include/$(1) -c -o $$@ $$<
+	$$(say) CC $$<
+	$$(Q)$(CC) $(CFLAGS_all) -Ibuild/include/$(1) -c -o $$@ $$<
 endef
 $(foreach floor,$(FLOORS),$(eval $(call floor_rules,$(floor))))
 
 define library_rules
 $$(LIB_$(1)): $$(call objects,$$(SRC_$(1)))
 	@rm -f $$@
-	$(AR) rcs $$@ $$^
+	$$(say) AR $$@
+	$$(Q)$(AR) rcs $$@ $$^
 endef
 $(foreach floor,base vmm api-socket cli,$(eval $(call library_rules,$(floor))))
 
 $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(LIB_api-socket) $(LIB_vmm) $(LIB_base)
-	$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -levent_core
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -levent_core
 
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
-	$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
 $(BUILD)/mote-init: rootfs-tools/init/mote-init.c $(wildcard rootfs-tools/init/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
+	$(say) INIT $@
+	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
 		-Irootfs-tools/init -o $@ $< -static -s -Wl,--gc-sections -ljansson

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
@@ -199,8 +200,16 @@ void logger_config_free(struct logger_config *config)
 
 json_t *body_parse(const char *text, size_t len, const char *what, struct err *err)
 {
+	static bool seeded;
+	size_t seed = 0;
 	json_error_t error;
-	json_t *body = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+	json_t *body;
+
+	/* By itself jansson would open /dev/urandom, which a jailed process does not have. */
+	if (!seeded && getrandom(&seed, sizeof(seed), GRND_NONBLOCK) == (ssize_t)sizeof(seed))
+		json_object_seed(seed | 1);
+	seeded = true;
+	body = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
 
 	if (!body) {
 		err_set(err, EINVAL, "%s: line %d, column %d: %s", what, error.line, error.column,

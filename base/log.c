@@ -63,29 +63,53 @@ void log_set_level(enum log_level level)
 	log_max = level;
 }
 
+bool log_wants(enum log_level level)
+{
+	return level <= log_max;
+}
+
 void log_set_thread_name(const char *name)
 {
 	thread_name = name;
+}
+
+/*
+ * The calendar date of a day counted from 1970-01-01. gmtime_r would read the time zone's files,
+ * which a jailed process does not have.
+ */
+static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
+{
+	/* Counted from 0000-03-01, so that the leap day is the last of its year. */
+	int64_t days = day + 719468;
+	int64_t era = days / 146097;
+	int64_t of_era = days % 146097;
+	int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+	int64_t month_from_march = (5 * of_year + 2) / 153;
+
+	*day_of_month = (int)(of_year - (153 * month_from_march + 2) / 5 + 1);
+	*month = (int)(month_from_march < 10 ? month_from_march + 3 : month_from_march - 9);
+	*year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
 void log_line(enum log_level level, const char *fmt, ...)
 {
 	char line[2048];
 	struct timespec now;
-	struct tm tm;
+	int year, month, day, second;
 	va_list args;
 	int used, n;
 
 	if (level > log_max)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &tm);
-	used = (int)strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
-	n = snprintf(line + used, sizeof(line) - (size_t)used, ".%09ld [%s:%s:%s] ", now.tv_nsec,
-		     log_id, thread_name, level_names[level]);
-	if (n < 0 || n >= (int)sizeof(line) - used)
+	date_of_day(now.tv_sec / 86400, &year, &month, &day);
+	second = (int)(now.tv_sec % 86400);
+	used = snprintf(line, sizeof(line), "%04d-%02d-%02dT%02d:%02d:%02d.%09ld [%s:%s:%s] ", year,
+			month, day, second / 3600, second / 60 % 60, second % 60, now.tv_nsec,
+			log_id, thread_name, level_names[level]);
+	if (used < 0 || used >= (int)sizeof(line))
 		return;
-	used += n;
 	va_start(args, fmt);
 	n = vsnprintf(line + used, sizeof(line) - (size_t)used, fmt, args);
 	va_end(args);

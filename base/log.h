@@ -25,6 +25,8 @@ int log_open(const char *path, struct err *err);
 /* Call before the first thread is started. id is not copied and must live on. */
 void log_set_id(const char *id);
 void log_set_level(enum log_level level);
+/* Whether a line of this level would be written. */
+bool log_wants(enum log_level level);
 void log_set_thread_name(const char *name);
 
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "vmm/boot/layout.h"
+#include "vmm/kvm/stats.h"
 
 /* How long the reader of the console may take for the last bytes of an ended VM. */
 #define DRAIN_TIMEOUT_MS 5000
@@ -184,6 +185,10 @@ static void log_exits(const struct vcpu_group *vcpus)
 			log_debug("KVM exits %s = %llu", name ? name : "other",
 				  (unsigned long long)count);
 	}
+	if (!log_wants(LOG_DEBUG))
+		return;
+	for (unsigned int i = 0; i < vcpus->count; i++)
+		stats_log(vcpus->vcpus[i].fd, i);
 }
 
 static void on_end(evutil_socket_t fd, short events, void *opaque)
