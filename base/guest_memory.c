@@ -54,6 +54,7 @@ int guest_memory_open(struct guest_memory *memory, uint64_t size, uint64_t gap_s
 	}
 	memory->mapping = mapping;
 	memory->mapping_size = reserved;
+	memory->huge_pages = huge_pages;
 	if (huge_pages == HUGE_PAGES_TRANSPARENT && madvise(host, size, MADV_HUGEPAGE) < 0) {
 		int saved = errno;
 
@@ -133,7 +134,8 @@ int guest_memory_load(struct guest_memory *memory, uint64_t addr, int fd, uint64
 		return -errno;
 	if (offset > (uint64_t)st.st_size || len > (uint64_t)st.st_size - offset)
 		return -ENODATA;
-	if (S_ISREG(st.st_mode) && offset % GUEST_PAGE_SIZE == addr % GUEST_PAGE_SIZE) {
+	if (memory->huge_pages == HUGE_PAGES_NONE && S_ISREG(st.st_mode) &&
+	    offset % GUEST_PAGE_SIZE == addr % GUEST_PAGE_SIZE) {
 		uint64_t head = (GUEST_PAGE_SIZE - addr % GUEST_PAGE_SIZE) % GUEST_PAGE_SIZE;
 
 		if (head < len) {

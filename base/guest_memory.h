@@ -30,7 +30,8 @@ struct guest_memory_region {
 struct guest_memory {
 	struct guest_memory_region regions[GUEST_MEMORY_REGIONS];
 	unsigned int region_count;
-	void *mapping; /* with a guard page before and behind; owned */
+	enum huge_pages huge_pages;
+	void *mapping; /* owned; inaccessible before and behind the guest's memory */
 	size_t mapping_size;
 };
 
@@ -58,9 +59,10 @@ int guest_memory_write(const struct guest_memory *memory, uint64_t addr, const v
 int guest_memory_read(const struct guest_memory *memory, uint64_t addr, void *data, size_t len);
 
 /*
- * Puts len bytes at `offset` of fd to guest address addr. Whole pages are mapped privately from the
- * file (shared page cache, copied when the guest writes) where addr and offset agree within a page;
- * the rest is copied. Call before the guest runs and before the memory is given to KVM.
+ * Puts len bytes at `offset` of fd to guest address addr. With HUGE_PAGES_NONE whole pages are
+ * mapped privately from the file (shared page cache, copied when the guest writes) where addr and
+ * offset agree within a page; the rest, and everything in huge pages, which a mapping would break,
+ * is copied. Call before the guest runs and before the memory is given to KVM.
  * 0, -EFAULT if the range is not in one region, -ENODATA if the file is too short, or -errno.
  */
 int guest_memory_load(struct guest_memory *memory, uint64_t addr, int fd, uint64_t offset,

@@ -55,8 +55,9 @@ int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, st
 	memcpy(&size, at + 1, sizeof(size));
 	size = le32toh(size);
 	if (at[0] < PROTOCOL_READY || at[0] > PROTOCOL_ERROR || size > PROTOCOL_PAYLOAD_MAX)
-		return err_set(err, EPROTO,
-			       "the guest's serial line carries something else than the agent's frames");
+		return err_set(
+			err, EPROTO,
+			"the guest's serial line carries something else than the agent's frames");
 	if (left - PROTOCOL_HEADER_SIZE < size)
 		return 0;
 	frame->type = at[0];

@@ -10,7 +10,7 @@ struct err;
 /* Exit statuses of mote itself; a command's own status is passed through. */
 #define CLI_EXIT_FAILURE 1
 #define CLI_EXIT_USAGE 2
-#define CLI_EXIT_SANDBOX 125 /* the microVM could not be started, or ended before its command */
+#define CLI_EXIT_SANDBOX 125	/* the microVM could not be started, or ended before its command */
 #define CLI_EXIT_CANNOT_RUN 127 /* the command could not be started in it */
 
 /* Subcommands: argv[0] is the subcommand's name. They return the process's exit status. */

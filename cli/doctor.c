@@ -60,13 +60,15 @@ static void check_kvm(void)
 	CLEANUP_FD int vm = -1;
 
 	if (fd < 0 && errno == ENOENT) {
-		fact(BAD, "/dev/kvm is missing: load kvm_intel or kvm_amd, or, in a virtual machine, "
-			  "ask its owner for nested virtualisation");
+		fact(BAD,
+		     "/dev/kvm is missing: load kvm_intel or kvm_amd, or, in a virtual machine, "
+		     "ask its owner for nested virtualisation");
 		return;
 	}
 	if (fd < 0 && errno == EACCES) {
-		fact(BAD, "/dev/kvm: permission denied: become a member of the group kvm (usermod -aG "
-			  "kvm USER, then log in again)");
+		fact(BAD,
+		     "/dev/kvm: permission denied: become a member of the group kvm (usermod -aG "
+		     "kvm USER, then log in again)");
 		return;
 	}
 	if (fd < 0) {
@@ -104,7 +106,8 @@ static void check_kind(void)
 		     exists("/sys/module/kvm_intel") ? "VMX" : "SVM",
 		     nested ? ", inside a virtual machine itself: exits are slow" : "");
 	else if (exists("/sys/module/kvm_pvm"))
-		fact(BAD, "KVM is kvm_pvm, which emulates guest ring 0: small guests run, Linux does not "
+		fact(BAD, "KVM is kvm_pvm, which emulates guest ring 0: small guests run, Linux "
+			  "does not "
 			  "boot; use a host with VMX or SVM, or tests/testhost/run");
 	else
 		fact(NOTE, "KVM's kind is not known: neither kvm_intel nor kvm_amd is loaded");
@@ -128,8 +131,9 @@ static void check_cgroup(void)
 	bool favoured = false;
 
 	if (statfs("/sys/fs/cgroup", &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC) {
-		fact(NOTE, "cgroup v2 is not what /sys/fs/cgroup is: boot with "
-			   "systemd.unified_cgroup_hierarchy=1, or use mote-jailer --cgroup-version 1");
+		fact(NOTE,
+		     "cgroup v2 is not what /sys/fs/cgroup is: boot with "
+		     "systemd.unified_cgroup_hierarchy=1, or use mote-jailer --cgroup-version 1");
 		return;
 	}
 	fact(GOOD, "cgroup v2 is mounted");
@@ -139,8 +143,9 @@ static void check_cgroup(void)
 	if (mounts)
 		fclose(mounts);
 	if (!favoured)
-		fact(NOTE, "cgroup v2 is mounted without favordynmods: creating a VM can stall 20 to 40 "
-			   "ms (mount -o remount,favordynmods /sys/fs/cgroup)");
+		fact(NOTE,
+		     "cgroup v2 is mounted without favordynmods: creating a VM can stall 20 to 40 "
+		     "ms (mount -o remount,favordynmods /sys/fs/cgroup)");
 }
 
 static void check_io_uring(void)
@@ -151,10 +156,13 @@ static void check_io_uring(void)
 		fact(NOTE, "io_uring is not in this kernel: block devices use synchronous I/O");
 	else if (read_line("/proc/sys/kernel/io_uring_disabled", value, sizeof(value)) &&
 		 strcmp(value, "0") != 0)
-		fact(NOTE, "io_uring is restricted (kernel.io_uring_disabled=%s): sysctl "
-			   "kernel.io_uring_disabled=0 allows it", value);
+		fact(NOTE,
+		     "io_uring is restricted (kernel.io_uring_disabled=%s): sysctl "
+		     "kernel.io_uring_disabled=0 allows it",
+		     value);
 	else if (syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno == EPERM)
-		fact(NOTE, "io_uring is forbidden by a seccomp filter: block devices use synchronous I/O");
+		fact(NOTE, "io_uring is forbidden by a seccomp filter: block devices use "
+			   "synchronous I/O");
 	else
 		fact(GOOD, "io_uring is allowed");
 }
@@ -166,8 +174,10 @@ static void check_userfaultfd(void)
 	if (fd >= 0 || exists("/dev/userfaultfd"))
 		fact(GOOD, "userfaultfd is there");
 	else
-		fact(NOTE, "userfaultfd: %s: sysctl vm.unprivileged_userfaultfd=1 allows it (needed only "
-			   "for restoring snapshots lazily)", strerrordesc_np(errno));
+		fact(NOTE,
+		     "userfaultfd: %s: sysctl vm.unprivileged_userfaultfd=1 allows it (needed only "
+		     "for restoring snapshots lazily)",
+		     strerrordesc_np(errno));
 }
 
 static void check_huge_page_mitigation(void)
@@ -179,8 +189,11 @@ static void check_huge_page_mitigation(void)
 	if (strcmp(value, "never") == 0)
 		fact(GOOD, "kvm.nx_huge_pages is never: creating a VM does not start a worker");
 	else
-		fact(NOTE, "kvm.nx_huge_pages is %s: creating a VM starts a worker, which can stall 20 to "
-			   "40 ms; with processors that do not need it, boot with kvm.nx_huge_pages=never",
+		fact(NOTE,
+		     "kvm.nx_huge_pages is %s: creating a VM starts a worker, which can stall 20 "
+		     "to "
+		     "40 ms; with processors that do not need it, boot with "
+		     "kvm.nx_huge_pages=never",
 		     value);
 }
 
@@ -199,8 +212,9 @@ static void check_memory(void)
 	if (kib >= 256 * 1024)
 		fact(GOOD, "%llu MiB of memory are available", kib >> 10);
 	else
-		fact(BAD, "%llu MiB of memory are available: too little for a guest of 128 MiB and its "
-			  "host: end something",
+		fact(BAD,
+		     "%llu MiB of memory are available: too little for a guest of 128 MiB and its "
+		     "host: end something",
 		     kib >> 10);
 }
 
@@ -221,7 +235,7 @@ int cli_doctor(int argc, char **argv)
 	check_userfaultfd();
 	check_huge_page_mitigation();
 	check_memory();
-	printf("\n%s\n", all_good ? "This host can run microVMs." :
-				    "This host cannot run microVMs yet: see the lines marked BAD.");
+	printf("\n%s\n", all_good ? "This host can run microVMs."
+				  : "This host cannot run microVMs yet: see the lines marked BAD.");
 	return all_good ? EXIT_SUCCESS : CLI_EXIT_FAILURE;
 }

@@ -31,7 +31,11 @@ static const char usage[] =
 	"\n"
 	"  --cpus N           virtual processors, 1 to 32 (default 1)\n"
 	"  --memory MIB       guest memory (default 128)\n"
-	"  --kernel NAME|PATH a kernel that `mote kernel list` shows, or a file (default " DEFAULT_KERNEL ")\n"
+	"  --huge-pages KIND  None: small, the kernel's pages shared with other VMs until "
+	"written;\n"
+	"                     Transparent (default): starts faster; 2M: reserved by the host\n"
+	"  --kernel NAME|PATH a kernel that `mote kernel list` shows, or a file "
+	"(default " DEFAULT_KERNEL ")\n"
 	"  --initrd PATH      another initramfs with mote-init as its /init\n"
 	"  --env NAME=VALUE   set a variable for COMMAND; repeatable\n"
 	"  --timing           print when each phase was reached\n"
@@ -48,7 +52,7 @@ struct run {
 
 	struct sandbox sandbox;
 	struct agent_reader reader;
-	bool ready;    /* the agent has answered, the request is on its way */
+	bool ready; /* the agent has answered, the request is on its way */
 	bool stdin_over;
 	uint8_t out[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX]; /* to the agent */
 	size_t out_used;
@@ -61,8 +65,8 @@ struct run {
 
 static int usage_error(const char *what, const char *value, const char *expected)
 {
-	fprintf(stderr, "mote run: %s%s%s: %s; see mote run --help\n", what, *value ? " " : "", value,
-		expected);
+	fprintf(stderr, "mote run: %s%s%s: %s; see mote run --help\n", what, *value ? " " : "",
+		value, expected);
 	return -1;
 }
 
@@ -80,10 +84,11 @@ static int parse_number(const char *text, int *number)
 /* 0 to go on, -1 if *status is to be returned. */
 static int parse(struct run *run, int argc, char **argv, int *status)
 {
-	enum { CPUS, MEMORY, KERNEL, INITRD, ENV, TIMING, VERBOSE, HELP };
+	enum { CPUS, MEMORY, HUGE_PAGES, KERNEL, INITRD, ENV, TIMING, VERBOSE, HELP };
 	static const struct option names[] = {
 		{ "cpus", required_argument, NULL, CPUS },
 		{ "memory", required_argument, NULL, MEMORY },
+		{ "huge-pages", required_argument, NULL, HUGE_PAGES },
 		{ "kernel", required_argument, NULL, KERNEL },
 		{ "initrd", required_argument, NULL, INITRD },
 		{ "env", required_argument, NULL, ENV },
@@ -108,6 +113,9 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 		case MEMORY:
 			if (parse_number(optarg, &run->config.mem_size_mib) < 0)
 				return usage_error("--memory", optarg, "not a number of MiB");
+			break;
+		case HUGE_PAGES:
+			run->config.huge_pages = optarg;
 			break;
 		case KERNEL:
 			kernel = optarg;
@@ -140,9 +148,9 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 	rc = cli_find_kernel(kernel, run->config.kernel, &err);
 	if (rc == 0 && initrd) {
 		rc = snprintf(run->config.initrd, sizeof(run->config.initrd), "%s", initrd) <
-				     (int)sizeof(run->config.initrd) ?
-			     0 :
-			     err_set(&err, ENAMETOOLONG, "--initrd: the path is too long");
+				     (int)sizeof(run->config.initrd)
+			     ? 0
+			     : err_set(&err, ENAMETOOLONG, "--initrd: the path is too long");
 	} else if (rc == 0) {
 		/* A kernel of somebody else's needs its modules with it. */
 		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", kernel);
@@ -177,8 +185,8 @@ static bool queue_frame(struct run *run, uint8_t type, const void *payload, size
 
 static void flush_to_guest(struct run *run)
 {
-	ssize_t n = write(run->sandbox.console_in, run->out + run->out_at,
-			  run->out_used - run->out_at);
+	ssize_t n =
+		write(run->sandbox.console_in, run->out + run->out_at, run->out_used - run->out_at);
 
 	if (n > 0)
 		run->out_at += (size_t)n;
@@ -204,8 +212,9 @@ static int send_request(struct run *run, char **argv, struct err *err)
 	fits = strlen(text) <= PROTOCOL_PAYLOAD_MAX &&
 	       queue_frame(run, PROTOCOL_REQUEST, text, strlen(text));
 	free(text);
-	return fits ? 0 :
-		      err_set(err, E2BIG, "the command and its environment are longer than %d bytes",
+	return fits ? 0
+		    : err_set(err, E2BIG,
+			      "the command and its environment are longer than %d bytes",
 			      PROTOCOL_PAYLOAD_MAX);
 }
 
@@ -422,7 +431,8 @@ int cli_run(int argc, char **argv)
 {
 	static struct run run = { .config = { .boot_args = BOOT_ARGS,
 					      .vcpu_count = 1,
-					      .mem_size_mib = 128 } };
+					      .mem_size_mib = 128,
+					      .huge_pages = "Transparent" } };
 	int status;
 
 	run.env = json_array();

@@ -34,10 +34,11 @@ static int64_t monotonic_ns(void)
 /* A memory file with the VM's configuration, or -errno with err set. */
 static int write_config(const struct sandbox_config *config, struct err *err)
 {
-	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i}}", "boot-source",
+	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}}", "boot-source",
 				 "kernel_image_path", config->kernel, "initrd_path", config->initrd,
 				 "boot_args", config->boot_args, "machine-config", "vcpu_count",
-				 config->vcpu_count, "mem_size_mib", config->mem_size_mib);
+				 config->vcpu_count, "mem_size_mib", config->mem_size_mib,
+				 "huge_pages", config->huge_pages);
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	int fd, rc;
 
@@ -58,11 +59,16 @@ static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds
 {
 	char start_us[32];
 	char *const argv[] = {
-		(char[]){ "mote-vmm" },	       (char[]){ "--no-api" },
-		(char[]){ "--config-file" },   (char[]){ CONFIG_PATH },
-		(char[]){ "--boot-timer" },    (char[]){ "--id" },
-		(char[]){ "sandbox" },	       (char[]){ "--start-time-us" },
-		start_us,		       NULL,
+		(char[]){ "mote-vmm" },
+		(char[]){ "--no-api" },
+		(char[]){ "--config-file" },
+		(char[]){ CONFIG_PATH },
+		(char[]){ "--boot-timer" },
+		(char[]){ "--id" },
+		(char[]){ "sandbox" },
+		(char[]){ "--start-time-us" },
+		start_us,
+		NULL,
 	};
 	sigset_t none;
 

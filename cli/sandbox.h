@@ -16,6 +16,7 @@ struct sandbox_config {
 	const char *boot_args;
 	int vcpu_count;
 	int mem_size_mib;
+	const char *huge_pages; /* "None", "Transparent" or "2M" */
 };
 
 /* Microseconds from the start of the process; -1 where not reached. */
@@ -29,18 +30,18 @@ struct sandbox_phases {
 #define SANDBOX_LOG_LINE 2048
 
 struct sandbox {
-	pid_t pid; /* 0 once reaped */
-	int pid_fd; /* owned; readable when the process has ended */
-	int console_in;	 /* owned; to the guest's serial port; non-blocking */
-	int console_out; /* owned; from it; non-blocking */
-	int log_fd;	 /* owned; non-blocking */
-	bool verbose;	 /* log lines are copied to standard error */
+	pid_t pid;	  /* 0 once reaped */
+	int pid_fd;	  /* owned; readable when the process has ended */
+	int console_in;	  /* owned; to the guest's serial port; non-blocking */
+	int console_out;  /* owned; from it; non-blocking */
+	int log_fd;	  /* owned; non-blocking */
+	bool verbose;	  /* log lines are copied to standard error */
 	int64_t start_ns; /* CLOCK_MONOTONIC */
 	struct sandbox_phases phases;
 	char line[SANDBOX_LOG_LINE]; /* the unfinished log line */
 	unsigned int line_used;
 	char last_error[SANDBOX_LOG_LINE]; /* the log's last error, without its prefix */
-	int status; /* as waitpid gives it, once reaped */
+	int status;			   /* as waitpid gives it, once reaped */
 };
 
 /* 0 or -errno with err set; on failure there is nothing to close. */
