@@ -8,11 +8,13 @@
 #include "base/err.h"
 #include "vmm/platform/serial.h"
 
-static void update(struct console *console)
+static void wait_for(struct console *console, struct serial_wants wants)
 {
-	struct serial_wants wants = serial_service(console->serial);
+	const struct timeval flush_time = { .tv_usec = SERIAL_FLUSH_US };
 
-	if (console->writable && wants.output)
+	if (wants.flush && !evtimer_pending(console->flush_timer, NULL))
+		evtimer_add(console->flush_timer, &flush_time);
+	if (wants.output)
 		event_add(console->writable, NULL);
 	console->input_room = wants.input_room;
 	if (!console->readable)
@@ -23,11 +25,23 @@ static void update(struct console *console)
 		event_del(console->readable);
 }
 
-static void on_service(evutil_socket_t fd, short events, void *opaque)
+static void on_notified(evutil_socket_t fd, short events, void *opaque)
 {
+	struct console *console = opaque;
+
 	(void)fd;
 	(void)events;
-	update(opaque);
+	wait_for(console, serial_service(console->serial));
+}
+
+/* The flush's time has come, or the output became writable. */
+static void on_flush(evutil_socket_t fd, short events, void *opaque)
+{
+	struct console *console = opaque;
+
+	(void)fd;
+	(void)events;
+	wait_for(console, serial_flush(console->serial));
 }
 
 static void on_readable(evutil_socket_t fd, short events, void *opaque)
@@ -44,7 +58,7 @@ static void on_readable(evutil_socket_t fd, short events, void *opaque)
 		(void)serial_receive(console->serial, data, (size_t)n);
 	else
 		console->in_fd = -1;
-	update(console);
+	wait_for(console, serial_service(console->serial));
 }
 
 static void set_terminal(struct console *console)
@@ -68,9 +82,11 @@ int console_open(struct console *console, struct event_base *base, struct serial
 	console->in_fd = in_fd;
 	console->out_fd = out_fd;
 	console->notified =
-		event_new(base, serial->notify_fd, EV_READ | EV_PERSIST, on_service, console);
-	console->writable = event_new(base, out_fd, EV_WRITE, on_service, console);
-	if (!console->notified || !console->writable || event_add(console->notified, NULL) < 0) {
+		event_new(base, serial->notify_fd, EV_READ | EV_PERSIST, on_notified, console);
+	console->flush_timer = evtimer_new(base, on_flush, console);
+	console->writable = event_new(base, out_fd, EV_WRITE, on_flush, console);
+	if (!console->notified || !console->flush_timer || !console->writable ||
+	    event_add(console->notified, NULL) < 0) {
 		console_close(console);
 		return err_set(err, ENOMEM, "console: no memory for its events");
 	}
@@ -92,6 +108,8 @@ void console_close(struct console *console)
 			  &console->terminal);
 	if (console->notified)
 		event_free(console->notified);
+	if (console->flush_timer)
+		event_free(console->flush_timer);
 	if (console->writable)
 		event_free(console->writable);
 	if (console->readable)

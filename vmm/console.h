@@ -20,6 +20,7 @@ struct console {
 	int out_fd;	   /* not owned */
 	size_t input_room; /* bytes the serial port takes now */
 	struct event *notified;
+	struct event *flush_timer;
 	struct event *writable;
 	struct event *readable;
 	bool terminal_changed;

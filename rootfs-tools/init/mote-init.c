@@ -24,11 +24,16 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "protocol.h"
 
+/* Input comes through the driver, which has interrupts; output goes to the port itself. */
 #define SERIAL_LINE "/dev/ttyS0"
+#define SERIAL_PORT 0x3f8
+#define SERIAL_LINE_STATUS (SERIAL_PORT + 5)
+#define SERIAL_TRANSMIT_EMPTY 0x20
 #define BOOT_TIMER_ADDR 0xc0000000
 #define BOOT_TIMER_VALUE 123
 #define SLEEP_CONTROL_PORT 0x600
@@ -116,44 +121,45 @@ static int open_line(void)
 	struct termios settings;
 	int fd = open(SERIAL_LINE, O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	if (fd < 0 || tcgetattr(fd, &settings) < 0)
+	if (fd < 0 || tcgetattr(fd, &settings) < 0 || ioperm(SERIAL_PORT, 8, 1) < 0)
 		return -1;
 	cfmakeraw(&settings);
-	/* Flow control in both directions: no byte is lost however slow either side is. */
+	/* With flow control no byte is lost, however slowly the command reads. */
 	settings.c_cflag |= CRTSCTS | CLOCAL | CREAD;
 	cfsetspeed(&settings, B4000000);
 	tcsetattr(fd, TCSANOW, &settings);
 	return fd;
 }
 
-static void write_all(int fd, const void *data, size_t size)
+static void transmit(const void *data, size_t size)
 {
+	const struct timespec reader_is_slow = { .tv_nsec = 1000000 };
 	const uint8_t *at = data;
 
 	while (size > 0) {
-		ssize_t n = write(fd, at, size);
+		size_t burst = size < PROTOCOL_SERIAL_BURST ? size : PROTOCOL_SERIAL_BURST;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		at += n;
-		size -= (size_t)n;
+		while (!(inb(SERIAL_LINE_STATUS) & SERIAL_TRANSMIT_EMPTY))
+			nanosleep(&reader_is_slow, NULL);
+		outsb(SERIAL_PORT, at, burst);
+		at += burst;
+		size -= burst;
 	}
 }
 
-static void send_frame(const struct line *line, uint8_t type, const void *payload, size_t size)
+static void send_frame(uint8_t type, const void *payload, size_t size)
 {
 	const uint8_t header[PROTOCOL_HEADER_SIZE] = {
 		type, (uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16), 0,
 	};
 
-	write_all(line->fd, header, sizeof(header));
-	write_all(line->fd, payload, size);
+	transmit(header, sizeof(header));
+	transmit(payload, size);
+	/* Looking at the line's status sends off what the UART still holds together. */
+	(void)inb(SERIAL_LINE_STATUS);
 }
 
-__attribute__((format(printf, 2, 3))) static void send_error(const struct line *line,
-							     const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static void send_error(const char *fmt, ...)
 {
 	char text[512];
 	va_list args;
@@ -163,7 +169,7 @@ __attribute__((format(printf, 2, 3))) static void send_error(const struct line *
 	n = vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	if (n > 0)
-		send_frame(line, PROTOCOL_ERROR, text, strlen(text));
+		send_frame(PROTOCOL_ERROR, text, strlen(text));
 }
 
 /* The length of the first whole frame in the buffer with its header; 0 if there is none yet. */
@@ -239,7 +245,8 @@ static _Noreturn void run_child(char **argv, char **env, const char *cwd, const 
 		execvp(argv[0], argv);
 	}
 	saved = errno;
-	write_all(report, &saved, sizeof(saved));
+	if (write(report, &saved, sizeof(saved)) < 0)
+		_exit(EXIT_CANNOT_RUN);
 	_exit(saved == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
@@ -281,13 +288,13 @@ static void close_end(int *fd)
 }
 
 /* Passes on what there is, at most one frame of it; false at the end or when there is nothing. */
-static bool forward(const struct line *line, int *fd, uint8_t type)
+static bool forward(int *fd, uint8_t type)
 {
 	static uint8_t data[PROTOCOL_PAYLOAD_MAX];
 	ssize_t n = read(*fd, data, sizeof(data));
 
 	if (n > 0)
-		send_frame(line, type, data, (size_t)n);
+		send_frame(type, data, (size_t)n);
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		close_end(fd);
 	return n > 0;
@@ -365,7 +372,7 @@ static void reap(struct command *command)
 	}
 }
 
-static void send_exit(const struct line *line, const struct command *command)
+static void send_exit(const struct command *command)
 {
 	const struct rusage *usage = &command->usage;
 	bool signalled = WIFSIGNALED(command->status);
@@ -379,7 +386,7 @@ static void send_exit(const struct line *line, const struct command *command)
 			 (long long)usage->ru_stime.tv_sec * 1000000 + usage->ru_stime.tv_usec,
 			 usage->ru_maxrss);
 
-	send_frame(line, PROTOCOL_EXIT, text, (size_t)n);
+	send_frame(PROTOCOL_EXIT, text, (size_t)n);
 }
 
 static void serve(struct line *line, struct command *command)
@@ -405,9 +412,9 @@ static void serve(struct line *line, struct command *command)
 		if (poll(fds, 5, -1) < 0)
 			continue;
 		if (fds[1].revents)
-			forward(line, &command->out, PROTOCOL_STDOUT);
+			forward(&command->out, PROTOCOL_STDOUT);
 		if (fds[2].revents)
-			forward(line, &command->err, PROTOCOL_STDERR);
+			forward(&command->err, PROTOCOL_STDERR);
 		if (fds[3].revents)
 			feed(command);
 		if (fds[4].revents && !receive(line))
@@ -417,11 +424,11 @@ static void serve(struct line *line, struct command *command)
 			reap(command);
 	}
 	/* What it wrote before it ended; whoever else still holds the pipes is not waited for. */
-	while (command->out >= 0 && forward(line, &command->out, PROTOCOL_STDOUT))
+	while (command->out >= 0 && forward(&command->out, PROTOCOL_STDOUT))
 		;
-	while (command->err >= 0 && forward(line, &command->err, PROTOCOL_STDERR))
+	while (command->err >= 0 && forward(&command->err, PROTOCOL_STDERR))
 		;
-	send_exit(line, command);
+	send_exit(command);
 }
 
 static void execute(struct line *line, const json_t *request)
@@ -433,12 +440,12 @@ static void execute(struct line *line, const json_t *request)
 	int failure;
 
 	if (!argv || !argv[0] || !env) {
-		send_error(line, "exec: argv and env are lists of strings, argv not empty");
+		send_error("exec: argv and env are lists of strings, argv not empty");
 		return;
 	}
 	failure = spawn(&command, argv, env, cwd ? json_string_value(cwd) : "/");
 	if (failure != 0) {
-		send_error(line, "%s: %s", argv[0], strerror(failure));
+		send_error("%s: %s", argv[0], strerror(failure));
 		return;
 	}
 	serve(line, &command);
@@ -453,16 +460,16 @@ static void handle_request(struct line *line)
 		if (!receive(line))
 			return;
 	}
-	request = line->buffer[0] != PROTOCOL_REQUEST ?
-			  NULL :
-			  json_loadb((const char *)line->buffer + PROTOCOL_HEADER_SIZE,
-				     size - PROTOCOL_HEADER_SIZE, 0, NULL);
+	request = line->buffer[0] != PROTOCOL_REQUEST
+			  ? NULL
+			  : json_loadb((const char *)line->buffer + PROTOCOL_HEADER_SIZE,
+				       size - PROTOCOL_HEADER_SIZE, 0, NULL);
 	drop_frame(line, size);
 	exec = json_object_get(request, "exec");
 	if (exec)
 		execute(line, exec);
 	else if (!json_object_get(request, "shutdown"))
-		send_error(line, "request: an object with \"exec\" or \"shutdown\" is expected");
+		send_error("request: an object with \"exec\" or \"shutdown\" is expected");
 	json_decref(request);
 }
 
@@ -480,11 +487,10 @@ int main(void)
 	line.fd = open_line();
 	if (line.fd < 0)
 		power_off();
-	write_all(line.fd, PROTOCOL_SYNC, PROTOCOL_SYNC_SIZE);
-	send_frame(&line, PROTOCOL_READY, NULL, 0);
+	transmit(PROTOCOL_SYNC, PROTOCOL_SYNC_SIZE);
+	send_frame(PROTOCOL_READY, NULL, 0);
 	/* The host takes its time over its request: mount meanwhile. */
 	mount_all();
 	handle_request(&line);
-	tcdrain(line.fd);
 	power_off();
 }

@@ -33,7 +33,8 @@ as_root() {
 # Prints "<package> <version>" of the kernel that the metapackage stands for, or nothing.
 newest_kernel() {
 	apt-cache show --no-all-versions "$metapackage" 2>/dev/null |
-		sed -nE 's/^Depends:.*(linux-image-[^ ,]+-cloud-amd64) \(= ([^)]+)\).*/\1 \2/p'
+		sed -nE 's/^Depends:.*(linux-image-[^ ,]+-cloud-amd64) \(= ([^)]+)\).*/\1 \2/p' ||
+		true
 }
 
 if is_whole "$cache/current"; then

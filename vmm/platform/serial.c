@@ -89,7 +89,7 @@ static bool data_ready(const struct serial *serial)
 
 static bool transmit_empty(const struct serial *serial)
 {
-	return !fifo_full(&serial->out);
+	return SERIAL_BUFFER - fifo_used(&serial->out) >= SERIAL_BURST;
 }
 
 static uint8_t pending_interrupt(const struct serial *serial)
@@ -151,10 +151,15 @@ static void flush(struct serial *serial)
 	}
 }
 
+static void flush_and_notify(struct serial *serial)
+{
+	flush(serial);
+	if (serial->out_blocked)
+		signal_eventfd(serial->notify_fd);
+}
+
 static void transmit(struct serial *serial, uint8_t byte)
 {
-	bool was_blocked = serial->out_blocked;
-
 	if (serial->modem_control & MCR_LOOP) {
 		if (!fifo_full(&serial->in))
 			fifo_put(&serial->in, byte);
@@ -169,13 +174,22 @@ static void transmit(struct serial *serial, uint8_t byte)
 	if (serial->tap)
 		serial->tap(serial->tap_opaque, byte);
 	fifo_put(&serial->out, byte);
-	if (!was_blocked)
-		flush(serial);
-	if (serial->out_blocked && !was_blocked)
+	if (!serial->out_blocked && fifo_used(&serial->out) >= SERIAL_BURST) {
+		flush_and_notify(serial);
+	} else if (!serial->out_blocked && !serial->flush_scheduled) {
+		serial->flush_scheduled = true;
 		signal_eventfd(serial->notify_fd);
+	}
 	serial->thr_interrupt = transmit_empty(serial);
 	if (serial->thr_interrupt)
 		raise_if_pending(serial);
+}
+
+/* The guest has come to the end of what it had to send. */
+static void flush_on_status(struct serial *serial)
+{
+	if (fifo_used(&serial->out) > 0 && !serial->out_blocked)
+		flush_and_notify(serial);
 }
 
 static uint8_t modem_status(const struct serial *serial)
@@ -221,6 +235,7 @@ static uint8_t read_register(struct serial *serial, uint64_t reg)
 		return serial->line_control & LCR_DLAB ? serial->divisor[1]
 						       : serial->interrupt_enable;
 	case REG_INTERRUPT_IDENTITY:
+		flush_on_status(serial);
 		value = pending_interrupt(serial);
 		if (value == IIR_TRANSMIT_EMPTY)
 			serial->thr_interrupt = false;
@@ -230,6 +245,7 @@ static uint8_t read_register(struct serial *serial, uint64_t reg)
 	case REG_MODEM_CONTROL:
 		return serial->modem_control;
 	case REG_LINE_STATUS:
+		flush_on_status(serial);
 		return (uint8_t)((data_ready(serial) ? LSR_DATA_READY : 0) |
 				 (transmit_empty(serial) ? LSR_TRANSMIT_EMPTY : 0));
 	case REG_MODEM_STATUS:
@@ -245,6 +261,7 @@ static void write_interrupt_enable(struct serial *serial, uint8_t value)
 		!(serial->interrupt_enable & IER_TRANSMIT_EMPTY) && (value & IER_TRANSMIT_EMPTY);
 
 	serial->interrupt_enable = value & IER_MASK;
+	flush_on_status(serial);
 	/* Enabling the interrupt while the transmitter is empty raises it at once. */
 	if (newly && transmit_empty(serial))
 		serial->thr_interrupt = true;
@@ -356,31 +373,51 @@ size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len)
 	return taken;
 }
 
+/* Under the lock. */
+static struct serial_wants wants(const struct serial *serial)
+{
+	return (struct serial_wants){
+		.flush = serial->flush_scheduled,
+		.output = serial->out_blocked,
+		.input_room = SERIAL_BUFFER - fifo_used(&serial->in),
+	};
+}
+
 struct serial_wants serial_service(struct serial *serial)
 {
-	struct serial_wants wants;
-	bool was_full;
+	struct serial_wants result;
 	uint64_t count;
 	ssize_t n;
 
 	pthread_mutex_lock(&serial->lock);
 	n = read(serial->notify_fd, &count, sizeof(count));
-	(void)n; /* EAGAIN: called because out_fd became writable */
-	was_full = fifo_full(&serial->out);
+	(void)n; /* EAGAIN if nothing was to be acknowledged */
+	result = wants(serial);
+	pthread_mutex_unlock(&serial->lock);
+	return result;
+}
+
+struct serial_wants serial_flush(struct serial *serial)
+{
+	struct serial_wants result;
+	bool was_busy;
+
+	pthread_mutex_lock(&serial->lock);
+	was_busy = !transmit_empty(serial);
+	serial->flush_scheduled = false;
 	flush(serial);
-	if (was_full && transmit_empty(serial)) {
+	if (was_busy && transmit_empty(serial)) {
 		serial->thr_interrupt = true;
 		raise_if_pending(serial);
 	}
-	wants.output = serial->out_blocked;
-	wants.input_room = SERIAL_BUFFER - fifo_used(&serial->in);
+	result = wants(serial);
 	pthread_mutex_unlock(&serial->lock);
-	return wants;
+	return result;
 }
 
 void serial_drain(struct serial *serial, int timeout_ms)
 {
-	while (serial_service(serial).output) {
+	while (serial_flush(serial).output) {
 		struct pollfd writable = { .fd = serial->out_fd, .events = POLLOUT };
 
 		if (poll(&writable, 1, timeout_ms) <= 0)

@@ -18,6 +18,11 @@ struct err;
 
 #define SERIAL_PORTS 8
 #define SERIAL_BUFFER 4096 /* bytes, a power of two */
+/*
+ * The transmitter counts as empty when it has room for this many bytes, so that a guest that knows
+ * can send them at once (rootfs-tools/init/protocol.h); others send 16, as for the chip.
+ */
+#define SERIAL_BURST 1024
 
 struct serial_fifo {
 	uint8_t bytes[SERIAL_BUFFER];
@@ -37,7 +42,8 @@ struct serial {
 	struct serial_fifo in;
 	struct serial_fifo out;
 	bool in_was_full;
-	bool out_blocked;
+	bool out_blocked;     /* out_fd takes nothing now */
+	bool flush_scheduled; /* the main loop has been asked for serial_flush */
 
 	uint8_t interrupt_enable;
 	uint8_t line_control;
@@ -59,12 +65,21 @@ extern const struct io_ops serial_ops;
 size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len);
 
 struct serial_wants {
-	bool output;	   /* call serial_service when out_fd is writable */
+	bool flush;	   /* call serial_flush SERIAL_FLUSH_US from now */
+	bool output;	   /* call serial_flush when out_fd is writable */
 	size_t input_room; /* bytes that serial_receive will take */
 };
 
-/* Acknowledges notify_fd, writes what is waiting, and says what to wait for. */
+/*
+ * A byte is written out when the guest looks at a status register, when a burst is together, or
+ * after this time, so that a burst costs one write instead of one a byte.
+ */
+#define SERIAL_FLUSH_US 1000
+
+/* Acknowledges notify_fd and says what to wait for. */
 struct serial_wants serial_service(struct serial *serial);
+/* Writes out what waits, as far as out_fd takes it. */
+struct serial_wants serial_flush(struct serial *serial);
 
 /* Writes out what is left, waiting at most timeout_ms for the reader. Call once no vCPU runs. */
 void serial_drain(struct serial *serial, int timeout_ms);
