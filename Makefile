@@ -56,8 +56,88 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n')
 
 .DEFAULT_GOAL := all
-.PHONY: all
-all: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init
+.PHONY: all help packages-build packages-test programs initrds kernel kernels demo test lint asan \
+	tsan fuzz soak bench install clean
+all: programs initrds
+
+help:
+	@echo "make            build mote, mote-vmm, mote-init and the default root file system"
+	@echo "make demo       install what is needed, build all, boot a microVM and run a command in it"
+	@echo "make test       the three tiers of tests: unit, guests, linux (and the test host itself)"
+	@echo "make lint       formatting, warnings as errors with gcc and clang, clang-tidy, shellcheck"
+	@echo "make asan tsan  unit and guests tiers under the sanitizers"
+	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
+	@echo "make soak       the long tests"
+	@echo "make bench      measure; BENCH=boot|start|memory for one group"
+	@echo "make kernel     build the guest kernel, or find it in the cache"
+	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
+	@echo "make clean      remove build/; kernels stay in the cache"
+
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init
+initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
+
+packages-build:
+	@tools/install-packages.sh build
+packages-test:
+	@tools/install-packages.sh build test
+
+kernel:
+	@rootfs-tools/kernel/build.sh microvm > /dev/null
+kernels: kernel
+	@rootfs-tools/kernel/build.sh microvm-acpi > /dev/null
+	@rootfs-tools/kernel/fetch-debian.sh > /dev/null
+
+# Packages come before anything is compiled, the kernel before anything runs.
+demo:
+	@$(MAKE) --no-print-directory packages-build
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@$(MAKE) --no-print-directory kernel
+	@tools/demo.sh
+
+test:
+	@$(MAKE) --no-print-directory packages-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
+	@$(MAKE) --no-print-directory kernels
+	@$(MAKE) --no-print-directory $(BUILD)/initrd-debian-cloud.cpio
+	@tests/run-tests unit guests testhost linux
+
+asan tsan:
+	@$(MAKE) --no-print-directory packages-test
+	@$(MAKE) --no-print-directory VARIANT=$@ -j$(shell nproc) programs tests
+	@MOTE_VARIANT=$@ tests/run-tests unit guests
+
+SECONDS ?= 60
+fuzz:
+	@$(MAKE) --no-print-directory packages-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) fuzzers
+	@FUZZ_SECONDS=$(SECONDS) tests/run-tests fuzz
+
+soak:
+	@$(MAKE) --no-print-directory asan
+	@$(MAKE) --no-print-directory tsan
+	@$(MAKE) --no-print-directory fuzz SECONDS=300
+	@$(MAKE) --no-print-directory test
+	@for round in 1 2 3; do tests/run-tests guests linux || exit 1; done
+
+BENCH ?= all
+bench:
+	@$(MAKE) --no-print-directory packages-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) all benches
+	@$(MAKE) --no-print-directory kernel
+	@tests/bench/bench $(BENCH)
+
+lint:
+	@tools/install-packages.sh build test
+	@tools/lint.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote
+	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
+	install -s $(BUILD)/mote-vmm $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
+	install -m 644 $(BUILD)/initrd.cpio $(DESTDIR)$(PREFIX)/lib/mote/
+
+clean:
+	rm -rf build
 
 include tests/tests.mk
 
@@ -97,3 +177,17 @@ $(BUILD)/mote-init: rootfs-tools/init/mote-init.c $(wildcard rootfs-tools/init/*
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
 		-Irootfs-tools/init -o $@ $< -static -s -Wl,--gc-sections -ljansson
+
+$(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh
+	$(say) INITRD $@
+	$(Q)rootfs-tools/image/build-initrd.sh $< $@
+$(BUILD)/bare.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh
+	$(say) INITRD $@
+	$(Q)rootfs-tools/image/build-initrd.sh $< $@ --bare
+DEBIAN_CLOUD = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mote/kernels/debian-cloud/current
+$(BUILD)/initrd-debian-cloud.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh \
+		$(wildcard $(DEBIAN_CLOUD)/kernel)
+	$(say) INITRD $@
+	$(Q)rootfs-tools/image/build-initrd.sh $< $@ --modules $(DEBIAN_CLOUD)
+
+-include $(shell find build/*/obj -name '*.d' 2> /dev/null)

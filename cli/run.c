@@ -24,6 +24,8 @@
 #define BOOT_ARGS "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"
 /* The guest powers off by itself once its command's status is reported. */
 #define POWER_OFF_TIMEOUT_MS 2000
+/* How long a VM may be silent that has written something else than frames. */
+#define LINE_LOST_TIMEOUT_MS 5000
 
 static const char usage[] =
 	"usage: mote run [OPTION]... [--] COMMAND [ARGUMENT]...\n"
@@ -57,6 +59,7 @@ struct run {
 	uint8_t out[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX]; /* to the agent */
 	size_t out_used;
 	size_t out_at;
+	bool line_lost; /* kernel messages are in between the frames now */
 	bool done;
 	bool interrupted;
 	int status;
@@ -274,10 +277,17 @@ static int read_console(struct run *run, char **argv, struct err *err)
 		return 1;
 	if (n <= 0)
 		return 0;
+	if (run->line_lost)
+		return 1;
 	agent_reader_added(&run->reader, (size_t)n);
 	while (!run->done && (rc = agent_reader_next(&run->reader, &frame, err)) != 0) {
-		if (rc > 0)
-			rc = handle_frame(run, &frame, argv, err);
+		if (rc < 0) {
+			/* A kernel that panics or restarts says so on this line: wait for its end.
+			 */
+			run->line_lost = true;
+			return 1;
+		}
+		rc = handle_frame(run, &frame, argv, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -286,7 +296,7 @@ static int read_console(struct run *run, char **argv, struct err *err)
 
 static void read_stdin(struct run *run)
 {
-	uint8_t data[PROTOCOL_PAYLOAD_MAX / 4];
+	uint8_t data[4096]; /* small, as the serial line is slow and a command may not read */
 	ssize_t n = read(STDIN_FILENO, data, sizeof(data));
 
 	if (n > 0)
@@ -343,7 +353,11 @@ static int converse(struct run *run, char **argv, int signal_fd, struct err *err
 		};
 		int rc;
 
-		if (poll(fds, sizeof(fds) / sizeof(fds[0]), -1) < 0)
+		rc = poll(fds, sizeof(fds) / sizeof(fds[0]),
+			  run->line_lost ? LINE_LOST_TIMEOUT_MS : -1);
+		if (rc == 0)
+			return -EPROTO; /* err has been set by the reader */
+		if (rc < 0)
 			continue;
 		if (fds[1].revents)
 			log_over = !sandbox_read_log(sandbox);
@@ -399,7 +413,8 @@ static int report_early_end(const struct run *run)
 		fprintf(stderr, "mote: mote-vmm was killed by signal %s\n",
 			sigabbrev_np(WTERMSIG(sandbox->status)));
 	else
-		fprintf(stderr, "mote: the guest ended before the command did\n");
+		fprintf(stderr, "mote: the guest ended before the command did: %s\n",
+			sandbox->last_info);
 	return CLI_EXIT_SANDBOX;
 }
 

@@ -181,6 +181,9 @@ static void read_line(struct sandbox *sandbox)
 	} else if ((at = strstr(line, "Guest-boot-time = ")) != NULL &&
 		   sscanf(at, "Guest-boot-time = %lld us", &a) == 1) {
 		phases->init_us = a;
+	} else if ((at = strstr(line, ":INFO] ")) != NULL) {
+		snprintf(sandbox->last_info, sizeof(sandbox->last_info), "%s",
+			 at + strlen(":INFO] "));
 	}
 }
 

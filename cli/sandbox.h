@@ -41,6 +41,7 @@ struct sandbox {
 	char line[SANDBOX_LOG_LINE]; /* the unfinished log line */
 	unsigned int line_used;
 	char last_error[SANDBOX_LOG_LINE]; /* the log's last error, without its prefix */
+	char last_info[SANDBOX_LOG_LINE];  /* the log's last line of level Info, likewise */
 	int status;			   /* as waitpid gives it, once reaped */
 };
 

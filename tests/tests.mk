@@ -25,3 +25,32 @@ $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).
 	@mkdir -p $(@D)
 	$(say) GUEST $@
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_DEFINES) -o $@ $(GUEST_LIB) $<
+
+# Unit tests: one program of all suites, linked with what it tests; libcheck is not built for
+# static-PIE, so it is an ordinary executable.
+UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
+LIBS_UNDER_TEST = $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_base)
+$(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
+		-ljansson -levent_core -lcheck -lsubunit -lrt -lm
+
+# Fuzzers compile the sources they cover once more, with clang's instrumentation.
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_vmm) $(SRC_api-socket) cli/agent_client.c \
+		build/include/tests/.made
+	@mkdir -p $(@D)
+	$(say) FUZZER $@
+	$(Q)clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -Ibuild/include/tests -o $@ $(filter %.c,$^) \
+		-ljansson -levent_core -pthread
+
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
+$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
+
+.PHONY: tests fuzzers benches
+tests: $(BUILD)/unit-tests $(GUEST_BINARIES)
+fuzzers: $(FUZZERS)
+benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -101,6 +103,26 @@ static void mount_all(void)
 	mount_at("cgroup2", "/sys/fs/cgroup", safe, NULL);
 }
 
+/* Distribution kernels have drivers and file systems as modules; the list is in loading order. */
+static void load_modules(void)
+{
+	FILE *list = fopen("/lib/modules/load", "re");
+	char path[PATH_MAX];
+
+	while (list && fgets(path, sizeof(path), list)) {
+		int fd;
+
+		path[strcspn(path, "\n")] = '\0';
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
+			fprintf(stderr, "mote-init: module %s: %s\n", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (list)
+		fclose(list);
+}
+
 static void tell_boot_timer(void)
 {
 	int fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
@@ -121,7 +143,8 @@ static int open_line(void)
 	struct termios settings;
 	int fd = open(SERIAL_LINE, O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	if (fd < 0 || tcgetattr(fd, &settings) < 0 || ioperm(SERIAL_PORT, 8, 1) < 0)
+	if (fd < 0 || tcgetattr(fd, &settings) < 0 || ioperm(SERIAL_PORT, 8, 1) < 0 ||
+	    ioperm(PROTOCOL_SERIAL_BURST_PORT, 1, 1) < 0)
 		return -1;
 	cfmakeraw(&settings);
 	/* With flow control no byte is lost, however slowly the command reads. */
@@ -141,7 +164,7 @@ static void transmit(const void *data, size_t size)
 
 		while (!(inb(SERIAL_LINE_STATUS) & SERIAL_TRANSMIT_EMPTY))
 			nanosleep(&reader_is_slow, NULL);
-		outsb(SERIAL_PORT, at, burst);
+		outsb(PROTOCOL_SERIAL_BURST_PORT, at, burst);
 		at += burst;
 		size -= burst;
 	}
@@ -483,6 +506,7 @@ int main(void)
 	}
 	mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=755");
 	tell_boot_timer();
+	load_modules();
 	signal(SIGPIPE, SIG_IGN);
 	line.fd = open_line();
 	if (line.fd < 0)

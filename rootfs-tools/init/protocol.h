@@ -16,9 +16,11 @@
 #define PROTOCOL_PAYLOAD_MAX 65536
 
 /*
- * mote's UART says that its transmitter is empty when it has room for this many bytes, so that one
- * string instruction can send them: many times faster than the serial driver's 16.
+ * Beside the UART at 0x3f8 this port transmits, too. The transmitter counts as empty when it has
+ * room for a burst, which is to be followed by a read of the line status register: so one string
+ * instruction and a handful of exits send what through the serial driver are a thousand exits.
  */
+#define PROTOCOL_SERIAL_BURST_PORT 0x608
 #define PROTOCOL_SERIAL_BURST 1024
 
 enum protocol_frame {

@@ -32,7 +32,7 @@ static const struct {
 static int check_device(struct kvm *kvm, struct err *err)
 {
 	int version = ioctl(kvm->dev_fd, KVM_GET_API_VERSION, 0);
-	int size;
+	int size, page;
 
 	if (version < 0)
 		return err_sys(err, errno, KVM_DEVICE ": KVM_GET_API_VERSION");
@@ -49,6 +49,10 @@ static int check_device(struct kvm *kvm, struct err *err)
 	if (size < (int)sizeof(struct kvm_run))
 		return err_set(err, ENOTSUP, KVM_DEVICE ": KVM_GET_VCPU_MMAP_SIZE says %d", size);
 	kvm->run_size = (size_t)size;
+	if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_PIO) > 0) {
+		page = ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
+		kvm->coalesced_at = page > 0 ? (size_t)page * GUEST_PAGE_SIZE : 0;
+	}
 	return 0;
 }
 
@@ -56,6 +60,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 {
 	int rc;
 
+	memset(kvm, 0, sizeof(*kvm));
 	kvm->vm_fd = -1;
 	kvm->dev_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
 	if (kvm->dev_fd < 0)
@@ -119,5 +124,15 @@ int kvm_add_irqfd(const struct kvm *kvm, int event_fd, uint32_t gsi, struct err 
 
 	if (ioctl(kvm->vm_fd, KVM_IRQFD, &irqfd) < 0)
 		return err_sys(err, errno, KVM_DEVICE ": KVM_IRQFD for interrupt %u", gsi);
+	return 0;
+}
+
+int kvm_coalesce_port(const struct kvm *kvm, uint16_t port, struct err *err)
+{
+	const struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = 1, .pio = 1 };
+
+	if (kvm->coalesced_at > 0 && ioctl(kvm->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_REGISTER_COALESCED_MMIO for port 0x%x",
+			       port);
 	return 0;
 }

@@ -17,6 +17,7 @@
 struct err;
 struct io_bus;
 struct kvm;
+struct kvm_coalesced_mmio_ring;
 struct kvm_run;
 
 #define VCPU_MAX 32
@@ -48,6 +49,9 @@ struct vcpu_group {
 	/* Called on a vCPU thread when that vCPU cannot go on. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;
+	/* Writes that KVM has collected, of all vCPUs; in vCPU 0's mapping, NULL if KVM cannot. */
+	struct kvm_coalesced_mmio_ring *coalesced;
+	pthread_mutex_t coalesced_lock;
 	/* The VM has ended: no vCPU enters the guest again. */
 	atomic_bool over;
 
