@@ -357,7 +357,7 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 			return err_set(err, -rc, "configuration file %s: %s: %s", path,
 				       sections[i].name, cause.text);
 	}
-	if (!json_object_get(file, "boot-source"))
+	if (!json_is_object(json_object_get(file, "boot-source")))
 		return err_set(err, EINVAL,
 			       "configuration file %s: boot-source: the section is missing", path);
 	return 0;

@@ -42,8 +42,9 @@ int guest_memory_open(struct guest_memory *memory, uint64_t size, uint64_t gap_s
 			       (unsigned long long)(size >> 20));
 	host = (uint8_t *)(((uintptr_t)mapping + GUEST_PAGE_SIZE + HUGE_PAGE_SIZE - 1) &
 			   ~(HUGE_PAGE_SIZE - 1));
+	/* Reserved here, or a page that the host lacks would show as SIGBUS when it is touched. */
 	if (huge_pages == HUGE_PAGES_2M)
-		flags |= MAP_HUGETLB;
+		flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB;
 	if (mmap(host, size, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) {
 		int saved = errno;
 

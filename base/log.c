@@ -118,6 +118,11 @@ void log_line(enum log_level level, const char *fmt, ...)
 	used += n;
 	if (used > (int)sizeof(line) - 1)
 		used = (int)sizeof(line) - 1;
+	/* Text that came from outside must not look like another line, or command the terminal. */
+	for (int i = 0; i < used; i++) {
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	}
 	line[used++] = '\n';
 	/* A log that cannot be written must not stop the VM. */
 	(void)fd_write_all(log_fd, line, (size_t)used);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -89,14 +90,18 @@ static char *build_cmdline(const char *boot_args)
 static int open_files(struct boot_files *files, const struct boot_source_config *config,
 		      struct err *err)
 {
+	struct stat st;
 	int rc = kernel_image_open(&files->kernel, config->kernel_image_path, err);
 
 	if (rc < 0)
 		return rc;
 	if (config->initrd_path) {
 		files->initrd_fd = open(config->initrd_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-		if (files->initrd_fd < 0)
+		if (files->initrd_fd < 0 || fstat(files->initrd_fd, &st) < 0)
 			return err_sys(err, errno, "initrd %s", config->initrd_path);
+		if (!S_ISREG(st.st_mode))
+			return err_set(err, EINVAL, "initrd %s: not a regular file",
+				       config->initrd_path);
 		files->initrd_path = strdup(config->initrd_path);
 		if (!files->initrd_path)
 			return err_sys(err, ENOMEM, "initrd %s", config->initrd_path);

@@ -198,6 +198,7 @@ static int open_bzimage(struct kernel_image *image, const struct setup_header *h
 	const char *path = image->path;
 	unsigned int setup_sectors = header->setup_sects ? header->setup_sects : 4;
 	uint64_t setup_size = (setup_sectors + 1) * (uint64_t)BZIMAGE_SECTOR;
+	uint64_t decompressed = LAYOUT_HIGH_MEMORY;
 	struct kernel_segment segment;
 	int rc;
 
@@ -215,6 +216,16 @@ static int open_bzimage(struct kernel_image *image, const struct setup_header *h
 		return err_set(err, ENOEXEC,
 			       "kernel image %s: the file ends within the %u set-up sectors", path,
 			       setup_sectors);
+	/* It decompresses to its preferred address when that is above where it was loaded. */
+	if (header->pref_address > decompressed)
+		decompressed = header->pref_address;
+	if (decompressed >= LAYOUT_MMIO_GAP_START ||
+	    header->init_size > LAYOUT_MMIO_GAP_START - decompressed)
+		return err_set(
+			err, ENOEXEC,
+			"kernel image %s: init_size 0x%x from pref_address 0x%llx reaches past "
+			"3 GiB",
+			path, header->init_size, (unsigned long long)header->pref_address);
 	segment.addr = LAYOUT_HIGH_MEMORY;
 	segment.offset = setup_size;
 	segment.file_size = file_size - setup_size;
@@ -226,10 +237,8 @@ static int open_bzimage(struct kernel_image *image, const struct setup_header *h
 	rc = add_segment(image, &segment, file_size, err);
 	if (rc < 0)
 		return rc;
-	/* It decompresses to its preferred address when that is above where it was loaded. */
-	if (header->pref_address < LAYOUT_MMIO_GAP_START &&
-	    header->pref_address + header->init_size > image->end)
-		image->end = header->pref_address + header->init_size;
+	if (decompressed + header->init_size > image->end)
+		image->end = decompressed + header->init_size;
 	image->entry_kind = KERNEL_ENTRY_64;
 	image->entry = segment.addr + BZIMAGE_64_BIT_ENTRY;
 	image->header = *header;
@@ -266,7 +275,11 @@ int kernel_image_open(struct kernel_image *image, const char *path, struct err *
 	if (image->fd < 0)
 		return err_sys(err, errno, "kernel image %s", path);
 	image->path = strdup(path);
-	rc = image->path ? open_image(image, err) : err_sys(err, ENOMEM, "kernel image %s", path);
+	if (!image->path) {
+		fd_close(&image->fd);
+		return err_sys(err, ENOMEM, "kernel image %s", path);
+	}
+	rc = open_image(image, err);
 	if (rc < 0)
 		kernel_image_close(image);
 	return rc;
@@ -284,22 +297,21 @@ void kernel_image_close(struct kernel_image *image)
 int kernel_image_load(const struct kernel_image *image, struct guest_memory *memory,
 		      struct err *err)
 {
+	const uint64_t mib = UINT64_C(1) << 20;
+
+	if (!guest_memory_range(memory, 0, image->end))
+		return err_set(
+			err, EFBIG,
+			"kernel image %s: needs %llu MiB, but the guest has %llu MiB of memory",
+			image->path, (unsigned long long)((image->end + mib - 1) / mib),
+			(unsigned long long)(guest_memory_size(memory) / mib));
 	for (unsigned int i = 0; i < image->segment_count; i++) {
 		const struct kernel_segment *segment = &image->segments[i];
 		int rc = 0;
 
-		if (!guest_memory_range(memory, segment->addr, segment->memory_size))
-			rc = -EFAULT;
-		else if (segment->file_size > 0)
+		if (segment->file_size > 0)
 			rc = guest_memory_load(memory, segment->addr, image->fd, segment->offset,
 					       segment->file_size);
-		if (rc == -EFAULT)
-			return err_set(
-				err, EFBIG,
-				"kernel image %s: needs %llu MiB, but the guest has %llu MiB of "
-				"memory",
-				image->path, (unsigned long long)(image->end >> 20) + 1,
-				(unsigned long long)(guest_memory_size(memory) >> 20));
 		if (rc < 0)
 			return err_sys(err, -rc, "kernel image %s: segment %u", image->path, i);
 	}

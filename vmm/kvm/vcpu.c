@@ -132,7 +132,6 @@ static void handle_exit(struct vcpu *vcpu)
 	struct vm_end end;
 	const char *name;
 
-	handle_coalesced(vcpu->group);
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
 		handle_io(vcpu);
@@ -208,9 +207,11 @@ static void *vcpu_thread(void *opaque)
 	for (;;) {
 		/* A pending I/O is completed by the next KVM_RUN, even one that is to exit at once:
 		 * so a vCPU parks only when KVM_RUN says EINTR. */
-		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
-			int saved = errno;
+		int rc = ioctl(vcpu->fd, KVM_RUN, 0);
+		int saved = errno;
 
+		handle_coalesced(group);
+		if (rc < 0) {
 			if (saved == EAGAIN)
 				continue;
 			if (saved == EINTR) {

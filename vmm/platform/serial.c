@@ -210,6 +210,14 @@ static uint8_t modem_status(const struct serial *serial)
 	return status;
 }
 
+static void notify_of_room(struct serial *serial)
+{
+	if (serial->in_was_full && fifo_used(&serial->in) <= SERIAL_BUFFER / 2) {
+		serial->in_was_full = false;
+		signal_eventfd(serial->notify_fd);
+	}
+}
+
 static uint8_t read_data(struct serial *serial)
 {
 	uint8_t byte;
@@ -217,10 +225,7 @@ static uint8_t read_data(struct serial *serial)
 	if (!data_ready(serial))
 		return 0;
 	byte = fifo_take(&serial->in);
-	if (serial->in_was_full && fifo_used(&serial->in) <= SERIAL_BUFFER / 2) {
-		serial->in_was_full = false;
-		signal_eventfd(serial->notify_fd);
-	}
+	notify_of_room(serial);
 	return byte;
 }
 
@@ -285,8 +290,10 @@ static void write_register(struct serial *serial, uint64_t reg, uint8_t value)
 		break;
 	case REG_INTERRUPT_IDENTITY:
 		serial->fifo_enabled = value & FCR_ENABLE;
-		if (value & FCR_CLEAR_RECEIVE)
+		if (value & FCR_CLEAR_RECEIVE) {
 			serial->in.head = serial->in.tail;
+			notify_of_room(serial);
+		}
 		break;
 	case REG_LINE_CONTROL:
 		serial->line_control = value;

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The input is a configuration file, and also the body of each of its sections. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "api-socket/bodies.h"
+#include "base/err.h"
+#include "tests/fuzz/fuzz.h"
+#include "vmm/control.h"
+
+static void read_bodies(const json_t *body)
+{
+	struct boot_source_config boot_source = { 0 };
+	struct machine_config machine = { .vcpu_count = 1, .mem_size_mib = CONFIG_MEMORY_MIN_MIB };
+	struct serial_config serial = { 0 };
+	struct logger_config logger = { 0 };
+	struct err err;
+
+	if (body_boot_source(body, &boot_source, &err) == 0)
+		REQUIRE(boot_source.kernel_image_path);
+	boot_source_config_free(&boot_source);
+	if (body_machine(body, &machine, &err) == 0) {
+		REQUIRE(machine.vcpu_count >= 1 && machine.vcpu_count <= CONFIG_VCPU_MAX);
+		REQUIRE(machine.mem_size_mib >= CONFIG_MEMORY_MIN_MIB);
+	}
+	(void)body_serial(body, &serial, &err);
+	serial_config_free(&serial);
+	(void)body_logger(body, &logger, &err);
+	logger_config_free(&logger);
+}
+
+/*
+ * No file may be touched: a control that has been started refuses every file before it opens it.
+ * Only the log is not the control's, so a text with a logger is not applied.
+ */
+static void apply(const char *text, size_t size, const json_t *file)
+{
+	struct control control;
+	struct err err = { "" };
+
+	if (json_object_get(file, "logger"))
+		return;
+	control_open(&control, NULL);
+	control.state = CONTROL_RUNNING;
+	REQUIRE(config_text_apply(&control, text, size, "vm.json", &err) < 0);
+	REQUIRE(strstr(err.text, "vm.json"));
+	control_close(&control);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const char *text = (const char *)data;
+	struct err err = { "" };
+	json_t *file = body_parse(text, size, "input", &err);
+	const char *name;
+	json_t *value;
+
+	if (!file) {
+		REQUIRE(strstr(err.text, "input"));
+		return 0;
+	}
+	read_bodies(file);
+	json_object_foreach (file, name, value)
+		read_bodies(value);
+	apply(text, size, file);
+	json_decref(file);
+	return 0;
+}

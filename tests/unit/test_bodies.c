@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/bodies.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "tests/unit/images.h"
+#include "tests/unit/suites.h"
+#include "tests/unit/support.h"
+#include "vmm/control.h"
+
+#define BOOT "\"boot-source\": {\"kernel_image_path\": \"vmlinux\"}"
+#define MACHINE(fields) "{" BOOT ", \"machine-config\": {" fields "}}"
+#define SIZED(fields) MACHINE("\"vcpu_count\": 2, \"mem_size_mib\": 256, " fields)
+#define SECTION(name, value) "{" BOOT ", \"" name "\": " value "}"
+
+static struct control control;
+static struct err err;
+
+static void set_up(void)
+{
+	struct elf_image elf;
+
+	elf_image_init(&elf);
+	write_file("vmlinux", &elf, sizeof(elf));
+	write_text("initrd.img", "initrd");
+	control_open(&control, NULL);
+}
+
+static void tear_down(void)
+{
+	control_close(&control);
+}
+
+static int apply(const char *text)
+{
+	return config_text_apply(&control, text, strlen(text), "vm.json", &err);
+}
+
+static void assert_applies(const char *text)
+{
+	ck_assert_msg(apply(text) == 0, "%s: %s", text, err.text);
+}
+
+START_TEST(whole_configuration_is_applied)
+{
+	assert_applies("{\"boot-source\": {\"kernel_image_path\": \"vmlinux\","
+		       "  \"initrd_path\": \"initrd.img\", \"boot_args\": \"console=ttyS0\"},"
+		       " \"machine-config\": {\"vcpu_count\": 4, \"mem_size_mib\": 512,"
+		       "  \"smt\": true, \"track_dirty_pages\": true, \"huge_pages\": \"2M\","
+		       "  \"cpu_template\": \"None\"},"
+		       " \"serial\": {\"serial_out_path\": \"console\"},"
+		       " \"logger\": {\"level\": \"Debug\", \"log_path\": \"vm.log\","
+		       "  \"show_level\": true, \"show_log_origin\": false, \"module\": \"x\"}}");
+	ck_assert(control.has_boot_source);
+	ck_assert_str_eq(control.files.initrd_path, "initrd.img");
+	ck_assert_str_eq(control.files.cmdline, "console=ttyS0 pci=off");
+	ck_assert_int_eq(control.machine_config.vcpu_count, 4);
+	ck_assert_int_eq(control.machine_config.mem_size_mib, 512);
+	ck_assert(control.machine_config.smt);
+	ck_assert(control.machine_config.track_dirty_pages);
+	ck_assert_int_eq(control.machine_config.huge_pages, HUGE_PAGES_2M);
+	ck_assert_int_ne(control.serial_fd, 1);
+	ck_assert(log_wants(LOG_DEBUG));
+}
+END_TEST
+
+static const char *const good_configs[] = {
+	"{" BOOT "}",
+	"  {" BOOT "}\n",
+	SIZED("\"smt\": null, \"huge_pages\": null, \"cpu_template\": null"),
+	SIZED("\"cpu_template\": \"None\""),
+	SIZED("\"huge_pages\": \"None\""),
+	SIZED("\"huge_pages\": \"Transparent\""),
+	SIZED("\"huge_pages\": \"2M\""),
+	MACHINE("\"vcpu_count\": 1, \"mem_size_mib\": 16"),
+	MACHINE("\"vcpu_count\": 32, \"mem_size_mib\": 16777216"),
+	"{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"initrd_path\": null,"
+	" \"boot_args\": null}}",
+	SECTION("drives", "[]"),
+	SECTION("drives", "null"),
+	SECTION("network-interfaces", "[]"),
+	SECTION("vsock", "null"),
+	SECTION("logger", "null"),
+	SECTION("logger", "{}"),
+	SECTION("serial", "{}"),
+	SECTION("serial", "{\"rate_limiter\": null}"),
+};
+
+START_TEST(good_configuration_is_taken)
+{
+	assert_applies(good_configs[_i]);
+	ck_assert(control.has_boot_source);
+}
+END_TEST
+
+static const struct {
+	const char *text;
+	const char *says[2]; /* besides the file's name */
+} bad_configs[] = {
+	{ "", { "line" } },
+	{ "not JSON", { "line 1" } },
+	{ "[]", { "object" } },
+	{ "7", { "line" } },
+	{ "{" BOOT, { "line" } },
+	{ "{" BOOT "} {}", { "line" } },
+	{ "{" BOOT ", \"boot-source\": {}}", { "duplicate", "boot-source" } },
+	{ "{}", { "boot-source", "missing" } },
+	{ "{\"boot-source\": null}", { "boot-source" } },
+	{ "{\"boot-source\": {}}", { "boot-source", "kernel_image_path" } },
+	{ "{\"boot-source\": []}", { "boot-source", "object" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": 7}}", { "boot-source", "kernel_image_path" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": null}}",
+	  { "boot-source", "kernel_image_path" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": \"a\\u0000b\"}}", { "line" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": \"absent\"}}", { "boot-source", "absent" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"kernel\": 1}}",
+	  { "boot-source", "kernel: unknown field" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"initrd_path\": true}}",
+	  { "boot-source", "initrd_path" } },
+	{ "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"boot_args\": []}}",
+	  { "boot-source", "boot_args" } },
+	{ MACHINE(""), { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": 1"), { "machine-config", "mem_size_mib" } },
+	{ MACHINE("\"mem_size_mib\": 128"), { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": null, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": 0, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count: 0" } },
+	{ MACHINE("\"vcpu_count\": 33, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count: 33" } },
+	{ MACHINE("\"vcpu_count\": -1, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count: -1" } },
+	{ MACHINE("\"vcpu_count\": 1.5, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": \"1\", \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": true, \"mem_size_mib\": 128"),
+	  { "machine-config", "vcpu_count" } },
+	{ MACHINE("\"vcpu_count\": 1, \"mem_size_mib\": 15"),
+	  { "machine-config", "mem_size_mib: 15" } },
+	{ MACHINE("\"vcpu_count\": 1, \"mem_size_mib\": 9223372036854775807"),
+	  { "machine-config", "mem_size_mib" } },
+	{ MACHINE("\"vcpu_count\": 1, \"mem_size_mib\": 9223372036854775808"), { "line" } },
+	{ MACHINE("\"vcpu_count\": 3, \"mem_size_mib\": 128, \"smt\": true"),
+	  { "machine-config", "smt" } },
+	{ MACHINE("\"vcpu_count\": 1, \"mem_size_mib\": 129, \"huge_pages\": \"2M\""),
+	  { "machine-config", "mem_size_mib" } },
+	{ SIZED("\"vcpu_count\": 2"), { "duplicate", "vcpu_count" } },
+	{ SIZED("\"smt\": 1"), { "machine-config", "smt" } },
+	{ SIZED("\"track_dirty_pages\": \"yes\""), { "machine-config", "track_dirty_pages" } },
+	{ SIZED("\"huge_pages\": \"1G\""), { "huge_pages", "None, Transparent, 2M" } },
+	{ SIZED("\"huge_pages\": \"2m\""), { "machine-config", "huge_pages" } },
+	{ SIZED("\"huge_pages\": 2"), { "machine-config", "huge_pages" } },
+	{ SIZED("\"cpu_template\": \"T2\""), { "machine-config", "cpu_template" } },
+	{ SIZED("\"cpu_template\": 0"), { "machine-config", "cpu_template" } },
+	{ SIZED("\"ht_enabled\": false"), { "machine-config", "ht_enabled: unknown field" } },
+	{ SIZED("\"\": 1"), { "machine-config", "unknown field" } },
+	{ SECTION("machine-config", "[]"), { "machine-config", "object" } },
+	{ SECTION("serial", "{\"serial_out_path\": 1}"), { "serial", "serial_out_path" } },
+	{ SECTION("serial", "{\"serial_out_path\": \"absent/x\"}"), { "serial", "absent/x" } },
+	{ SECTION("serial", "{\"rate_limiter\": {}}"), { "serial", "rate_limiter" } },
+	{ SECTION("serial", "{\"out\": \"x\"}"), { "serial", "out: unknown field" } },
+	{ SECTION("logger", "{\"level\": \"Loud\"}"), { "logger", "level" } },
+	{ SECTION("logger", "{\"level\": 1}"), { "logger", "level" } },
+	{ SECTION("logger", "{\"log_path\": \"absent/x\"}"), { "logger", "absent/x" } },
+	{ SECTION("logger", "{\"show_level\": \"true\"}"), { "logger", "show_level" } },
+	{ SECTION("logger", "{\"colour\": true}"), { "logger", "colour: unknown field" } },
+	{ SECTION("drives", "[{\"drive_id\": \"root\"}]"), { "drives", "not supported" } },
+	{ SECTION("drives", "{}"), { "drives" } },
+	{ SECTION("network-interfaces", "[{}]"), { "network-interfaces" } },
+	{ SECTION("vsock", "{\"guest_cid\": 3}"), { "vsock" } },
+	{ SECTION("metrics", "{\"metrics_path\": \"x\"}"), { "metrics" } },
+	{ SECTION("mmds-config", "{}"), { "mmds-config" } },
+	{ SECTION("cpu-config", "\"x\""), { "cpu-config" } },
+	{ SECTION("balloon", "{}"), { "balloon" } },
+	{ SECTION("entropy", "{}"), { "entropy" } },
+	{ SECTION("pmem", "[{}]"), { "pmem" } },
+	{ SECTION("memory-hotplug", "{}"), { "memory-hotplug" } },
+	{ SECTION("Machine-config", "{}"), { "Machine-config", "unknown section" } },
+};
+
+START_TEST(bad_configuration_is_refused_by_section_and_field)
+{
+	ck_assert_msg(apply(bad_configs[_i].text) < 0, "taken: %s", bad_configs[_i].text);
+	assert_contains(err.text, "configuration file vm.json");
+	for (size_t i = 0; i < ARRAY_SIZE(bad_configs[_i].says) && bad_configs[_i].says[i]; i++)
+		assert_contains(err.text, bad_configs[_i].says[i]);
+}
+END_TEST
+
+START_TEST(deep_nesting_is_refused)
+{
+	char text[6001];
+
+	memset(text, '[', 3000);
+	memset(text + 3000, ']', 3000);
+	text[6000] = '\0';
+	ck_assert_int_eq(apply(text), -EINVAL);
+	assert_contains(err.text, "vm.json");
+}
+END_TEST
+
+START_TEST(unknown_section_is_refused_before_anything_is_applied)
+{
+	ck_assert_int_eq(apply(SECTION("disks", "[]")), -EINVAL);
+	ck_assert(!control.has_boot_source);
+}
+END_TEST
+
+START_TEST(failed_reconfiguration_leaves_the_machine_as_it_was)
+{
+	assert_applies(MACHINE("\"vcpu_count\": 2, \"mem_size_mib\": 256"));
+	ck_assert_int_lt(apply(MACHINE("\"vcpu_count\": 3, \"mem_size_mib\": 512, \"smt\": true")),
+			 0);
+	ck_assert_int_eq(control.machine_config.vcpu_count, 2);
+	ck_assert_int_eq(control.machine_config.mem_size_mib, 256);
+	ck_assert(!control.machine_config.smt);
+}
+END_TEST
+
+START_TEST(failed_reconfiguration_leaves_the_boot_source_as_it_was)
+{
+	assert_applies("{" BOOT "}");
+	ck_assert_int_lt(apply("{\"boot-source\": {\"kernel_image_path\": \"absent\"}}"), 0);
+	ck_assert(control.has_boot_source);
+	ck_assert_str_eq(control.files.kernel.path, "vmlinux");
+}
+END_TEST
+
+START_TEST(file_is_read_and_applied)
+{
+	write_text("vm.json", "{" BOOT "}");
+	ck_assert_int_eq(config_file_apply(&control, "vm.json", &err), 0);
+	ck_assert(control.has_boot_source);
+}
+END_TEST
+
+static void assert_file_refused(const char *path, int expected)
+{
+	unsigned int fds = count_open_fds();
+
+	ck_assert_int_eq(config_file_apply(&control, path, &err), expected);
+	assert_contains(err.text, path);
+	ck_assert_uint_eq(count_open_fds(), fds);
+}
+
+START_TEST(missing_file_is_named)
+{
+	assert_file_refused("absent.json", -ENOENT);
+}
+END_TEST
+
+START_TEST(directory_is_no_configuration)
+{
+	assert_file_refused(".", -EINVAL);
+}
+END_TEST
+
+START_TEST(file_of_more_than_1_mib_is_refused)
+{
+	static char spaces[(1 << 20) + 1];
+
+	memset(spaces, ' ', sizeof(spaces));
+	write_file("large.json", spaces, sizeof(spaces));
+	assert_file_refused("large.json", -EINVAL);
+}
+END_TEST
+
+START_TEST(text_that_is_not_utf8_is_refused)
+{
+	ck_assert_int_eq(apply("{\"boot-source\": {\"kernel_image_path\": \"\xff\"}}"), -EINVAL);
+}
+END_TEST
+
+Suite *bodies_suite(void)
+{
+	Suite *suite = SUITE(
+		"bodies", set_up, tear_down, whole_configuration_is_applied,
+		deep_nesting_is_refused, unknown_section_is_refused_before_anything_is_applied,
+		failed_reconfiguration_leaves_the_machine_as_it_was,
+		failed_reconfiguration_leaves_the_boot_source_as_it_was, file_is_read_and_applied,
+		missing_file_is_named, directory_is_no_configuration,
+		file_of_more_than_1_mib_is_refused, text_that_is_not_utf8_is_refused);
+
+	add_table_test(suite, set_up, tear_down, good_configuration_is_taken,
+		       ARRAY_SIZE(good_configs));
+	add_table_test(suite, set_up, tear_down, bad_configuration_is_refused_by_section_and_field,
+		       ARRAY_SIZE(bad_configs));
+	return suite;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/log.h"
+
+#include <errno.h>
+#include <regex.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "tests/unit/suites.h"
+#include "tests/unit/support.h"
+
+#define LINE_MAX_BYTES 2048
+
+static struct err err;
+
+static void set_up(void)
+{
+	unlink("log");
+	ck_assert_int_eq(log_open("log", &err), 0);
+	log_set_level(LOG_INFO);
+}
+
+static void assert_matches(const char *text, const char *pattern)
+{
+	regex_t regex;
+
+	ck_assert_int_eq(regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB), 0);
+	ck_assert_msg(regexec(&regex, text, 0, NULL, 0) == 0, "\"%s\" is not like \"%s\"", text,
+		      pattern);
+	regfree(&regex);
+}
+
+START_TEST(line_has_time_id_thread_and_level)
+{
+	char *text;
+
+	log_set_id("vm-7");
+	log_set_thread_name("vcpu 0");
+	log_warn("something with %d", 3);
+	text = read_text("log");
+	assert_matches(text, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9} "
+			     "\\[vm-7:vcpu 0:WARN\\] something with 3\n$");
+	free(text);
+}
+END_TEST
+
+START_TEST(lines_above_the_level_are_dropped)
+{
+	char *text;
+
+	log_set_level(LOG_WARN);
+	log_error("one");
+	log_warn("two");
+	log_info("three");
+	log_debug("four");
+	text = read_text("log");
+	assert_contains(text, "one");
+	assert_contains(text, "two");
+	ck_assert_ptr_null(strstr(text, "three"));
+	ck_assert_ptr_null(strstr(text, "four"));
+	free(text);
+}
+END_TEST
+
+START_TEST(wants_what_would_be_written)
+{
+	log_set_level(LOG_WARN);
+	ck_assert(log_wants(LOG_ERROR));
+	ck_assert(log_wants(LOG_WARN));
+	ck_assert(!log_wants(LOG_INFO));
+}
+END_TEST
+
+START_TEST(long_line_is_cut_and_ended)
+{
+	char words[2 * LINE_MAX_BYTES];
+	char *text;
+
+	memset(words, 'w', sizeof(words) - 1);
+	words[sizeof(words) - 1] = '\0';
+	log_info("%s", words);
+	text = read_text("log");
+	ck_assert_uint_eq(strlen(text), LINE_MAX_BYTES);
+	ck_assert_int_eq(text[LINE_MAX_BYTES - 1], '\n');
+	free(text);
+}
+END_TEST
+
+START_TEST(open_appends_to_what_is_there)
+{
+	char *text;
+
+	log_info("before");
+	ck_assert_int_eq(log_open("log", &err), 0);
+	log_info("behind");
+	text = read_text("log");
+	assert_contains(text, "before");
+	assert_contains(text, "behind");
+	free(text);
+}
+END_TEST
+
+START_TEST(reopening_leaks_no_descriptor)
+{
+	unsigned int before = count_open_fds();
+
+	ck_assert_int_eq(log_open("log", &err), 0);
+	ck_assert_uint_eq(count_open_fds(), before);
+}
+END_TEST
+
+START_TEST(failed_open_names_the_file_and_keeps_the_old_one)
+{
+	char *text;
+
+	ck_assert_int_eq(log_open("missing/log", &err), -ENOENT);
+	assert_contains(err.text, "missing/log");
+	log_info("still here");
+	text = read_text("log");
+	assert_contains(text, "still here");
+	free(text);
+}
+END_TEST
+
+START_TEST(fifo_without_a_reader_is_refused_not_waited_for)
+{
+	ck_assert_int_eq(mkfifo("log-fifo", 0600), 0);
+	ck_assert_int_eq(log_open("log-fifo", &err), -ENXIO);
+	assert_contains(err.text, "log-fifo");
+}
+END_TEST
+
+static const struct {
+	const char *name;
+	enum log_level level;
+} levels[] = {
+	{ "Error", LOG_ERROR }, { "Warning", LOG_WARN }, { "Warn", LOG_WARN },
+	{ "Info", LOG_INFO },	{ "Debug", LOG_DEBUG },	 { "Trace", LOG_DEBUG },
+	{ "error", LOG_ERROR }, { "INFO", LOG_INFO },
+};
+
+START_TEST(level_is_known)
+{
+	enum log_level level;
+
+	ck_assert_msg(log_level_parse(levels[_i].name, &level), "%s", levels[_i].name);
+	ck_assert_int_eq(level, levels[_i].level);
+}
+END_TEST
+
+START_TEST(other_levels_are_refused)
+{
+	enum log_level level;
+
+	ck_assert(!log_level_parse("", &level));
+	ck_assert(!log_level_parse("Warnings", &level));
+	ck_assert(!log_level_parse("Off", &level));
+}
+END_TEST
+
+START_TEST(limit_allows_the_burst_and_no_more)
+{
+	struct log_limit limit = { 0 };
+	uint64_t suppressed = 99;
+
+	for (int i = 0; i < 3; i++) {
+		ck_assert(log_limit_allows(&limit, 3, &suppressed));
+		ck_assert_uint_eq(suppressed, 0);
+	}
+	ck_assert(!log_limit_allows(&limit, 3, &suppressed));
+}
+END_TEST
+
+START_TEST(limit_tells_how_many_it_swallowed_once)
+{
+	struct log_limit limit = { 0 };
+	uint64_t suppressed = 0;
+
+	for (int i = 0; i < 10; i++)
+		log_limit_allows(&limit, 2, &suppressed);
+	limit.window_start_ns -= 1000000000;
+	ck_assert(log_limit_allows(&limit, 2, &suppressed));
+	ck_assert_uint_eq(suppressed, 8);
+	ck_assert(log_limit_allows(&limit, 2, &suppressed));
+	ck_assert_uint_eq(suppressed, 0);
+}
+END_TEST
+
+Suite *log_suite(void)
+{
+	Suite *suite = SUITE(
+		"log", set_up, NULL, line_has_time_id_thread_and_level,
+		lines_above_the_level_are_dropped, wants_what_would_be_written,
+		long_line_is_cut_and_ended, open_appends_to_what_is_there,
+		reopening_leaks_no_descriptor, failed_open_names_the_file_and_keeps_the_old_one,
+		fifo_without_a_reader_is_refused_not_waited_for, other_levels_are_refused,
+		limit_allows_the_burst_and_no_more, limit_tells_how_many_it_swallowed_once);
+
+	add_table_test(suite, NULL, NULL, level_is_known, ARRAY_SIZE(levels));
+	return suite;
+}
