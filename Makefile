@@ -27,6 +27,11 @@ LDFLAGS_common := -pthread -Wl,-z,relro,-z,now,-z,noexecstack
 LDFLAGS_release := -static-pie -Wl,--gc-sections,--no-warnings
 LDFLAGS_asan := -fsanitize=address,undefined
 LDFLAGS_tsan := -fsanitize=thread
+# Variants that only look for warnings, and so never mix with the others' objects.
+CFLAGS_lint-gcc := $(CFLAGS_release)
+LDFLAGS_lint-gcc := $(LDFLAGS_release)
+CFLAGS_lint-clang := $(CFLAGS_release) -Wno-gnu-variable-sized-type-not-at-end
+LDFLAGS_lint-clang := $(LDFLAGS_release)
 CFLAGS_all = $(CFLAGS_common) $(CFLAGS_$(VARIANT)) $(CFLAGS)
 LDFLAGS_all = $(LDFLAGS_common) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 

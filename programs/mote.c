@@ -6,14 +6,13 @@
 
 #include "cli/cli.h"
 
-static const char usage[] =
-	"usage: mote COMMAND [ARGUMENT]...\n"
-	"\n"
-	"  run      boot a microVM and run a command in it\n"
-	"  doctor   say whether this host can run microVMs\n"
-	"  kernel   list the guest kernels, or print the path of one\n"
-	"\n"
-	"mote COMMAND --help tells more; mote --version prints the version.\n";
+static const char usage[] = "usage: mote COMMAND [ARGUMENT]...\n"
+			    "\n"
+			    "  run      boot a microVM and run a command in it\n"
+			    "  doctor   say whether this host can run microVMs\n"
+			    "  kernel   list the guest kernels, or print the path of one\n"
+			    "\n"
+			    "mote COMMAND --help tells more; mote --version prints the version.\n";
 
 static const struct {
 	const char *name;

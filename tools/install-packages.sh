@@ -4,22 +4,21 @@
 #   install-packages.sh build|test...
 set -euo pipefail
 
-build="gcc make libc6-dev binutils libevent-dev libjansson-dev busybox-static cpio
-	linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
-	qemu-system-x86 qemu-system-common kmod python3"
-test="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
-	python3-pytest procps"
+declare -A sets=(
+	[build]="gcc make libc6-dev binutils libevent-dev libjansson-dev busybox-static cpio
+		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
+		qemu-system-x86 qemu-system-common kmod python3"
+	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
+		python3-pytest procps"
+)
 
 missing=()
 for set in "$@"; do
-	case $set in
-	build | test) ;;
-	*)
+	if [ -z "${sets[$set]-}" ]; then
 		echo "install-packages.sh: $set: neither build nor test" >&2
 		exit 2
-		;;
-	esac
-	for package in ${!set}; do
+	fi
+	for package in ${sets[$set]}; do
 		state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null || true)
 		[ "$state" = installed ] || missing+=("$package")
 	done

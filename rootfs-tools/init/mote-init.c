@@ -157,14 +157,17 @@ static int open_line(void)
 static void transmit(const void *data, size_t size)
 {
 	const struct timespec reader_is_slow = { .tv_nsec = 1000000 };
+	const bool fast = inb(PROTOCOL_SERIAL_BURST_PORT) == PROTOCOL_SERIAL_BURST_MAGIC;
+	const uint16_t port = fast ? PROTOCOL_SERIAL_BURST_PORT : SERIAL_PORT;
+	const size_t most = fast ? PROTOCOL_SERIAL_BURST : PROTOCOL_SERIAL_FIFO;
 	const uint8_t *at = data;
 
 	while (size > 0) {
-		size_t burst = size < PROTOCOL_SERIAL_BURST ? size : PROTOCOL_SERIAL_BURST;
+		size_t burst = size < most ? size : most;
 
 		while (!(inb(SERIAL_LINE_STATUS) & SERIAL_TRANSMIT_EMPTY))
 			nanosleep(&reader_is_slow, NULL);
-		outsb(PROTOCOL_SERIAL_BURST_PORT, at, burst);
+		outsb(port, at, burst);
 		at += burst;
 		size -= burst;
 	}

@@ -19,9 +19,12 @@
  * Beside the UART at 0x3f8 this port transmits, too. The transmitter counts as empty when it has
  * room for a burst, which is to be followed by a read of the line status register: so one string
  * instruction and a handful of exits send what through the serial driver are a thousand exits.
+ * Where the port is missing, the UART takes 16 bytes at a time.
  */
 #define PROTOCOL_SERIAL_BURST_PORT 0x608
+#define PROTOCOL_SERIAL_BURST_MAGIC 0x6d /* what reading that port gives where it is */
 #define PROTOCOL_SERIAL_BURST 1024
+#define PROTOCOL_SERIAL_FIFO 16
 
 enum protocol_frame {
 	PROTOCOL_REQUEST =

@@ -25,7 +25,8 @@ void guest_main(void *zero_page)
 		reset();
 		break;
 	case TRIPLE_FAULT:
-		/* The interrupt table is empty, so the fault's handler faults, and that one's too. */
+		/* The interrupt table is empty, so the fault's handler faults, and that one's too.
+		 */
 		__asm__ volatile("ud2");
 		break;
 	case PANIC_RESET:

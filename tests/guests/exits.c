@@ -35,7 +35,8 @@ void guest_main(void *zero_page)
 	guest_check("boot timer reads zero", read32(BOOT_TIMER) == 0);
 
 	outb(PORT_I8042_COMMAND, 0xaa);
-	guest_check("i8042 self test", (inb(PORT_I8042_COMMAND) & 1) && inb(PORT_I8042_DATA) == 0x55);
+	guest_check("i8042 self test",
+		    (inb(PORT_I8042_COMMAND) & 1) && inb(PORT_I8042_DATA) == 0x55);
 	guest_check("sleep status", inb(PORT_SLEEP + 1) == 0);
 	outb(PORT_SLEEP, 0x20 | 3 << 2); /* S3 does not exist */
 	string_output("ok string output\n", 17);

@@ -337,7 +337,7 @@ static void burst_read(void *device, uint64_t offset, uint8_t *data, unsigned in
 {
 	(void)device;
 	(void)offset;
-	memset(data, 0xff, len);
+	memset(data, SERIAL_BURST_MAGIC, len);
 }
 
 static void burst_write(void *device, uint64_t offset, const uint8_t *data, unsigned int len)

@@ -60,7 +60,8 @@ int serial_open(struct serial *serial, int out_fd, struct err *err);
 void serial_close(struct serial *serial);
 
 extern const struct io_ops serial_ops;
-/* One port whose writes are transmitted, whatever DLAB says; reads give all ones. */
+/* One port whose writes are transmitted, whatever DLAB says; reading it tells that it is there. */
+#define SERIAL_BURST_MAGIC 0x6d
 extern const struct io_ops serial_burst_ops;
 
 /* Takes what there is room for and returns how many bytes that was. */

@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Formatting, all warnings as errors with gcc and clang, clang-tidy, shellcheck, and the house's
+# rules that a machine can check.
+set -uo pipefail
+
+failed=0
+check() {
+	local what=$1
+	shift
+	if "$@" > build/lint.log 2>&1; then
+		echo "lint: $what: good"
+	else
+		cat build/lint.log
+		echo "lint: $what: FAILED"
+		failed=1
+	fi
+}
+
+mkdir -p build
+mapfile -t sources < <(git ls-files '*.c' '*.h')
+mapfile -t units < <(git ls-files 'base/*.c' 'vmm/*.c' 'api-socket/*.c' 'cli/*.c' 'programs/*.c')
+mapfile -t scripts < <(git grep -lE '^#!/bin/(ba)?sh')
+mapfile -t python < <(git grep -lE '^#!/usr/bin/python3'; git ls-files '*.py')
+
+check "clang-format" clang-format --dry-run --Werror "${sources[@]}"
+check "shellcheck" shellcheck -x "${scripts[@]}"
+check "python syntax" /usr/bin/python3 -c '
+import ast, sys
+for path in sys.argv[1:]:
+    ast.parse(open(path, encoding="utf-8").read(), path)' "${python[@]}"
+check "gcc -Werror" make --no-print-directory VARIANT=lint-gcc WERROR=1 CC=gcc programs tests benches
+check "clang -Werror" make --no-print-directory VARIANT=lint-clang WERROR=1 CC=clang programs tests benches
+
+tidy() {
+	local unit root
+	for unit in "${units[@]}"; do
+		root=${unit%%/*}
+		clang-tidy --quiet "$unit" -- -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='""' \
+			-Ibuild/include/"$root" || return 1
+	done
+}
+check "clang-tidy" tidy
+
+# A file has one responsibility; past this it probably has two. Tests are tables and may be longer.
+long_files() {
+	local long
+	long=$(git ls-files 'base/*' 'vmm/*' 'api-socket/*' 'cli/*' 'rootfs-tools/init/*' |
+		xargs wc -l | awk '$2 != "total" && $1 > 550 { print $2 ": " $1 " lines" }')
+	[ -z "$long" ] || { echo "$long"; return 1; }
+}
+check "file lengths" long_files
+
+[ "$failed" = 0 ] && echo "lint: all good"
+exit "$failed"
