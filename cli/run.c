@@ -157,6 +157,8 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 	} else if (rc == 0) {
 		/* A kernel of somebody else's needs its modules with it. */
 		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", kernel);
+		/* optarg, where it comes from, is set for every option with an argument. */
+		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 		if (strchr(kernel, '/') || cli_find_own(own_initrd, run->config.initrd, &err) < 0)
 			rc = cli_find_own("initrd.cpio", run->config.initrd, &err);
 	}
@@ -302,7 +304,7 @@ static void read_stdin(struct run *run)
 	if (n > 0)
 		queue_frame(run, PROTOCOL_STDIN, data, (size_t)n);
 	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
-		run->stdin_over = queue_frame(run, PROTOCOL_STDIN_END, NULL, 0);
+		run->stdin_over = queue_frame(run, PROTOCOL_STDIN_END, "", 0);
 }
 
 /* The first interrupt goes to the command, if it can be told; the next ends the VM. */

@@ -6,7 +6,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -ffreestanding -nostdlib -static -f
 	-fno-asynchronous-unwind-tables -Itests/guests/lib -Wl,-T,tests/guests/lib/guest.ld \
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
-GUESTS := hello exits echo highmem smp-1 smp-3 smp-31 \
+GUESTS := hello counter exits echo highmem smp-1 smp-3 smp-31 \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -26,11 +26,13 @@ $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).
 	$(say) GUEST $@
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_DEFINES) -o $@ $(GUEST_LIB) $<
 
-# Unit tests: one program of all suites, linked with what it tests; libcheck is not built for
-# static-PIE, so it is an ordinary executable.
+# Unit tests are one program of all suites. libcheck is not built for static-PIE, so what uses it is
+# an ordinary executable.
 UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
 LIBS_UNDER_TEST = $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_base)
 $(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
+$(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TEST)
+$(BUILD)/unit-tests $(BUILD)/control-tests:
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
 		-ljansson -levent_core -lcheck -lsubunit -lrt -lm
@@ -51,6 +53,6 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

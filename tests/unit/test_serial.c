@@ -207,12 +207,12 @@ START_TEST(burst_port_transmits_whatever_the_divisor_latch)
 }
 END_TEST
 
-START_TEST(burst_port_reads_as_all_ones)
+START_TEST(burst_port_tells_that_it_is_there)
 {
 	uint8_t byte = 0;
 
 	serial_burst_ops.read(&serial, 0, &byte, 1);
-	ck_assert_uint_eq(byte, 0xff);
+	ck_assert_uint_eq(byte, SERIAL_BURST_MAGIC);
 }
 END_TEST
 
@@ -713,7 +713,7 @@ Suite *serial_suite(void)
 		looking_for_interrupts_sends_what_waits, enabling_interrupts_sends_what_waits,
 		burst_is_sent_at_once, bytes_that_wait_are_flushed_in_time,
 		next_byte_after_a_flush_asks_for_another, agent_and_port_agree_about_bursts,
-		burst_port_transmits_whatever_the_divisor_latch, burst_port_reads_as_all_ones,
+		burst_port_transmits_whatever_the_divisor_latch, burst_port_tells_that_it_is_there,
 		received_bytes_are_read_in_order, reading_without_data_gives_zero,
 		line_status_tells_of_data_and_empty_transmitter, no_interrupt_unless_enabled,
 		received_data_interrupts, received_data_interrupt_ends_with_the_data,

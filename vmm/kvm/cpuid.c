@@ -23,6 +23,7 @@
 struct topology {
 	struct cpuid_topology cpu;
 	unsigned int thread_bits;  /* of the APIC id that number threads in a core */
+	unsigned int core_bits;	   /* that number cores in the package */
 	unsigned int package_bits; /* of the APIC id that number threads in the package */
 	bool amd;
 };
@@ -76,8 +77,7 @@ static void set_cache_sharing(struct kvm_cpuid_entry2 *entry, const struct topol
 	/* The last level is the package's, the others are their core's. */
 	set_field(&entry->eax, 14, 12, (level >= 3 ? 1u << topology->package_bits : threads) - 1);
 	if (entry->function == 0x4)
-		set_field(&entry->eax, 26, 6,
-			  (1u << (topology->package_bits - topology->thread_bits)) - 1);
+		set_field(&entry->eax, 26, 6, (1u << topology->core_bits) - 1);
 }
 
 /* Leaves 0xB and 0x1F: one subleaf a level. */
@@ -188,6 +188,7 @@ void cpuid_normalise(union cpuid_table *table, const struct cpuid_topology *cpu)
 	const struct topology topology = {
 		.cpu = *cpu,
 		.thread_bits = bits_for(cpu->threads_per_core),
+		.core_bits = bits_for(cpu->vcpu_count / cpu->threads_per_core),
 		.package_bits = bits_for(cpu->vcpu_count),
 		/* "Auth"enticAMD, or "Hygo"nGenuine, which is AMD's design. */
 		.amd = vendor && (vendor->ebx == 0x68747541 || vendor->ebx == 0x6f677948),
