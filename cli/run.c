@@ -39,6 +39,7 @@ static const char usage[] =
 	"  --kernel NAME|PATH a kernel that `mote kernel list` shows, or a file "
 	"(default " DEFAULT_KERNEL ")\n"
 	"  --initrd PATH      another initramfs with mote-init as its /init\n"
+	"  --boot-args TEXT   more for the kernel's command line\n"
 	"  --env NAME=VALUE   set a variable for COMMAND; repeatable\n"
 	"  --timing           print when each phase was reached\n"
 	"  --verbose          print the VMM's log\n"
@@ -48,7 +49,8 @@ static const char usage[] =
 
 struct run {
 	struct sandbox_config config;
-	json_t *env; /* owned */
+	char boot_args[4096]; /* what is longer than the kernel takes, the VMM refuses */
+	json_t *env;	      /* owned */
 	bool timing;
 	bool verbose;
 
@@ -87,13 +89,25 @@ static int parse_number(const char *text, int *number)
 /* 0 to go on, -1 if *status is to be returned. */
 static int parse(struct run *run, int argc, char **argv, int *status)
 {
-	enum { CPUS, MEMORY, HUGE_PAGES, KERNEL, INITRD, ENV, TIMING, VERBOSE, HELP };
+	enum {
+		CPUS,
+		MEMORY,
+		HUGE_PAGES,
+		KERNEL,
+		INITRD,
+		BOOT_ARGS_MORE,
+		ENV,
+		TIMING,
+		VERBOSE,
+		HELP
+	};
 	static const struct option names[] = {
 		{ "cpus", required_argument, NULL, CPUS },
 		{ "memory", required_argument, NULL, MEMORY },
 		{ "huge-pages", required_argument, NULL, HUGE_PAGES },
 		{ "kernel", required_argument, NULL, KERNEL },
 		{ "initrd", required_argument, NULL, INITRD },
+		{ "boot-args", required_argument, NULL, BOOT_ARGS_MORE },
 		{ "env", required_argument, NULL, ENV },
 		{ "timing", no_argument, NULL, TIMING },
 		{ "verbose", no_argument, NULL, VERBOSE },
@@ -125,6 +139,9 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 			break;
 		case INITRD:
 			initrd = optarg;
+			break;
+		case BOOT_ARGS_MORE:
+			snprintf(run->boot_args, sizeof(run->boot_args), BOOT_ARGS " %s", optarg);
 			break;
 		case ENV:
 			if (!strchr(optarg, '=') ||
@@ -446,10 +463,11 @@ static int run_command(struct run *run, char **argv)
 
 int cli_run(int argc, char **argv)
 {
-	static struct run run = { .config = { .boot_args = BOOT_ARGS,
+	static struct run run = { .config = { .boot_args = run.boot_args,
 					      .vcpu_count = 1,
 					      .mem_size_mib = 128,
-					      .huge_pages = "Transparent" } };
+					      .huge_pages = "Transparent" },
+				  .boot_args = BOOT_ARGS };
 	int status;
 
 	run.env = json_array();
