@@ -104,7 +104,7 @@ test:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
 	@$(MAKE) --no-print-directory kernels
 	@$(MAKE) --no-print-directory $(BUILD)/initrd-debian-cloud.cpio
-	@tests/run-tests unit guests testhost linux
+	@tests/run-tests unit guests tools testhost linux
 
 asan tsan:
 	@$(MAKE) --no-print-directory packages-test

@@ -57,7 +57,15 @@ fi
 
 rm -rf "$cache"/.build.* # of interrupted builds: the lock says that nobody works there
 work=$(mktemp -d "$cache/.build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+compiler=
+clean_up() {
+	if [ -n "$compiler" ]; then
+		kill "$compiler" 2> /dev/null || true
+		wait "$compiler" 2> /dev/null || true
+	fi
+	rm -rf "$work"
+}
+trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 started=$(date +%s)
@@ -102,8 +110,9 @@ make -C "$work/source" -j"$(nproc)" KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=
 	KBUILD_BUILD_HOST=mote vmlinux > "$work/log" 2>&1 &
 compiler=$!
 while kill -0 $compiler 2> /dev/null; do
-	# A pause that ends with the compiler, then a sign of life.
-	timeout 20 tail --pid=$compiler -f /dev/null || true
+	# A pause that ends with the compiler or by a signal, then a sign of life.
+	timeout 20 tail --pid=$compiler -f /dev/null &
+	wait $! || true
 	kill -0 $compiler 2> /dev/null &&
 		say "$(grep -c '^  CC ' "$work/log" || true) files compiled, $(($(date +%s) - started)) s"
 done
@@ -112,6 +121,7 @@ wait $compiler || {
 	say "the build failed"
 	exit 1
 }
+compiler=
 
 mkdir "$work/done"
 strip --strip-debug -o "$work/done/kernel" "$work/source/vmlinux"

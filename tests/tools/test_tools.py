@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts that build things, and what `make install` installs."""
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from support import BUILD, TIME_LIMIT, TOP
+
+BUILD_KERNEL = TOP / "rootfs-tools" / "kernel" / "build.sh"
+BUILD_INITRD = TOP / "rootfs-tools" / "image" / "build-initrd.sh"
+
+
+def test_interrupted_kernel_build_leaves_nothing(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    with subprocess.Popen([BUILD_KERNEL, "microvm"], env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, start_new_session=True) as build:
+        assert b"unpacking" in build.stderr.readline()
+        os.killpg(build.pid, signal.SIGTERM)
+        build.communicate(timeout=TIME_LIMIT)
+    assert build.returncode != 0
+    assert os.listdir(tmp_path / "mote" / "kernels" / "microvm") == [".lock"]
+
+
+def test_cached_kernel_is_not_built_again():
+    result = subprocess.run([BUILD_KERNEL, "microvm"], capture_output=True, check=True, timeout=10)
+    assert result.stdout.endswith(b"/mote/kernels/microvm/current/kernel\n")
+    assert result.stderr == b""
+
+
+def test_kernel_of_an_unknown_name():
+    result = subprocess.run([BUILD_KERNEL, "other"], capture_output=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == b"usage: build.sh microvm|microvm-acpi\n"
+
+
+def test_same_initrd_from_the_same_input(tmp_path):
+    for name in ("one", "two"):
+        subprocess.run([BUILD_INITRD, BUILD / "mote-init", tmp_path / name], check=True)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["one", "two"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    subprocess.run(["make", "-s", "install", f"DESTDIR={root}", "PREFIX=/opt/mote"], cwd=TOP,
+                   check=True, stdout=subprocess.DEVNULL)
+    return root / "opt" / "mote"
+
+
+def test_install_under_destdir_and_prefix(installed):
+    files = sorted(str(path.relative_to(installed)) for path in installed.rglob("*")
+                   if path.is_file())
+    assert files == ["bin/mote", "lib/mote/initrd.cpio", "lib/mote/mote-init",
+                     "lib/mote/mote-vmm"]
+
+
+def test_installed_mote_finds_its_own_files(installed):
+    """The kernel is wrong, so that it is mote-vmm, found in ../lib/mote, that says so."""
+    result = subprocess.run([installed / "bin" / "mote", "run", "--kernel", "/dev/null", "--",
+                             "true"], capture_output=True, check=False)
+    assert result.stderr == b"mote: kernel image /dev/null: not a regular file\n"
+
+
+@pytest.mark.parametrize("program", ["mote", "mote-vmm"])
+def test_programs_are_hardened(program):
+    """Static PIE, RELRO with immediate binding, no executable stack, no W+X segment."""
+    headers = subprocess.run(["readelf", "-lWd", BUILD / program], capture_output=True, check=True,
+                             text=True).stdout
+    assert "DYN (Position-Independent Executable file)" in headers or " DYN " in headers
+    assert "INTERP" not in headers
+    assert "GNU_RELRO" in headers and "NOW" in headers
+    assert re.search(r"GNU_STACK .* RW ", headers)
+    assert not re.search(r"LOAD .* RWE ", headers)
+
+
+def test_init_is_small_and_static():
+    path = BUILD / "mote-init"
+    assert path.stat().st_size < 1 << 20
+    headers = subprocess.run(["readelf", "-lW", path], capture_output=True, check=True,
+                             text=True).stdout
+    assert "INTERP" not in headers
