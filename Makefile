@@ -160,11 +160,12 @@ $(BUILD)/obj/$(1)/%.o: $(1)/%.c build/include/$(1)/.made
 endef
 $(foreach floor,$(FLOORS),$(eval $(call floor_rules,$(floor))))
 
+# The folders, too: a source that is gone must leave the archive.
 define library_rules
-$$(LIB_$(1)): $$(call objects,$$(SRC_$(1)))
+$$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	@rm -f $$@
 	$$(say) AR $$@
-	$$(Q)$(AR) rcs $$@ $$^
+	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach floor,base vmm api-socket cli,$(eval $(call library_rules,$(floor))))
 
@@ -177,20 +178,20 @@ $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
-$(BUILD)/mote-init: rootfs-tools/init/mote-init.c $(wildcard rootfs-tools/init/*.h)
+$(BUILD)/mote-init: Makefile rootfs-tools/init/mote-init.c $(wildcard rootfs-tools/init/*.h)
 	@mkdir -p $(@D)
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
-		-Irootfs-tools/init -o $@ $< -static -s -Wl,--gc-sections -ljansson
+		-Irootfs-tools/init -o $@ $(filter %.c,$^) -static -s -Wl,--gc-sections -ljansson
 
-$(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh
+$(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@
 	$(Q)rootfs-tools/image/build-initrd.sh $< $@
-$(BUILD)/bare.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh
+$(BUILD)/bare.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@
 	$(Q)rootfs-tools/image/build-initrd.sh $< $@ --bare
 DEBIAN_CLOUD = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mote/kernels/debian-cloud/current
-$(BUILD)/initrd-debian-cloud.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh \
+$(BUILD)/initrd-debian-cloud.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox) \
 		$(wildcard $(DEBIAN_CLOUD)/kernel)
 	$(say) INITRD $@
 	$(Q)rootfs-tools/image/build-initrd.sh $< $@ --modules $(DEBIAN_CLOUD)

@@ -12,6 +12,12 @@ void fd_close(int *fd);
 
 #define CLEANUP_FD __attribute__((cleanup(fd_close)))
 
+/*
+ * Puts /dev/null where standard input, output or error are closed, so that no descriptor of ours
+ * takes their place. First thing in main.
+ */
+void fd_reserve_standard(void);
+
 /* Gives the descriptor away: the caller of fd_take owns it, *fd is -1 afterwards. */
 int fd_take(int *fd);
 

@@ -56,7 +56,9 @@ int guest_memory_open(struct guest_memory *memory, uint64_t size, uint64_t gap_s
 	memory->mapping = mapping;
 	memory->mapping_size = reserved;
 	memory->huge_pages = huge_pages;
-	if (huge_pages == HUGE_PAGES_TRANSPARENT && madvise(host, size, MADV_HUGEPAGE) < 0) {
+	/* EINVAL: a host without transparent huge pages; they are a wish. */
+	if (huge_pages == HUGE_PAGES_TRANSPARENT && madvise(host, size, MADV_HUGEPAGE) < 0 &&
+	    errno != EINVAL) {
 		int saved = errno;
 
 		guest_memory_close(memory);

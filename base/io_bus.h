@@ -12,7 +12,10 @@
 
 #define IO_BUS_DEVICES 40
 
-/* offset is from the device's base; len is 1, 2, 4 or 8 and the access lies inside the device. */
+/*
+ * offset is from the device's base; len is 1 to 8 (KVM splits an access that crosses pages into odd
+ * sizes) and the access lies inside the device.
+ */
 struct io_ops {
 	void (*read)(void *device, uint64_t offset, uint8_t *data, unsigned int len);
 	void (*write)(void *device, uint64_t offset, const uint8_t *data, unsigned int len);

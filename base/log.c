@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -126,25 +127,4 @@ void log_line(enum log_level level, const char *fmt, ...)
 	line[used++] = '\n';
 	/* A log that cannot be written must not stop the VM. */
 	(void)fd_write_all(log_fd, line, (size_t)used);
-}
-
-bool log_limit_allows(struct log_limit *limit, unsigned int burst, uint64_t *suppressed)
-{
-	struct timespec now;
-	int64_t now_ns;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (limit->window_start_ns == 0 || now_ns - limit->window_start_ns >= 1000000000) {
-		limit->window_start_ns = now_ns;
-		limit->in_window = 0;
-	}
-	if (limit->in_window >= burst) {
-		limit->swallowed++;
-		return false;
-	}
-	limit->in_window++;
-	*suppressed = limit->swallowed;
-	limit->swallowed = 0;
-	return true;
 }

@@ -7,7 +7,6 @@
 #define MOTE_BASE_LOG_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 struct err;
 
@@ -35,18 +34,5 @@ void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
-
-/*
- * For what a guest can cause as often as it likes: true at most `burst` times a second, and the
- * first true after a silence says through *suppressed how many were swallowed. Zero-initialise.
- * Not thread-safe: one per owner.
- */
-struct log_limit {
-	int64_t window_start_ns;
-	unsigned int in_window;
-	uint64_t swallowed;
-};
-
-bool log_limit_allows(struct log_limit *limit, unsigned int burst, uint64_t *suppressed);
 
 #endif

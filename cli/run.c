@@ -63,7 +63,9 @@ struct run {
 	size_t out_at;
 	bool line_lost; /* kernel messages are in between the frames now */
 	bool done;
-	bool interrupted;
+	bool interrupted; /* the command has been sent a signal */
+	bool killed;	  /* a signal has ended the VM */
+	int signal_fd;
 	int status;
 	int64_t command_done_ns;
 };
@@ -255,6 +257,60 @@ static int exit_status(const struct agent_frame *frame)
 	return status;
 }
 
+/* The first signal goes to the command, if it can be told; the next ends the VM. */
+static void handle_signal(struct run *run)
+{
+	struct signalfd_siginfo info;
+	uint8_t number;
+
+	if (read(run->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return;
+	number = (uint8_t)info.ssi_signo;
+	if (run->ready && !run->interrupted && queue_frame(run, PROTOCOL_SIGNAL, &number, 1)) {
+		run->interrupted = true;
+		return;
+	}
+	run->killed = true;
+	finish(run, 128 + number);
+}
+
+/*
+ * Passes the command's output on. A reader that is slow is waited for, but signals still work; one
+ * that has gone ends the run as it would end the command outside a VM.
+ */
+static int write_output(struct run *run, int fd, const uint8_t *data, size_t size, struct err *err)
+{
+	while (size > 0 && !run->done) {
+		struct pollfd fds[] = {
+			{ .fd = fd, .events = POLLOUT },
+			{ .fd = run->signal_fd, .events = POLLIN },
+		};
+		ssize_t n;
+
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[1].revents) {
+			handle_signal(run);
+			/* What is to be sent must not wait for the reader. */
+			flush_to_guest(run);
+		}
+		if (!fds[0].revents)
+			continue;
+		n = write(fd, data, size < PIPE_BUF ? size : PIPE_BUF);
+		if (n < 0 && errno == EPIPE) {
+			run->killed = true;
+			finish(run, 128 + SIGPIPE);
+		} else if (n < 0 && errno != EAGAIN && errno != EINTR) {
+			return err_sys(err, errno, "standard %s",
+				       fd == STDOUT_FILENO ? "output" : "error");
+		} else if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
 static int handle_frame(struct run *run, const struct agent_frame *frame, char **argv,
 			struct err *err)
 {
@@ -266,10 +322,9 @@ static int handle_frame(struct run *run, const struct agent_frame *frame, char *
 		return send_request(run, argv, err);
 	case PROTOCOL_STDOUT:
 	case PROTOCOL_STDERR:
-		/* Nobody reads it any more: the command goes on, its output is dropped. */
-		(void)fd_write_all(frame->type == PROTOCOL_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
-				   frame->payload, frame->size);
-		return 0;
+		return write_output(run,
+				    frame->type == PROTOCOL_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
+				    frame->payload, frame->size, err);
 	case PROTOCOL_EXIT:
 		finish(run, exit_status(frame));
 		return 0;
@@ -324,21 +379,6 @@ static void read_stdin(struct run *run)
 		run->stdin_over = queue_frame(run, PROTOCOL_STDIN_END, "", 0);
 }
 
-/* The first interrupt goes to the command, if it can be told; the next ends the VM. */
-static void handle_signal(struct run *run, int signal_fd)
-{
-	struct signalfd_siginfo info;
-	uint8_t number;
-
-	if (read(signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-		return;
-	number = (uint8_t)info.ssi_signo;
-	if (run->ready && !run->interrupted && queue_frame(run, PROTOCOL_SIGNAL, &number, 1))
-		run->interrupted = true;
-	else
-		finish(run, 128 + number);
-}
-
 static int open_signals(struct err *err)
 {
 	sigset_t signals;
@@ -354,7 +394,7 @@ static int open_signals(struct err *err)
 	return fd < 0 ? err_sys(err, errno, "signalfd") : fd;
 }
 
-static int converse(struct run *run, char **argv, int signal_fd, struct err *err)
+static int converse(struct run *run, char **argv, struct err *err)
 {
 	struct sandbox *sandbox = &run->sandbox;
 	bool line_over = false, log_over = false;
@@ -367,7 +407,7 @@ static int converse(struct run *run, char **argv, int signal_fd, struct err *err
 			{ .fd = pending ? sandbox->console_in : -1, .events = POLLOUT },
 			{ .fd = run->ready && !pending && !run->stdin_over ? STDIN_FILENO : -1,
 			  .events = POLLIN },
-			{ .fd = signal_fd, .events = POLLIN },
+			{ .fd = run->signal_fd, .events = POLLIN },
 			{ .fd = line_over && log_over ? sandbox->pid_fd : -1, .events = POLLIN },
 		};
 		int rc;
@@ -391,7 +431,7 @@ static int converse(struct run *run, char **argv, int signal_fd, struct err *err
 		if (fds[3].revents)
 			read_stdin(run);
 		if (fds[4].revents)
-			handle_signal(run, signal_fd);
+			handle_signal(run);
 		if (fds[5].revents)
 			break;
 	}
@@ -446,11 +486,12 @@ static int run_command(struct run *run, char **argv)
 	signal_fd = open_signals(&err);
 	if (signal_fd < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
+	run->signal_fd = signal_fd;
 	rc = sandbox_start(&run->sandbox, &run->config, run->verbose, &err);
 	if (rc < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
-	rc = converse(run, argv, signal_fd, &err);
-	sandbox_finish(&run->sandbox, run->done && !run->interrupted ? POWER_OFF_TIMEOUT_MS : 0);
+	rc = converse(run, argv, &err);
+	sandbox_finish(&run->sandbox, run->done && !run->killed ? POWER_OFF_TIMEOUT_MS : 0);
 	if (rc < 0)
 		run->status = cli_fail(CLI_EXIT_SANDBOX, &err);
 	else if (!run->done)

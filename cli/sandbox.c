@@ -75,8 +75,6 @@ static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds
 	snprintf(start_us, sizeof(start_us), "%lld", (long long)start_ns / 1000);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* If mote is killed, so is its VM. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* A process group of its own: the terminal's Ctrl-C is mote's to handle. */
 	setpgid(0, 0);
 	for (int i = 0; i < 3; i++)
@@ -124,6 +122,8 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	if (sandbox->pid < 0)
 		return err_sys(err, errno, "mote-vmm: fork");
 	if (sandbox->pid == 0) {
+		/* If mote is killed, so is its VM; it may have been before this takes effect. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(CLI_EXIT_SANDBOX);
 		exec_vmm(path, sandbox->start_ns, (const int[3]){ in_read, out_write, log_write },

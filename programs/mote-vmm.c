@@ -11,12 +11,15 @@
 
 #include "api-socket/bodies.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "vmm/control.h"
 
 /* Firecracker's exit codes. */
 #define EXIT_BAD_CONFIGURATION 152
 #define EXIT_BAD_ARGUMENTS 153
+
+#define ID_LENGTH_MAX 64
 
 static const char usage[] =
 	"usage: mote-vmm --no-api --config-file FILE [OPTION]...\n"
@@ -71,6 +74,11 @@ static int parse(int argc, char **argv, struct options *options)
 			options->no_api = true;
 			break;
 		case ID:
+			if (strlen(optarg) > ID_LENGTH_MAX) {
+				fprintf(stderr, "mote-vmm: --id: longer than %d characters\n",
+					ID_LENGTH_MAX);
+				return EXIT_BAD_ARGUMENTS;
+			}
 			log_set_id(optarg);
 			break;
 		case LOG_PATH:
@@ -88,7 +96,8 @@ static int parse(int argc, char **argv, struct options *options)
 			break;
 		case START_TIME:
 			options->start_time_us = strtoll(optarg, &end, 10);
-			if (*end || end == optarg || options->start_time_us < 0) {
+			if (*end || end == optarg || options->start_time_us < 0 ||
+			    options->start_time_us > INT64_MAX / 1000) {
 				fprintf(stderr, "mote-vmm: --start-time-us %s: not a number\n",
 					optarg);
 				return EXIT_BAD_ARGUMENTS;
@@ -183,10 +192,15 @@ int main(int argc, char **argv)
 	struct options options = { 0 };
 	struct run run = { .status = EXIT_FAILURE };
 	struct err err;
-	int status = parse(argc, argv, &options);
+	sigset_t none;
+	int status;
 
+	fd_reserve_standard();
+	status = parse(argc, argv, &options);
 	if (status != 0)
 		return status;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (options.log_path && log_open(options.log_path, &err) < 0)
 		return fail(EXIT_BAD_ARGUMENTS, &err);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "cli/cli.h"
 
 static const char usage[] = "usage: mote COMMAND [ARGUMENT]...\n"
@@ -27,6 +28,7 @@ int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 
+	fd_reserve_standard();
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(name, commands[i].name) == 0)
 			return commands[i].function(argc - 1, argv + 1);

@@ -6,7 +6,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -ffreestanding -nostdlib -static -f
 	-fno-asynchronous-unwind-tables -Itests/guests/lib -Wl,-T,tests/guests/lib/guest.ld \
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
-GUESTS := hello counter exits echo highmem smp-1 smp-3 smp-31 \
+GUESTS := hello counter flood exits echo highmem smp-1 smp-3 smp-31 \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -40,7 +40,7 @@ $(BUILD)/unit-tests $(BUILD)/control-tests:
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_vmm) $(SRC_api-socket) cli/agent_client.c \
-		build/include/tests/.made
+		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \

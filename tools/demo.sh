@@ -32,5 +32,6 @@ else
 	echo "So the demo runs in the test host: QEMU emulates a machine with AMD SVM, and mote runs on"
 	echo "its kvm_amd. Times are virtual: one instruction is one nanosecond. It takes about 10 s."
 	echo
+	rootfs-tools/kernel/fetch-debian.sh > /dev/null
 	tests/testhost/run --virtual-time --timeout 300 -- tools/demo.sh --inside
 fi

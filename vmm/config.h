@@ -26,8 +26,8 @@ struct machine_config {
 	int64_t vcpu_count;   /* 1 to CONFIG_VCPU_MAX; with smt 1 or even */
 	int64_t mem_size_mib; /* CONFIG_MEMORY_MIN_MIB and more */
 	bool smt;
-	bool track_dirty_pages;
-	int huge_pages; /* enum huge_pages */
+	bool track_dirty_pages; /* for snapshots; without effect until they exist */
+	int huge_pages;		/* enum huge_pages */
 };
 
 struct serial_config {

@@ -34,13 +34,27 @@ static int expect(const struct control *control, enum control_state state, const
 		       control_state_name(control));
 }
 
+/*
+ * A description of our own for a pipe or terminal, so that writing to it never blocks and
+ * O_NONBLOCK does not show in whoever shares it. Without /proc it is written to as it is.
+ */
+static int open_standard_output(void)
+{
+	struct stat st;
+	int fd = -1;
+
+	if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd < 0 ? STDOUT_FILENO : fd;
+}
+
 void control_open(struct control *control, struct event_base *base)
 {
 	memset(control, 0, sizeof(*control));
 	control->base = base;
 	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
 	control->files.initrd_fd = -1;
-	control->serial_fd = STDOUT_FILENO;
+	control->serial_fd = open_standard_output();
 	control->process_start_ns = monotonic_ns();
 }
 
@@ -163,11 +177,13 @@ int control_set_machine(struct control *control, const struct machine_config *co
 int control_set_serial(struct control *control, const struct serial_config *config, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the serial port", err);
-	int fd = STDOUT_FILENO;
+	int fd;
 
 	if (rc < 0)
 		return rc;
-	if (config->serial_out_path) {
+	if (!config->serial_out_path) {
+		fd = open_standard_output();
+	} else {
 		fd = open(config->serial_out_path,
 			  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
 		if (fd < 0)
@@ -175,6 +191,7 @@ int control_set_serial(struct control *control, const struct serial_config *conf
 	}
 	close_serial(control);
 	control->serial_fd = fd;
+	control->serial_to_file = config->serial_out_path != NULL;
 	return 0;
 }
 
@@ -221,8 +238,7 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 static int watch(struct control *control, struct err *err)
 {
 	int rc = console_open(&control->console, control->base, &control->machine.serial,
-			      control->serial_fd == STDOUT_FILENO ? STDIN_FILENO : -1,
-			      control->serial_fd, err);
+			      control->serial_to_file ? -1 : STDIN_FILENO, control->serial_fd, err);
 
 	if (rc < 0)
 		return rc;

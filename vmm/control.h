@@ -32,7 +32,8 @@ struct control {
 	struct machine_config machine_config;
 	struct boot_files files;
 	bool has_boot_source;
-	int serial_fd;		  /* owned unless it is standard output */
+	int serial_fd;		  /* owned unless it is standard output itself */
+	bool serial_to_file;	  /* it has no input then */
 	bool boot_timer;	  /* log the boot time and its phases */
 	int64_t process_start_ns; /* CLOCK_MONOTONIC */
 	struct machine machine;

@@ -66,7 +66,7 @@ void machine_log_phases(const struct machine *machine)
 	struct timespec cpu;
 	int64_t cpu_us;
 
-	if (!machine->boot_timer_logged)
+	if (!machine->boot_timer_logged || machine->vcpus.vcpus[0].first_run_ns == 0)
 		return;
 	log_info(
 		"Boot-phases = kvm_ready %lld us, kernel_loaded %lld us, first_instruction %lld us",
@@ -88,8 +88,7 @@ static void boot_timer_reached(void *opaque)
 	int64_t none = 0;
 
 	/* The first write counts, whichever vCPU it comes from. */
-	if (__atomic_compare_exchange_n(&machine->phases.init_ns, &none, monotonic_ns(), false,
-					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	if (atomic_compare_exchange_strong(&machine->phases.init_ns, &none, monotonic_ns()))
 		machine_log_phases(machine);
 }
 

@@ -37,7 +37,7 @@ struct boot_files {
 struct machine_phases {
 	int64_t kvm_ready_ns;	  /* /dev/kvm checked, VM created */
 	int64_t kernel_loaded_ns; /* guest memory filled */
-	int64_t init_ns;	  /* boot timer written */
+	_Atomic int64_t init_ns;  /* boot timer first written */
 };
 
 struct machine {

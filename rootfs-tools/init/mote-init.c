@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * PID 1 of a microVM: mounts, tells the boot timer, runs the one command that the host asks for on
- * the serial line (protocol.h), reports how it ended, and powers off. As PID 1 it never returns and
- * never waits for anything but its poll loop.
+ * the serial line (protocol.h), reports how it ended, and powers off. It never returns. While the
+ * host does not take its output it waits for that and for nothing else.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -40,6 +41,8 @@
 #define BOOT_TIMER_VALUE 123
 #define SLEEP_CONTROL_PORT 0x600
 #define SLEEP_S5_NOW 0x34 /* SLP_TYP 5, SLP_EN */
+
+#define KLOG_SET_CONSOLE_LEVEL 8
 
 #define EXIT_CANNOT_RUN 126
 #define EXIT_NOT_FOUND 127
@@ -226,23 +229,43 @@ static bool receive(struct line *line)
 	return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
-static char **string_list(const json_t *array, const char *const *first)
+/* Whether the array has a string that begins with NAME=, as variable does. */
+static bool is_given(const json_t *array, const char *variable)
 {
-	size_t given = 0, count = json_array_size(array);
-	char **list;
+	size_t length = strcspn(variable, "=") + 1;
+	size_t i;
+	json_t *value;
 
-	while (first && first[given])
-		given++;
-	list = calloc(given + count + 1, sizeof(*list));
+	json_array_foreach (array, i, value) {
+		const char *string = json_string_value(value);
+
+		if (string && strncmp(string, variable, length) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The array's strings behind those defaults that they do not replace; NULL if one is no string. */
+static char **string_list(const json_t *array, const char *const *defaults)
+{
+	size_t used = 0, most = json_array_size(array), i;
+	char **list;
+	json_t *value;
+
+	for (i = 0; defaults && defaults[i]; i++)
+		most++;
+	list = calloc(most + 1, sizeof(*list));
 	if (!list)
 		return NULL;
-	for (size_t i = 0; i < given; i++)
-		list[i] = strdup(first[i]);
-	for (size_t i = 0; i < count; i++) {
-		const char *string = json_string_value(json_array_get(array, i));
+	for (i = 0; defaults && defaults[i]; i++) {
+		if (!is_given(array, defaults[i]))
+			list[used++] = strdup(defaults[i]);
+	}
+	json_array_foreach (array, i, value) {
+		const char *string = json_string_value(value);
 
-		list[given + i] = string ? strdup(string) : NULL;
-		if (!list[given + i])
+		list[used] = string ? strdup(string) : NULL;
+		if (!list[used++])
 			return NULL;
 	}
 	return list;
@@ -449,7 +472,8 @@ static void serve(struct line *line, struct command *command)
 		if (fds[0].revents && read(child_fd, &info, sizeof(info)) > 0)
 			reap(command);
 	}
-	/* What it wrote before it ended; whoever else still holds the pipes is not waited for. */
+	/* Whoever it left running ends with the VM: now, so that the pipes have an end. */
+	kill(-1, SIGKILL);
 	while (command->out >= 0 && forward(&command->out, PROTOCOL_STDOUT))
 		;
 	while (command->err >= 0 && forward(&command->err, PROTOCOL_STDERR))
@@ -514,6 +538,8 @@ int main(void)
 	line.fd = open_line();
 	if (line.fd < 0)
 		power_off();
+	/* From here on the line is the protocol's; only a panic may still write to it. */
+	klogctl(KLOG_SET_CONSOLE_LEVEL, NULL, 1);
 	transmit(PROTOCOL_SYNC, PROTOCOL_SYNC_SIZE);
 	send_frame(PROTOCOL_READY, NULL, 0);
 	/* The host takes its time over its request: mount meanwhile. */

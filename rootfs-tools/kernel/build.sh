@@ -107,7 +107,7 @@ done < "$work/fragment"
 
 say "compiling with $(nproc) processors, some minutes the first time"
 make -C "$work/source" -j"$(nproc)" KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=mote \
-	KBUILD_BUILD_HOST=mote vmlinux > "$work/log" 2>&1 &
+	KBUILD_BUILD_HOST=mote vmlinux > "$work/log" 2>&1 9>&- &
 compiler=$!
 while kill -0 $compiler 2> /dev/null; do
 	# A pause that ends with the compiler or by a signal, then a sign of life.

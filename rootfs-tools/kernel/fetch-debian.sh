@@ -84,6 +84,7 @@ if ! is_whole "$cache/$version"; then
 	dpkg-deb -x "$work"/*.deb "$work/root"
 	mkdir -p "$work/entry/lib"
 	mv "$work/root/boot/vmlinuz-$release" "$work/entry/kernel"
+	touch "$work/entry/kernel" # what is made from it is older than this, not than the package
 	mv "$work/root/boot/config-$release" "$work/entry/config"
 	mv "$work/root/lib/modules" "$work/entry/lib/modules"
 	PATH=$PATH:/usr/sbin:/sbin depmod -b "$work/entry" "$release"

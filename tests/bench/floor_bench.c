@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The floor of starting a VM: a bare program that makes the same KVM calls as mote-vmm, in the same
- * order, for a guest that writes one byte to a port. Prints the microseconds from main to that
- * first exit; COUNT times over, each in a process of its own.
+ * The floor of starting a VM: a bare program that makes those KVM calls that no VMM with an
+ * in-kernel irqchip can do without, in mote-vmm's order, for a guest that writes one byte to a
+ * port. Prints the microseconds from main to that first exit; COUNT times over, each in a process
+ * of its own.
  */
 #include <fcntl.h>
 #include <linux/kvm.h>

@@ -241,8 +241,16 @@ START_TEST(spoilt_elf_is_refused_by_the_field)
 }
 END_TEST
 
+START_TEST(segment_behind_what_the_64_bit_entry_maps_is_refused)
+{
+	elf.phdrs[ELF_DATA].p_paddr = GIB(1);
+	assert_refused(&elf, sizeof(elf), "the 64-bit entry maps only the first GiB");
+}
+END_TEST
+
 START_TEST(segment_may_end_at_3_gib)
 {
+	elf_image_add_pvh_note(&elf, ELF_TEXT_ADDR);
 	elf.phdrs[ELF_DATA].p_paddr = GIB(3) - ELF_DATA_MEMORY_SIZE;
 	open_elf();
 	ck_assert_uint_eq(image.end, GIB(3));
@@ -525,7 +533,8 @@ Suite *kernel_image_suite(void)
 		elf_segments_are_those_that_load, empty_segment_is_ignored,
 		close_gives_back_the_descriptor, pvh_note_gives_the_entry,
 		pvh_entry_may_have_four_bytes, pvh_note_is_found_behind_notes_of_odd_sizes,
-		pvh_entry_must_be_loaded, segment_may_end_at_3_gib, segments_may_touch,
+		pvh_entry_must_be_loaded, segment_may_end_at_3_gib,
+		segment_behind_what_the_64_bit_entry_maps_is_refused, segments_may_touch,
 		too_many_segments_are_refused, huge_note_segment_is_refused,
 		elf_truncated_anywhere_is_refused, bzimage_is_entered_behind_its_32_bit_entry,
 		bzimage_payload_is_the_only_segment, bzimage_keeps_its_header_for_the_zero_page,

@@ -160,34 +160,6 @@ START_TEST(other_levels_are_refused)
 }
 END_TEST
 
-START_TEST(limit_allows_the_burst_and_no_more)
-{
-	struct log_limit limit = { 0 };
-	uint64_t suppressed = 99;
-
-	for (int i = 0; i < 3; i++) {
-		ck_assert(log_limit_allows(&limit, 3, &suppressed));
-		ck_assert_uint_eq(suppressed, 0);
-	}
-	ck_assert(!log_limit_allows(&limit, 3, &suppressed));
-}
-END_TEST
-
-START_TEST(limit_tells_how_many_it_swallowed_once)
-{
-	struct log_limit limit = { 0 };
-	uint64_t suppressed = 0;
-
-	for (int i = 0; i < 10; i++)
-		log_limit_allows(&limit, 2, &suppressed);
-	limit.window_start_ns -= 1000000000;
-	ck_assert(log_limit_allows(&limit, 2, &suppressed));
-	ck_assert_uint_eq(suppressed, 8);
-	ck_assert(log_limit_allows(&limit, 2, &suppressed));
-	ck_assert_uint_eq(suppressed, 0);
-}
-END_TEST
-
 Suite *log_suite(void)
 {
 	Suite *suite = SUITE(
@@ -195,8 +167,7 @@ Suite *log_suite(void)
 		lines_above_the_level_are_dropped, wants_what_would_be_written,
 		long_line_is_cut_and_ended, open_appends_to_what_is_there,
 		reopening_leaks_no_descriptor, failed_open_names_the_file_and_keeps_the_old_one,
-		fifo_without_a_reader_is_refused_not_waited_for, other_levels_are_refused,
-		limit_allows_the_burst_and_no_more, limit_tells_how_many_it_swallowed_once);
+		fifo_without_a_reader_is_refused_not_waited_for, other_levels_are_refused);
 
 	add_table_test(suite, NULL, NULL, level_is_known, ARRAY_SIZE(levels));
 	return suite;

@@ -280,6 +280,12 @@ int kernel_image_open(struct kernel_image *image, const char *path, struct err *
 		return err_sys(err, ENOMEM, "kernel image %s", path);
 	}
 	rc = open_image(image, err);
+	if (rc == 0 && image->entry_kind == KERNEL_ENTRY_64 && image->end > LAYOUT_IDENTITY_MAPPED)
+		rc = err_set(
+			err, ENOEXEC,
+			"kernel image %s: it reaches up to 0x%llx, but the 64-bit entry maps only "
+			"the first GiB",
+			path, (unsigned long long)image->end);
 	if (rc < 0)
 		kernel_image_close(image);
 	return rc;

@@ -18,6 +18,7 @@
 #define LAYOUT_PML4 UINT64_C(0x9000)
 #define LAYOUT_PDPT UINT64_C(0xa000)
 #define LAYOUT_PD UINT64_C(0xb000)
+#define LAYOUT_IDENTITY_MAPPED (UINT64_C(1) << 30) /* bytes from 0, by the tables above */
 #define LAYOUT_SETUP_DATA UINT64_C(0xd000)
 #define LAYOUT_CMDLINE UINT64_C(0x20000)
 #define LAYOUT_CMDLINE_SIZE 2048 /* with the terminating zero */

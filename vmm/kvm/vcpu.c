@@ -197,7 +197,12 @@ static void *vcpu_thread(void *opaque)
 	struct vcpu *vcpu = opaque;
 	struct vcpu_group *group = vcpu->group;
 	char name[16];
+	sigset_t kick;
 
+	/* Whoever started us may have blocked it. */
+	sigemptyset(&kick);
+	sigaddset(&kick, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	snprintf(name, sizeof(name), "vcpu%u", vcpu->id);
 	pthread_setname_np(pthread_self(), name);
 	log_set_thread_name("vcpu");

@@ -52,7 +52,7 @@ struct vcpu_group {
 	/* Writes that KVM has collected, of all vCPUs; in vCPU 0's mapping, NULL if KVM cannot. */
 	struct kvm_coalesced_mmio_ring *coalesced;
 	pthread_mutex_t coalesced_lock;
-	/* The VM has ended: no vCPU enters the guest again. */
+	/* The VM has ended: a vCPU that leaves the guest for the VMM does not enter it again. */
 	atomic_bool over;
 
 	pthread_mutex_t lock;

@@ -83,8 +83,10 @@ static void signal_eventfd(int fd)
 
 static bool data_ready(const struct serial *serial)
 {
-	/* Without RTS the other end of the line holds its data back; a loop has no other end. */
-	return fifo_used(&serial->in) > 0 && (serial->modem_control & (MCR_RTS | MCR_LOOP));
+	if (serial->modem_control & MCR_LOOP)
+		return serial->loop_full;
+	/* Without RTS the other end of the line holds its data back. */
+	return fifo_used(&serial->in) > 0 && (serial->modem_control & MCR_RTS);
 }
 
 static bool transmit_empty(const struct serial *serial)
@@ -161,8 +163,8 @@ static void flush_and_notify(struct serial *serial)
 static void transmit(struct serial *serial, uint8_t byte)
 {
 	if (serial->modem_control & MCR_LOOP) {
-		if (!fifo_full(&serial->in))
-			fifo_put(&serial->in, byte);
+		serial->loop_byte = byte;
+		serial->loop_full = true;
 		serial->thr_interrupt = true;
 		raise_if_pending(serial);
 		return;
@@ -224,6 +226,10 @@ static uint8_t read_data(struct serial *serial)
 
 	if (!data_ready(serial))
 		return 0;
+	if (serial->modem_control & MCR_LOOP) {
+		serial->loop_full = false;
+		return serial->loop_byte;
+	}
 	byte = fifo_take(&serial->in);
 	notify_of_room(serial);
 	return byte;

@@ -51,6 +51,8 @@ struct serial {
 	uint8_t scratch;
 	uint8_t divisor[2];
 	bool fifo_enabled;
+	bool loop_full; /* in loopback: one byte, apart from the input that waits outside */
+	uint8_t loop_byte;
 	bool thr_interrupt; /* transmitter became empty since the guest last looked */
 };
 
