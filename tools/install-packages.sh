@@ -9,7 +9,7 @@ declare -A sets=(
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
 		qemu-system-x86 qemu-system-common kmod python3"
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
-		python3-pytest procps"
+		python3-pytest procps iproute2"
 )
 
 missing=()
