@@ -38,20 +38,23 @@ LDFLAGS_all = $(LDFLAGS_common) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 # A floor may include only itself and the floors named here: each folder is compiled with a private
 # include root, build/include/FLOOR, that holds links to just these.
 SEES_base := base
-SEES_vmm := base vmm
-SEES_api-socket := base vmm api-socket
+SEES_virtio := base virtio
+SEES_vmm := base virtio vmm
+SEES_api-socket := base virtio vmm api-socket
 SEES_cli := base cli rootfs-tools
-SEES_programs := base vmm api-socket cli
-SEES_tests := base vmm api-socket cli rootfs-tools tests
-FLOORS := base vmm api-socket cli programs tests
+SEES_programs := base virtio vmm api-socket cli
+SEES_tests := base virtio vmm api-socket cli rootfs-tools tests
+FLOORS := base virtio vmm api-socket cli programs tests
 
 SRC_base := $(wildcard base/*.c)
+SRC_virtio := $(wildcard virtio/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
 SRC_api-socket := $(wildcard api-socket/*.c)
 SRC_cli := $(wildcard cli/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_base := $(BUILD)/libbase.a
+LIB_virtio := $(BUILD)/libvirtio.a
 LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
@@ -167,11 +170,11 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base vmm api-socket cli,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base virtio vmm api-socket cli,$(eval $(call library_rules,$(floor))))
 
-$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(LIB_api-socket) $(LIB_vmm) $(LIB_base)
+$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -levent_core
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -levent_core -luring
 
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(say) LINK $@

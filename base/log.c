@@ -69,6 +69,23 @@ bool log_wants(enum log_level level)
 	return level <= log_max;
 }
 
+bool log_limit_pass(struct log_limit *limit, uint64_t *withheld)
+{
+	struct timespec now;
+	int64_t now_ns;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	if (now_ns < limit->next_ns) {
+		limit->withheld++;
+		return false;
+	}
+	*withheld = limit->withheld;
+	limit->withheld = 0;
+	limit->next_ns = now_ns + 1000000000;
+	return true;
+}
+
 void log_set_thread_name(const char *name)
 {
 	thread_name = name;

@@ -7,6 +7,7 @@
 #define MOTE_BASE_LOG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct err;
 
@@ -29,6 +30,15 @@ bool log_wants(enum log_level level);
 void log_set_thread_name(const char *name);
 
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* For lines that a guest can cause: one a second for each object that has such a limit. */
+struct log_limit {
+	int64_t next_ns; /* CLOCK_MONOTONIC; zeroed: at once */
+	uint64_t withheld;
+};
+
+/* Whether a line may be written now; *withheld is how many were not since the last one. */
+bool log_limit_pass(struct log_limit *limit, uint64_t *withheld);
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)

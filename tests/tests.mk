@@ -29,23 +29,23 @@ $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).
 # Unit tests are one program of all suites. libcheck is not built for static-PIE, so what uses it is
 # an ordinary executable.
 UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
-LIBS_UNDER_TEST = $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_base)
+LIBS_UNDER_TEST = $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 $(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
 $(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TEST)
 $(BUILD)/unit-tests $(BUILD)/control-tests:
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
-		-ljansson -levent_core -lcheck -lsubunit -lrt -lm
+		-ljansson -levent_core -luring -lcheck -lsubunit -lrt -lm
 
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_vmm) $(SRC_api-socket) cli/agent_client.c \
+build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(SRC_api-socket) cli/agent_client.c \
 		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Ibuild/include/tests -o $@ $(filter %.c,$^) \
-		-ljansson -levent_core -pthread
+		-ljansson -levent_core -luring -pthread
 
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/rate_limiter.h"
+
+#define NS_PER_MS 1000000
+
+static void bucket_init(struct token_bucket *bucket, const struct token_bucket_config *config,
+			int64_t now_ns)
+{
+	*bucket = (struct token_bucket){ .filled_ns = now_ns };
+	if (config->size <= 0 || config->refill_time <= 0)
+		return;
+	bucket->size = (uint64_t)config->size;
+	if (__builtin_mul_overflow((uint64_t)config->refill_time, NS_PER_MS, &bucket->refill_ns))
+		bucket->refill_ns = UINT64_MAX;
+	bucket->burst = config->one_time_burst > 0 ? (uint64_t)config->one_time_burst : 0;
+	bucket->budget = config->size;
+}
+
+void rate_limiter_init(struct rate_limiter *limiter, const struct rate_limiter_config *config,
+		       int64_t now_ns)
+{
+	bucket_init(&limiter->bandwidth, &config->bandwidth, now_ns);
+	bucket_init(&limiter->ops, &config->ops, now_ns);
+}
+
+static void refill(struct token_bucket *bucket, int64_t now_ns)
+{
+	uint64_t elapsed, tokens;
+
+	if (now_ns <= bucket->filled_ns)
+		return;
+	elapsed = (uint64_t)(now_ns - bucket->filled_ns);
+	tokens = (uint64_t)((unsigned __int128)elapsed * bucket->size / bucket->refill_ns);
+	if (tokens == 0)
+		return;
+	if (tokens >= (unsigned __int128)((__int128)bucket->size - bucket->budget)) {
+		bucket->budget = (int64_t)bucket->size;
+		bucket->filled_ns = now_ns;
+		return;
+	}
+	bucket->budget += (int64_t)tokens;
+	/* Only the time that those whole tokens took, so that the rest of it is not lost. */
+	bucket->filled_ns +=
+		(int64_t)((unsigned __int128)tokens * bucket->refill_ns / bucket->size);
+}
+
+/* The tokens that must be there for a request to pass. */
+static int64_t needed(const struct token_bucket *bucket, uint64_t tokens)
+{
+	uint64_t beyond_burst = tokens > bucket->burst ? tokens - bucket->burst : 0;
+
+	if (beyond_burst > bucket->size)
+		return 1;
+	return (int64_t)beyond_burst;
+}
+
+/* 0 if they are there, else nanoseconds until they will be. */
+static int64_t wait_for(struct token_bucket *bucket, uint64_t tokens, int64_t now_ns)
+{
+	unsigned __int128 wait;
+
+	if (bucket->size == 0 || needed(bucket, tokens) == 0)
+		return 0;
+	refill(bucket, now_ns);
+	if (bucket->budget >= needed(bucket, tokens))
+		return 0;
+	wait = (unsigned __int128)((__int128)needed(bucket, tokens) - bucket->budget) *
+		       bucket->refill_ns / bucket->size +
+	       1;
+	/* What of it has already passed since filled_ns is too little to be a token. */
+	return wait > INT64_MAX ? INT64_MAX : (int64_t)wait;
+}
+
+static void take(struct token_bucket *bucket, uint64_t tokens)
+{
+	uint64_t from_burst = tokens < bucket->burst ? tokens : bucket->burst;
+	uint64_t rest = tokens - from_burst;
+
+	if (bucket->size == 0)
+		return;
+	bucket->burst -= from_burst;
+	bucket->budget -= rest > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)rest;
+}
+
+int64_t rate_limiter_take(struct rate_limiter *limiter, uint64_t bytes, int64_t now_ns)
+{
+	int64_t wait_bytes = wait_for(&limiter->bandwidth, bytes, now_ns);
+	int64_t wait_ops = wait_for(&limiter->ops, 1, now_ns);
+
+	if (wait_bytes > 0 || wait_ops > 0)
+		return wait_bytes > wait_ops ? wait_bytes : wait_ops;
+	take(&limiter->bandwidth, bytes);
+	take(&limiter->ops, 1);
+	return 0;
+}
+
+static void give_back(struct token_bucket *bucket, uint64_t tokens)
+{
+	if (bucket->size == 0)
+		return;
+	if (bucket->budget + (int64_t)tokens > (int64_t)bucket->size)
+		bucket->budget = (int64_t)bucket->size;
+	else
+		bucket->budget += (int64_t)tokens;
+}
+
+void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes)
+{
+	give_back(&limiter->bandwidth, bytes);
+	give_back(&limiter->ops, 1);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The driver's side of a virtio device, on plain memory: what a guest does, without a guest. */
+#ifndef MOTE_TESTS_UNIT_DRIVER_H
+#define MOTE_TESTS_UNIT_DRIVER_H
+
+#include <event2/event.h>
+#include <linux/virtio_ring.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/guest_memory.h"
+#include "virtio/device.h"
+#include "virtio/mmio.h"
+
+/* Guest memory: queue N's rings at DRIVER_RINGS + N * 64 KiB; DRIVER_DATA and up are free. */
+#define DRIVER_MEMORY (UINT64_C(16) << 20)
+#define DRIVER_RINGS UINT64_C(0x10000)
+#define DRIVER_DATA UINT64_C(0x100000)
+
+struct driver_buffer {
+	uint64_t addr; /* guest physical */
+	uint32_t len;
+	bool writable; /* by the device */
+};
+
+struct driver_queue {
+	struct vring vring;
+	uint16_t free_head; /* next descriptor to use; they are used round and round */
+	uint16_t seen_used;
+};
+
+struct driver {
+	struct guest_memory memory;
+	struct event_base *base;
+	struct virtio_device *device; /* not owned */
+	struct virtio_mmio mmio;
+	struct driver_queue queues[VIRTIO_QUEUES_MAX];
+};
+
+/* Maps the memory and makes an event loop; nothing is attached yet. */
+void driver_open(struct driver *driver);
+void driver_close(struct driver *driver);
+
+/* virtio_device_attach to the driver's memory and loop. */
+void driver_attach(struct driver *driver, struct virtio_device *device);
+
+uint32_t driver_read(struct driver *driver, uint64_t offset);
+void driver_write(struct driver *driver, uint64_t offset, uint32_t value);
+
+/*
+ * The initialisation of virtio 1.2, 3.1.1, through the registers: accepts those of `features` that
+ * are offered, VERSION_1 added, sets up all queues with `size` entries (0: the maximum), DRIVER_OK.
+ */
+void driver_start(struct driver *driver, uint64_t features, uint16_t size);
+void driver_reset(struct driver *driver);
+
+void *driver_memory(struct driver *driver, uint64_t addr, uint64_t len);
+
+/* Makes a chain available, without notifying; returns its head. */
+uint16_t driver_add(struct driver *driver, unsigned int queue, const struct driver_buffer *buffers,
+		    unsigned int count);
+/* Writes the eventfd, as KVM does for QueueNotify. */
+void driver_notify(struct driver *driver, unsigned int queue);
+/* Runs what is due in the event loop, without waiting. */
+void driver_run(struct driver *driver);
+/* Takes the next used element; false if there is none. */
+bool driver_used(struct driver *driver, unsigned int queue, uint32_t *head, uint32_t *len);
+/* The same, running the event loop until there is one; the test fails after a while. */
+void driver_wait_used(struct driver *driver, unsigned int queue, uint32_t *head, uint32_t *len);
+/* Whether an interrupt has been raised since the last call. */
+bool driver_interrupted(struct driver *driver);
+
+#endif
