@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a block device: block.c opens, attaches and changes it, block_queue.c works. */
+#ifndef MOTE_VIRTIO_BLOCK_DEVICE_H
+#define MOTE_VIRTIO_BLOCK_DEVICE_H
+
+#include <linux/virtio_blk.h>
+
+#include "virtio/block.h"
+#include "virtio/block_engine.h"
+#include "virtio/block_file.h"
+#include "virtio/block_request.h"
+
+#define BLOCK_QUEUE_SIZE 256
+
+struct block {
+	struct virtio_device device;
+	/* Constant once opened. */
+	char *name; /* "drive ID" */
+	char serial[BLOCK_ID_SIZE];
+	bool read_only;
+	bool writeback;
+	enum block_engine_kind engine_kind;
+	/*
+	 * A slot for each I/O in flight: requests[i] owns iovs[i * VIRTQ_SIZE_MAX] and following.
+	 * The last one given back is the next one used, so that only as many pages are touched as
+	 * requests are ever in flight at a time.
+	 */
+	struct block_request *requests;
+	struct iovec *iovs;
+
+	/* Under the device's lock. */
+	struct block_file file;
+	struct virtio_blk_config config;
+	struct rate_limiter limiter;
+	struct block_engine *engine;	   /* NULL until there is something to do */
+	uint16_t free[BLOCK_ENGINE_DEPTH]; /* indices of slots, a stack */
+	unsigned int free_count;
+	struct block_request *throttled; /* popped, and waits for the limiter */
+	bool pushed;			 /* something is to be published */
+	bool dropping;			 /* results go nowhere: guest memory is out of bounds */
+	struct block_metrics metrics;
+	struct log_limit log_limit;
+
+	/* Main thread only. */
+	bool uring_refused;
+	struct event_base *base; /* NULL detached */
+	struct event *engine_event;
+	struct event *limiter_timer;
+	/*
+	 * Another turn, as soon as the others have had theirs. A timer of 0: what event_active()
+	 * activates runs before the file descriptors are looked at again.
+	 */
+	struct event *turn_timer;
+};
+
+extern const struct virtio_ops block_ops;
+
+int64_t block_now_ns(void); /* CLOCK_MONOTONIC */
+
+/* What the file and the configuration allow. While no driver is there (status 0). */
+void block_offer_features(struct block *block);
+
+/* All slots free. */
+void block_init_slots(struct block *block);
+/*
+ * Ends what is in flight and takes the engine away; the next request opens one. With `cancel`
+ * nothing of it is answered. Main thread, under the lock.
+ */
+void block_close_engine(struct block *block, bool cancel);
+/* Shows the driver what is done, and asks for another turn. Main thread, under the lock. */
+void block_publish(struct block *block);
+void block_request_turn(struct block *block);
+
+void block_on_limiter(evutil_socket_t fd, short events, void *opaque);
+void block_on_turn(evutil_socket_t fd, short events, void *opaque);
+
+#endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two threads use the ring, under the device's lock: so neither IORING_SETUP_SINGLE_ISSUER nor
+ * DEFER_TASKRUN. A vCPU thread only takes completions; it makes no io_uring system call.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "virtio/block_engine.h"
+#include "virtio/block_file.h"
+
+#define REAP_BATCH 64
+/* The file's index among the registered ones. */
+#define FILE_INDEX 0
+
+struct uring_engine {
+	struct block_engine engine;
+	struct io_uring ring;
+	unsigned int in_flight; /* submitted and not done, the queue included */
+	/*
+	 * What the kernel has not taken yet, in order. The first `prepared` have their entries in
+	 * the ring: they stay there when the kernel is short of memory.
+	 */
+	struct block_io *queue[BLOCK_ENGINE_DEPTH];
+	unsigned int queued;
+	unsigned int prepared;
+	bool broken; /* nothing is given to the kernel any more; everything is done here and now */
+};
+
+static bool uring_has_room(const struct block_engine *engine)
+{
+	return ((const struct uring_engine *)engine)->in_flight < BLOCK_ENGINE_DEPTH;
+}
+
+static void finish(struct uring_engine *uring, struct block_io *io, int result)
+{
+	uring->in_flight--;
+	uring->engine.done(uring->engine.opaque, io, result);
+}
+
+/* Puts an I/O's next step into the queue. The step's cost, 0 if the I/O is done. */
+static uint64_t enqueue(struct uring_engine *uring, struct block_io *io)
+{
+	struct block_step step;
+	int rc;
+
+	do {
+		block_io_next(io, &step);
+		if (step.kind != BLOCK_STEP_DISCARD && !uring->broken) {
+			uring->queue[uring->queued++] = io;
+			return block_step_cost(&step);
+		}
+		rc = block_io_advance(io, block_step_run(io->file->fd, &step));
+	} while (rc > 0);
+	finish(uring, io, rc);
+	return 0;
+}
+
+static void uring_submit(struct block_engine *engine, struct block_io *io)
+{
+	struct uring_engine *uring = (struct uring_engine *)engine;
+
+	uring->in_flight++;
+	enqueue(uring, io);
+}
+
+static void prepare(struct io_uring_sqe *sqe, struct block_io *io)
+{
+	struct block_step step;
+
+	block_io_next(io, &step);
+	switch (step.kind) {
+	case BLOCK_STEP_READ:
+		if (step.iov_count == 1)
+			io_uring_prep_read(sqe, FILE_INDEX, step.iov->iov_base, (unsigned)step.len,
+					   step.offset);
+		else
+			io_uring_prep_readv(sqe, FILE_INDEX, step.iov, step.iov_count, step.offset);
+		break;
+	case BLOCK_STEP_WRITE:
+		if (step.iov_count == 1)
+			io_uring_prep_write(sqe, FILE_INDEX, step.iov->iov_base, (unsigned)step.len,
+					    step.offset);
+		else
+			io_uring_prep_writev(sqe, FILE_INDEX, step.iov, step.iov_count,
+					     step.offset);
+		sqe->rw_flags = step.durable ? RWF_DSYNC : 0;
+		break;
+	case BLOCK_STEP_SYNC:
+		io_uring_prep_fsync(sqe, FILE_INDEX, IORING_FSYNC_DATASYNC);
+		break;
+	case BLOCK_STEP_FALLOCATE:
+	case BLOCK_STEP_DISCARD: /* never in the queue */
+		io_uring_prep_fallocate(sqe, FILE_INDEX, step.fallocate_mode, (off_t)step.offset,
+					(off_t)step.len);
+		break;
+	}
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, io);
+}
+
+/*
+ * The queue will not get into the kernel. Its entries in the ring stay where they are, for nothing
+ * will be submitted again.
+ */
+static void give_up(struct uring_engine *uring, bool cancel)
+{
+	struct block_io *queue[BLOCK_ENGINE_DEPTH];
+	const unsigned int queued = uring->queued;
+
+	memcpy(queue, uring->queue, sizeof(queue[0]) * queued);
+	if (uring->prepared > 0 || !cancel)
+		uring->broken = true;
+	uring->queued = 0;
+	uring->prepared = 0;
+	for (unsigned int i = 0; i < queued; i++) {
+		if (cancel)
+			finish(uring, queue[i], -ECANCELED);
+		else
+			enqueue(uring, queue[i]);
+	}
+}
+
+static void start_queue(struct uring_engine *uring)
+{
+	int taken;
+
+	for (; uring->prepared < uring->queued; uring->prepared++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+
+		/* Never NULL: the ring has as many entries as there are I/Os. */
+		if (!sqe)
+			break;
+		prepare(sqe, uring->queue[uring->prepared]);
+	}
+	if (uring->prepared == 0)
+		return;
+	taken = io_uring_submit(&uring->ring);
+	if (taken == -EAGAIN || taken == -EBUSY || taken == -EINTR)
+		return;
+	if (taken < 0) {
+		log_warn("io_uring_enter: %s; continuing without io_uring",
+			 strerrordesc_np(-taken));
+		give_up(uring, false);
+		return;
+	}
+	uring->queued -= (unsigned int)taken;
+	uring->prepared -= (unsigned int)taken;
+	memmove(uring->queue, uring->queue + taken, sizeof(uring->queue[0]) * uring->queued);
+}
+
+/* Takes all completions that are there. The cost of the steps that followed. */
+static uint64_t reap(struct uring_engine *uring, bool cancel)
+{
+	struct io_uring_cqe *cqes[REAP_BATCH];
+	uint64_t cost = 0;
+	unsigned int count;
+
+	while ((count = io_uring_peek_batch_cqe(&uring->ring, cqes, REAP_BATCH)) > 0) {
+		for (unsigned int i = 0; i < count; i++) {
+			struct block_io *io = io_uring_cqe_get_data(cqes[i]);
+			int rc = block_io_advance(io, cqes[i]->res);
+
+			if (rc <= 0)
+				finish(uring, io, rc);
+			else if (cancel)
+				finish(uring, io, -ECANCELED);
+			else
+				cost += enqueue(uring, io);
+		}
+		io_uring_cq_advance(&uring->ring, count);
+	}
+	return cost;
+}
+
+static bool uring_poll(struct block_engine *engine)
+{
+	struct uring_engine *uring = (struct uring_engine *)engine;
+	uint64_t cost = 0;
+
+	do {
+		start_queue(uring);
+		/* What needed no waiting, such as a read of cached data, is complete already. */
+		if (io_uring_cq_ready(&uring->ring) == 0)
+			break;
+		cost += reap(uring, false);
+	} while (uring->queued > 0 && cost < BLOCK_TURN_MAX);
+	return uring->queued > 0;
+}
+
+static void uring_drain(struct block_engine *engine, bool cancel)
+{
+	struct uring_engine *uring = (struct uring_engine *)engine;
+	struct pollfd event = { .fd = engine->event_fd, .events = POLLIN };
+	uint64_t count;
+
+	for (;;) {
+		/* Before the ring is looked at: what comes afterwards makes it readable again. */
+		ssize_t n = read(engine->event_fd, &count, sizeof(count));
+
+		(void)n;
+		reap(uring, cancel);
+		if (cancel)
+			give_up(uring, true);
+		else
+			start_queue(uring);
+		if (uring->queued > 0 && uring->queued == uring->in_flight)
+			give_up(uring, false);
+		if (uring->in_flight == 0)
+			return;
+		poll(&event, 1, -1);
+	}
+}
+
+static void uring_close(struct block_engine *engine)
+{
+	struct uring_engine *uring = (struct uring_engine *)engine;
+
+	io_uring_queue_exit(&uring->ring);
+	fd_close(&engine->event_fd);
+	free(uring);
+}
+
+/* 0 or -errno; on failure the ring is gone. */
+static int open_ring(struct uring_engine *uring, int fd)
+{
+	int rc = io_uring_queue_init(BLOCK_ENGINE_DEPTH, &uring->ring, 0);
+
+	if (rc < 0)
+		return rc;
+	/* A sign of Linux 5.7: all operations are there. */
+	rc = uring->ring.features & IORING_FEAT_FAST_POLL ? 0 : -ENOSYS;
+	if (rc == 0)
+		rc = io_uring_register_files(&uring->ring, &fd, 1);
+	if (rc == 0)
+		rc = io_uring_register_eventfd(&uring->ring, uring->engine.event_fd);
+	if (rc < 0)
+		io_uring_queue_exit(&uring->ring);
+	return rc;
+}
+
+struct block_engine *block_engine_uring_open(int fd, struct err *err)
+{
+	static const struct block_engine_ops ops = {
+		.has_room = uring_has_room,
+		.submit = uring_submit,
+		.poll = uring_poll,
+		.drain = uring_drain,
+		.close = uring_close,
+	};
+	struct uring_engine *uring = calloc(1, sizeof(*uring));
+	int rc;
+
+	if (!uring) {
+		err_sys(err, ENOMEM, "io_uring");
+		return NULL;
+	}
+	uring->engine.ops = &ops;
+	uring->engine.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	rc = uring->engine.event_fd < 0 ? -errno : open_ring(uring, fd);
+	if (rc < 0) {
+		err_sys(err, -rc, "io_uring");
+		fd_close(&uring->engine.event_fd);
+		free(uring);
+		return NULL;
+	}
+	return &uring->engine;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a chain of descriptors to an I/O, and back to a status (virtio 1.2, 5.2.6). */
+#ifndef MOTE_VIRTIO_BLOCK_REQUEST_H
+#define MOTE_VIRTIO_BLOCK_REQUEST_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "virtio/block_io.h"
+#include "virtio/queue.h"
+
+struct block_file;
+
+#define BLOCK_ID_SIZE 20
+/* Limits of one discard or write-zeroes range, in the configuration space. */
+#define BLOCK_RANGE_SECTORS_MAX (UINT32_C(1) << 21)
+/* The same for block devices, some of which write each zero. */
+#define BLOCK_DEVICE_RANGE_SECTORS_MAX (UINT32_C(1) << 17)
+
+/* A part of a request: what the device reads, or what it writes. */
+struct block_part {
+	struct iovec *iov;
+	unsigned int count;
+	uint64_t len;
+};
+
+struct block_request {
+	struct block_io io;
+	uint16_t head;
+	uint32_t type; /* from the header, of which this is the only copy */
+	uint64_t sector;
+	struct block_part out; /* data to the device, the header taken off */
+	struct block_part in;  /* data from the device, the status taken off */
+	uint8_t *status;       /* in guest memory; NULL the request has no place for it */
+	uint64_t data_len;     /* bytes to be moved; what a rate limiter counts */
+};
+
+/*
+ * Takes the framing apart, which is the driver's to choose (2.7.4): the header is the first 16
+ * bytes of what the device reads, the status the last one of what it writes. The chain's iovecs
+ * become the request's and are changed. 0, or -EINVAL if a part is missing; status is set if there
+ * is one.
+ */
+int block_request_parse(struct block_request *request, const struct virtq_chain *chain);
+
+/*
+ * Checks the request against the file and the negotiated features, and fills in its I/O.
+ * VIRTIO_BLK_S_OK, or the status to answer; GET_ID has no I/O.
+ */
+uint8_t block_request_check(struct block_request *request, struct block_file *file,
+			    uint64_t features);
+
+/* Copies between a buffer and the first len bytes of a part, which has them. */
+void block_part_read(const struct block_part *part, void *data, uint64_t len);
+void block_part_write(const struct block_part *part, const void *data, uint64_t len);
+
+uint32_t block_range_sectors_max(const struct block_file *file);
+
+#endif
