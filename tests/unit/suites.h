@@ -7,6 +7,8 @@
 Suite *acpi_suite(void);
 Suite *agent_client_suite(void);
 Suite *aml_suite(void);
+Suite *block_suite(void);
+Suite *block_device_suite(void);
 Suite *bodies_suite(void);
 Suite *boot_timer_suite(void);
 Suite *control_suite(void);
