@@ -671,6 +671,7 @@ END_TEST
 
 struct stress {
 	pthread_t thread;
+	int image;
 	atomic_bool ended;
 };
 
@@ -680,6 +681,11 @@ static void *vcpu(void *opaque)
 	struct stress *stress = opaque;
 
 	for (unsigned int round = 0; round < 100; round++) {
+		/* Reads of what is not cached take their time. */
+		if (round % 4 == 0) {
+			fdatasync(stress->image);
+			posix_fadvise(stress->image, 0, 0, POSIX_FADV_DONTNEED);
+		}
 		driver_start(&driver, ALL_FEATURES, 0);
 		for (unsigned int i = 0; i < 80; i++) {
 			put_header(HEADER + i * 16, i % 3 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
@@ -712,6 +718,7 @@ START_TEST(reset_from_a_vcpu_while_the_device_works)
 	struct event *looking;
 
 	block_config.engine = _i ? BLOCK_ENGINE_SYNC : BLOCK_ENGINE_ASYNC;
+	stress.image = open(IMAGE, O_RDWR | O_CLOEXEC);
 	open_block();
 	looking = event_new(driver.base, -1, EV_PERSIST, look, &stress);
 	event_add(looking, &often);
@@ -719,7 +726,49 @@ START_TEST(reset_from_a_vcpu_while_the_device_works)
 	event_base_loop(driver.base, 0);
 	pthread_join(stress.thread, NULL);
 	event_free(looking);
+	close(stress.image);
 	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+	driver_start(&driver, ALL_FEATURES, 0);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+static void *reset_device(void *opaque)
+{
+	(void)opaque;
+	driver_reset(&driver);
+	return NULL;
+}
+
+/* Reads that wait for the disk, submitted by this thread, are waited for by another one. */
+START_TEST(reset_waits_for_the_disk)
+{
+	const unsigned int count = 80;
+	const uint32_t len = 16 * SECTOR;
+	pthread_t other;
+	int image = open(IMAGE, O_RDWR | O_CLOEXEC);
+
+	open_block();
+	for (unsigned int round = 0; round < 30; round++) {
+		driver_start(&driver, ALL_FEATURES, 0);
+		fdatasync(image);
+		posix_fadvise(image, 0, 0, POSIX_FADV_DONTNEED);
+		for (unsigned int i = 0; i < count; i++) {
+			put_header(HEADER + i * 16, VIRTIO_BLK_T_IN, i * 37 % 79 * 16);
+			add_request(HEADER + i * 16, DATA + i * len, len, true,
+				    HEADER + 0x4000 + i);
+		}
+		driver_notify(&driver, 0);
+		event_base_loop(driver.base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+		ck_assert_int_eq(pthread_create(&other, NULL, reset_device, NULL), 0);
+		pthread_join(other, NULL);
+		ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+		/* Nothing comes late. */
+		memset(guest(DATA, count * len), 0x66, count * len);
+		driver_run(&driver);
+		ck_assert(all_bytes(guest(DATA, count * len), count * len, 0x66));
+	}
+	close(image);
 	driver_start(&driver, ALL_FEATURES, 0);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
 }
@@ -793,7 +842,7 @@ Suite *block_device_suite(void)
 		      throttled_requests_are_done_in_time, bytes_are_limited_but_not_a_flush,
 		      refused_request_costs_no_tokens, reset_forgets_a_throttled_request,
 		      exhausted_slots_hold_the_queue_up, reset_drops_what_is_in_flight,
-		      broken_ring_needs_a_reset, replaced_file_is_served,
+		      reset_waits_for_the_disk, broken_ring_needs_a_reset, replaced_file_is_served,
 		      file_that_has_grown_is_replaced_by_itself, failed_replacement_changes_nothing,
 		      replacement_before_the_driver_comes, what_is_in_flight_ends_on_the_old_file,
 		      waiting_write_does_not_make_a_shorter_file_grow);
