@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/filter.h>
 #include <linux/loop.h>
+#include <linux/seccomp.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
@@ -13,8 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -243,6 +247,86 @@ START_TEST(without_io_uring_it_works_all_the_same)
 	ck_assert_int_eq(block->engine->event_fd, -1);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+END_TEST
+
+/* From now on this process's system call fails so, as under a policy of the host. */
+static void refuse_call(unsigned int number, unsigned int errnum)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errnum),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = { ARRAY_SIZE(filter), filter };
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+static const unsigned int refusals[] = { ENOSYS, EPERM, EACCES, ENOMEM };
+
+START_TEST(refused_ring_is_asked_for_once)
+{
+	struct err err;
+
+	refuse_call(__NR_io_uring_setup, refusals[_i]);
+	open_block();
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(block->engine->event_fd, -1);
+	ck_assert(block->uring_refused);
+	ck_assert_int_eq(block_replace_file(block, IMAGE, &err), 0);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(ring_that_breaks_is_done_without)
+{
+	uint8_t data[SECTOR];
+
+	open_block();
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+	refuse_call(__NR_io_uring_enter, EPERM);
+	memset(guest(DATA, SECTOR), 0x21, SECTOR);
+	for (unsigned int i = 0; i < 300; i++)
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, i, SECTOR, NULL), VIRTIO_BLK_S_OK);
+	image_read(data, SECTOR, 299 * SECTOR);
+	ck_assert(all_bytes(data, SECTOR, 0x21));
+	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+}
+END_TEST
+
+/* What the kernel has no memory for now is neither lost nor done behind a reset. */
+START_TEST(ring_short_of_memory_is_tried_again)
+{
+	uint32_t head, written;
+	struct err err;
+
+	open_block();
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+	if (block->engine->event_fd < 0)
+		return;
+	refuse_call(__NR_io_uring_enter, EAGAIN);
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	for (unsigned int i = 0; i < 10; i++)
+		add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	for (unsigned int i = 0; i < 10; i++)
+		event_base_loop(driver.base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+	ck_assert(!driver_used(&driver, 0, &head, &written));
+	if (_i == 0) {
+		driver_start(&driver, ALL_FEATURES, 0);
+		ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+		driver_run(&driver);
+		ck_assert(!driver_used(&driver, 0, &head, &written));
+	} else {
+		ck_assert_int_eq(block_replace_file(block, IMAGE, &err), 0);
+		for (unsigned int i = 0; i < 10; i++)
+			ck_assert(driver_used(&driver, 0, &head, &written));
+		driver_run(&driver);
+	}
+	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
 }
 END_TEST
 
@@ -839,10 +923,11 @@ Suite *block_device_suite(void)
 		      closing_releases_everything, configuration_tells_size_and_limits,
 		      probing_changes_nothing, empty_file_is_an_empty_disk,
 		      ring_is_made_by_the_first_request, without_io_uring_it_works_all_the_same,
-		      throttled_requests_are_done_in_time, bytes_are_limited_but_not_a_flush,
-		      refused_request_costs_no_tokens, reset_forgets_a_throttled_request,
-		      exhausted_slots_hold_the_queue_up, reset_drops_what_is_in_flight,
-		      reset_waits_for_the_disk, broken_ring_needs_a_reset, replaced_file_is_served,
+		      ring_that_breaks_is_done_without, throttled_requests_are_done_in_time,
+		      bytes_are_limited_but_not_a_flush, refused_request_costs_no_tokens,
+		      reset_forgets_a_throttled_request, exhausted_slots_hold_the_queue_up,
+		      reset_drops_what_is_in_flight, reset_waits_for_the_disk,
+		      broken_ring_needs_a_reset, replaced_file_is_served,
 		      file_that_has_grown_is_replaced_by_itself, failed_replacement_changes_nothing,
 		      replacement_before_the_driver_comes, what_is_in_flight_ends_on_the_old_file,
 		      waiting_write_does_not_make_a_shorter_file_grow);
@@ -850,6 +935,9 @@ Suite *block_device_suite(void)
 	add_tests(suite, "memory", set_up, remove_memory_image, file_in_memory_is_served_at_once);
 	add_table_test(suite, set_up, block_tear_down, error_of_the_host_fails_one_request,
 		       ARRAY_SIZE(host_errors));
+	add_table_test(suite, set_up, block_tear_down, refused_ring_is_asked_for_once,
+		       ARRAY_SIZE(refusals));
+	add_table_test(suite, set_up, block_tear_down, ring_short_of_memory_is_tried_again, 2);
 	/* With both engines. */
 	add_table_test(suite, set_up, block_tear_down, others_have_their_turn, 2);
 	add_table_test(suite, set_up, block_tear_down, reset_from_a_vcpu_while_the_device_works, 2);
