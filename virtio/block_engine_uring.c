@@ -116,7 +116,8 @@ static void give_up(struct uring_engine *uring, bool cancel)
 	struct block_io *queue[BLOCK_ENGINE_DEPTH];
 	const unsigned int queued = uring->queued;
 
-	memcpy(queue, uring->queue, sizeof(queue[0]) * queued);
+	for (unsigned int i = 0; i < queued; i++)
+		queue[i] = uring->queue[i];
 	if (uring->prepared > 0 || !cancel)
 		uring->broken = true;
 	uring->queued = 0;
@@ -154,7 +155,8 @@ static void start_queue(struct uring_engine *uring)
 	}
 	uring->queued -= (unsigned int)taken;
 	uring->prepared -= (unsigned int)taken;
-	memmove(uring->queue, uring->queue + taken, sizeof(uring->queue[0]) * uring->queued);
+	for (unsigned int i = 0; i < uring->queued; i++)
+		uring->queue[i] = uring->queue[i + (unsigned int)taken];
 }
 
 /* Takes all completions that are there. The cost of the steps that followed. */

@@ -139,7 +139,7 @@ static int lock_or_share(struct block_file *file, const struct block_file *curre
 int block_file_open(struct block_file *file, const char *name, const char *path, bool read_only,
 		    const struct block_file *current, struct err *err)
 {
-	struct stat st, locked;
+	struct stat st = { 0 }, locked = { 0 };
 	uint64_t size;
 	int rc;
 
