@@ -226,6 +226,8 @@ static void uring_close(struct block_engine *engine)
 {
 	struct uring_engine *uring = (struct uring_engine *)engine;
 
+	/* The ring goes in its own time, but the file is to be closed on return. */
+	(void)io_uring_unregister_files(&uring->ring);
 	io_uring_queue_exit(&uring->ring);
 	fd_close(&engine->event_fd);
 	free(uring);
