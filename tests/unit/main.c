@@ -12,13 +12,8 @@
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
-static Suite *(*const suites[])(void) = {
-	err_suite,	    fd_suite,		log_suite,     io_bus_suite, guest_memory_suite,
-	kernel_image_suite, params_suite,	mptable_suite, aml_suite,    acpi_suite,
-	cpuid_suite,	    registers_suite,	serial_suite,  i8042_suite,  boot_timer_suite,
-	sleep_suite,	    panic_watch_suite,	control_suite, bodies_suite, agent_client_suite,
-	block_suite,	    block_device_suite,
-};
+#define SUITE(name) name##_suite,
+static Suite *(*const suites[])(void) = { UNIT_SUITES(SUITE) };
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {

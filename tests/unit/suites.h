@@ -4,27 +4,39 @@
 
 #include <check.h>
 
-Suite *acpi_suite(void);
-Suite *agent_client_suite(void);
-Suite *aml_suite(void);
-Suite *block_suite(void);
-Suite *block_device_suite(void);
-Suite *bodies_suite(void);
-Suite *boot_timer_suite(void);
-Suite *control_suite(void);
-Suite *cpuid_suite(void);
-Suite *err_suite(void);
-Suite *fd_suite(void);
-Suite *guest_memory_suite(void);
-Suite *i8042_suite(void);
-Suite *io_bus_suite(void);
-Suite *kernel_image_suite(void);
-Suite *log_suite(void);
-Suite *mptable_suite(void);
-Suite *panic_watch_suite(void);
-Suite *params_suite(void);
-Suite *registers_suite(void);
-Suite *serial_suite(void);
-Suite *sleep_suite(void);
+/* Every suite there is: test_NAME.c defines NAME_suite(). */
+// clang-format off
+#define UNIT_SUITES(X) \
+	X(acpi) \
+	X(agent_client) \
+	X(aml) \
+	X(block) \
+	X(block_device) \
+	X(bodies) \
+	X(boot_timer) \
+	X(control) \
+	X(cpuid) \
+	X(err) \
+	X(fd) \
+	X(guest_memory) \
+	X(i8042) \
+	X(io_bus) \
+	X(kernel_image) \
+	X(log) \
+	X(mptable) \
+	X(panic_watch) \
+	X(params) \
+	X(registers) \
+	X(serial) \
+	X(sleep) \
+	X(vsock) \
+	X(vsock_close) \
+	X(vsock_host) \
+	X(vsock_limits)
+// clang-format on
+
+#define DECLARE_SUITE(name) Suite *name##_suite(void);
+UNIT_SUITES(DECLARE_SUITE)
+#undef DECLARE_SUITE
 
 #endif
