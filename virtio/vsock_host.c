@@ -99,7 +99,7 @@ static int create(int fd, const char *path, struct stat *st, struct err *err)
 int vsock_listener_open(struct vsock_listener *listener, const char *path, struct err *err)
 {
 	const struct sockaddr_un *addr;
-	struct stat st;
+	struct stat st = { 0 };
 	int rc;
 
 	*listener = (struct vsock_listener){ .fd = -1 };

@@ -176,10 +176,12 @@ void vsock_table_remove(struct vsock_connection *connection)
 
 void vsock_table_remove_all(struct vsock_table *table)
 {
-	struct vsock_connection *first;
+	struct vsock_connection *at, *next;
 
-	while ((first = TAILQ_FIRST(&table->all)))
-		vsock_table_remove(first);
+	for (at = TAILQ_FIRST(&table->all); at; at = next) {
+		next = TAILQ_NEXT(at, all);
+		vsock_table_remove(at);
+	}
 	if (table->timer)
 		event_del(table->timer);
 	table->next_deadline = 0;
