@@ -181,7 +181,7 @@ $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
-$(BUILD)/mote-init: Makefile rootfs-tools/init/mote-init.c $(wildcard rootfs-tools/init/*.h)
+$(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/*.h)
 	@mkdir -p $(@D)
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \

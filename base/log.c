@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -69,23 +70,6 @@ bool log_wants(enum log_level level)
 	return level <= log_max;
 }
 
-bool log_limit_pass(struct log_limit *limit, uint64_t *withheld)
-{
-	struct timespec now;
-	int64_t now_ns;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (now_ns < limit->next_ns) {
-		limit->withheld++;
-		return false;
-	}
-	*withheld = limit->withheld;
-	limit->withheld = 0;
-	limit->next_ns = now_ns + 1000000000;
-	return true;
-}
-
 void log_set_thread_name(const char *name)
 {
 	thread_name = name;
@@ -110,16 +94,13 @@ static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
 	*year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+static void write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list args)
 {
 	char line[2048];
 	struct timespec now;
 	int year, month, day, second;
-	va_list args;
 	int used, n;
 
-	if (level > log_max)
-		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	date_of_day(now.tv_sec / 86400, &year, &month, &day);
 	second = (int)(now.tv_sec % 86400);
@@ -128,12 +109,15 @@ void log_line(enum log_level level, const char *fmt, ...)
 			log_id, thread_name, level_names[level]);
 	if (used < 0 || used >= (int)sizeof(line))
 		return;
-	va_start(args, fmt);
 	n = vsnprintf(line + used, sizeof(line) - (size_t)used, fmt, args);
-	va_end(args);
 	if (n < 0)
 		return;
 	used += n;
+	if (withheld != 0 && used < (int)sizeof(line)) {
+		n = snprintf(line + used, sizeof(line) - (size_t)used,
+			     " (%" PRIu64 " such lines before it withheld)", withheld);
+		used += n > 0 ? n : 0;
+	}
 	if (used > (int)sizeof(line) - 1)
 		used = (int)sizeof(line) - 1;
 	/* Text that came from outside must not look like another line, or command the terminal. */
@@ -144,4 +128,36 @@ void log_line(enum log_level level, const char *fmt, ...)
 	line[used++] = '\n';
 	/* A log that cannot be written must not stop the VM. */
 	(void)fd_write_all(log_fd, line, (size_t)used);
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+	va_list args;
+
+	if (level > log_max)
+		return;
+	va_start(args, fmt);
+	write_line(level, 0, fmt, args);
+	va_end(args);
+}
+
+void log_limited_line(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+{
+	struct timespec now;
+	int64_t now_ns;
+	va_list args;
+
+	if (level > log_max)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	if (now_ns < limit->next_ns) {
+		limit->withheld++;
+		return;
+	}
+	va_start(args, fmt);
+	write_line(level, limit->withheld, fmt, args);
+	va_end(args);
+	limit->withheld = 0;
+	limit->next_ns = now_ns + 1000000000;
 }

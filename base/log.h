@@ -37,8 +37,9 @@ struct log_limit {
 	uint64_t withheld;
 };
 
-/* Whether a line may be written now; *withheld is how many were not since the last one. */
-bool log_limit_pass(struct log_limit *limit, uint64_t *withheld);
+/* Not thread-safe for one limit. A line that is written says how many before it were not. */
+void log_limited_line(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)

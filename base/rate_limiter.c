@@ -94,14 +94,27 @@ int64_t rate_limiter_take(struct rate_limiter *limiter, uint64_t bytes, int64_t 
 	return 0;
 }
 
+int64_t rate_limiter_wait(struct rate_limiter *limiter, int64_t now_ns)
+{
+	int64_t wait_bytes = wait_for(&limiter->bandwidth, 1, now_ns);
+	int64_t wait_ops = wait_for(&limiter->ops, 1, now_ns);
+
+	return wait_bytes > wait_ops ? wait_bytes : wait_ops;
+}
+
+void rate_limiter_charge(struct rate_limiter *limiter, uint64_t bytes)
+{
+	take(&limiter->bandwidth, bytes);
+	take(&limiter->ops, 1);
+}
+
 static void give_back(struct token_bucket *bucket, uint64_t tokens)
 {
 	if (bucket->size == 0)
 		return;
-	if (bucket->budget + (int64_t)tokens > (int64_t)bucket->size)
+	if (__builtin_add_overflow(bucket->budget, tokens, &bucket->budget) ||
+	    bucket->budget > (int64_t)bucket->size)
 		bucket->budget = (int64_t)bucket->size;
-	else
-		bucket->budget += (int64_t)tokens;
 }
 
 void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes)

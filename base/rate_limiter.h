@@ -53,4 +53,11 @@ int64_t rate_limiter_take(struct rate_limiter *limiter, uint64_t bytes, int64_t 
 /* Gives one operation of that many bytes back, which was taken but not done. */
 void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes);
 
+/*
+ * For operations whose size is known only afterwards: 0 if there is anything in the buckets, else
+ * the nanoseconds after which to ask again; and then what the operation took, into debt if need be.
+ */
+int64_t rate_limiter_wait(struct rate_limiter *limiter, int64_t now_ns);
+void rate_limiter_charge(struct rate_limiter *limiter, uint64_t bytes);
+
 #endif

@@ -136,12 +136,10 @@ static void log_failure(struct block *block, const struct block_request *request
 {
 	const char *cause =
 		errnum == ENODATA ? "the file has become shorter" : strerrordesc_np(errnum);
-	uint64_t withheld;
 
-	if (log_limit_pass(&block->log_limit, &withheld))
-		log_error("%s: %s at sector %llu: %s (%llu such lines withheld)", block->name,
-			  type_name(request->type), (unsigned long long)failed_sector(request),
-			  cause ? cause : "unknown error", (unsigned long long)withheld);
+	log_limited_line(&block->log_limit, LOG_ERROR, "%s: %s at sector %llu: %s", block->name,
+			 type_name(request->type), (unsigned long long)failed_sector(request),
+			 cause ? cause : "unknown error");
 }
 
 static void execute_failed(struct block *block, struct block_request *request, int errnum)

@@ -117,17 +117,15 @@ void virtio_device_publish(struct virtio_device *device, struct virtq *queue)
 void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
 {
 	char text[256];
-	uint64_t withheld;
 	va_list args;
 
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	device->broken_count++;
-	if (log_limit_pass(&device->log_limit, &withheld))
-		log_warn("%s: the driver broke a rule, the device needs a reset: %s (%llu such "
-			 "lines withheld)",
-			 device->name, text, (unsigned long long)withheld);
+	log_limited_line(&device->log_limit, LOG_WARN,
+			 "%s: the driver broke a rule, the device needs a reset: %s", device->name,
+			 text);
 	device->active = false;
 	device->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	if (device->status & VIRTIO_CONFIG_S_DRIVER_OK)

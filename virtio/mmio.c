@@ -69,11 +69,8 @@ static uint32_t read_register(struct virtio_mmio *mmio, uint64_t offset)
 
 static void refuse(struct virtio_device *device, const char *what)
 {
-	uint64_t withheld;
-
-	if (log_limit_pass(&device->log_limit, &withheld))
-		log_warn("%s: the driver's access is ignored: %s (%llu such lines withheld)",
-			 device->name, what, (unsigned long long)withheld);
+	log_limited_line(&device->log_limit, LOG_WARN, "%s: the driver's access is ignored: %s",
+			 device->name, what);
 }
 
 /* 3.1.1: what the driver accepts is part of the offer, and VERSION_1 of it. */
@@ -100,9 +97,7 @@ static void write_status(struct virtio_device *device, uint32_t value)
 		return;
 	}
 	for (unsigned int i = 0; i < sizeof(order); i++) {
-		if (!(value & order[i]))
-			continue;
-		if ((value & before) != before) {
+		if ((value & order[i]) && (value & before) != before) {
 			refuse(device, "status bits out of their order");
 			return;
 		}

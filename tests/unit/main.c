@@ -12,8 +12,8 @@
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
-#define SUITE(name) name##_suite,
-static Suite *(*const suites[])(void) = { UNIT_SUITES(SUITE) };
+#define SUITE_FUNCTION(name) name##_suite,
+static Suite *(*const suites[])(void) = { UNIT_SUITES(SUITE_FUNCTION) };
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {

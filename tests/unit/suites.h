@@ -23,9 +23,13 @@
 	X(io_bus) \
 	X(kernel_image) \
 	X(log) \
+	X(mmio) \
 	X(mptable) \
+	X(net) \
 	X(panic_watch) \
 	X(params) \
+	X(queue) \
+	X(rate_limiter) \
 	X(registers) \
 	X(serial) \
 	X(sleep) \
