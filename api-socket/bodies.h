@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON bodies to configuration: strict, by one table of fields a body. The same readers serve the
- * configuration file.
+ * JSON bodies to configuration, one function a body. The API and the configuration file share them.
  */
 #ifndef MOTE_API_SOCKET_BODIES_H
 #define MOTE_API_SOCKET_BODIES_H
@@ -11,7 +10,6 @@
 
 #include "vmm/config.h"
 
-struct control;
 struct err;
 
 struct logger_config {
@@ -37,14 +35,13 @@ json_t *body_parse(const char *text, size_t len, const char *what, struct err *e
 int body_boot_source(const json_t *body, struct boot_source_config *config, struct err *err);
 int body_machine(const json_t *body, struct machine_config *config, struct err *err);
 int body_serial(const json_t *body, struct serial_config *config, struct err *err);
+int body_drive(const json_t *body, struct drive_config *config, struct err *err);
+int body_drive_update(const json_t *body, struct drive_update *update, struct err *err);
+int body_network_interface(const json_t *body, struct network_interface_config *config,
+			   struct err *err);
+int body_network_interface_update(const json_t *body, struct network_interface_update *update,
+				  struct err *err);
+int body_vsock(const json_t *body, struct vsock_device_config *config, struct err *err);
 int body_logger(const json_t *body, struct logger_config *config, struct err *err);
-
-/*
- * Applies a whole configuration file (Firecracker's format: one object of bodies). 0 or -errno with
- * err naming the file and the field.
- */
-int config_text_apply(struct control *control, const char *text, size_t len, const char *path,
-		      struct err *err);
-int config_file_apply(struct control *control, const char *path, struct err *err);
 
 #endif

@@ -18,6 +18,8 @@
 #include "base/fd.h"
 #include "cli/agent_client.h"
 #include "cli/cli.h"
+#include "cli/passt.h"
+#include "cli/run_devices.h"
 #include "cli/sandbox.h"
 
 #define DEFAULT_KERNEL "microvm"
@@ -40,6 +42,13 @@ static const char usage[] =
 	"(default " DEFAULT_KERNEL ")\n"
 	"  --initrd PATH      another initramfs with mote-init as its /init\n"
 	"  --boot-args TEXT   more for the kernel's command line\n"
+	"  --rootfs IMAGE     an ext4 or erofs image as the root, what is written to it in "
+	"memory;\n"
+	"                     IMAGE:rw writes to the image itself\n"
+	"  --drive FILE       a further drive, /dev/vdb and so on (FILE:ro read-only); repeatable\n"
+	"  --net KIND         none (default); user: through passt, no privilege needed;\n"
+	"                     tap:NAME: a tap device of the host, which --address goes with\n"
+	"  --address TEXT     ADDRESS/PREFIX[,GATEWAY[,DNS]] of the guest on its tap device\n"
 	"  --env NAME=VALUE   set a variable for COMMAND; repeatable\n"
 	"  --timing           print when each phase was reached\n"
 	"  --verbose          print the VMM's log\n"
@@ -51,6 +60,8 @@ struct run {
 	struct sandbox_config config;
 	char boot_args[4096]; /* what is longer than the kernel takes, the VMM refuses */
 	json_t *env;	      /* owned */
+	struct run_devices devices;
+	struct passt passt;
 	bool timing;
 	bool verbose;
 
@@ -98,6 +109,10 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 		KERNEL,
 		INITRD,
 		BOOT_ARGS_MORE,
+		ROOTFS,
+		DRIVE,
+		NET,
+		ADDRESS,
 		ENV,
 		TIMING,
 		VERBOSE,
@@ -110,6 +125,10 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 		{ "kernel", required_argument, NULL, KERNEL },
 		{ "initrd", required_argument, NULL, INITRD },
 		{ "boot-args", required_argument, NULL, BOOT_ARGS_MORE },
+		{ "rootfs", required_argument, NULL, ROOTFS },
+		{ "drive", required_argument, NULL, DRIVE },
+		{ "net", required_argument, NULL, NET },
+		{ "address", required_argument, NULL, ADDRESS },
 		{ "env", required_argument, NULL, ENV },
 		{ "timing", no_argument, NULL, TIMING },
 		{ "verbose", no_argument, NULL, VERBOSE },
@@ -118,6 +137,7 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 	};
 	const char *kernel = DEFAULT_KERNEL;
 	const char *initrd = NULL;
+	const char *boot_args = NULL;
 	char own_initrd[NAME_MAX];
 	struct err err;
 	int option, rc;
@@ -143,7 +163,23 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 			initrd = optarg;
 			break;
 		case BOOT_ARGS_MORE:
-			snprintf(run->boot_args, sizeof(run->boot_args), BOOT_ARGS " %s", optarg);
+			boot_args = optarg;
+			break;
+		case ROOTFS:
+			if (run_devices_rootfs(&run->devices, optarg) < 0)
+				return usage_error("--rootfs", optarg, "it can be given once");
+			break;
+		case DRIVE:
+			if (run_devices_drive(&run->devices, optarg) < 0)
+				return usage_error("--drive", optarg, "a path is expected");
+			break;
+		case NET:
+			if (run_devices_net(&run->devices, optarg) < 0)
+				return usage_error("--net", optarg,
+						   "none, user or tap:NAME is expected");
+			break;
+		case ADDRESS:
+			run->devices.address = optarg;
 			break;
 		case ENV:
 			if (!strchr(optarg, '=') ||
@@ -166,7 +202,17 @@ static int parse(struct run *run, int argc, char **argv, int *status)
 	}
 	if (optind == argc)
 		return usage_error("COMMAND", "", "the command to run is missing");
+	if (run->devices.address && run->devices.net != RUN_NET_TAP)
+		return usage_error("--address", run->devices.address,
+				   "it goes with --net tap:NAME");
 	*status = CLI_EXIT_SANDBOX;
+	rc = run_devices_finish(&run->devices, &err);
+	if (rc < 0)
+		return cli_fail(*status, &err), -1;
+	snprintf(run->boot_args, sizeof(run->boot_args), BOOT_ARGS "%s%s%s", run->devices.boot_args,
+		 boot_args ? " " : "", boot_args ? boot_args : "");
+	run->config.drives = run->devices.drives;
+	run->config.interfaces = run->devices.interfaces;
 	rc = cli_find_kernel(kernel, run->config.kernel, &err);
 	if (rc == 0 && initrd) {
 		rc = snprintf(run->config.initrd, sizeof(run->config.initrd), "%s", initrd) <
@@ -409,6 +455,7 @@ static int converse(struct run *run, char **argv, struct err *err)
 			  .events = POLLIN },
 			{ .fd = run->signal_fd, .events = POLLIN },
 			{ .fd = line_over && log_over ? sandbox->pid_fd : -1, .events = POLLIN },
+			{ .fd = run->passt.pid > 0 ? run->passt.pid_fd : -1, .events = POLLIN },
 		};
 		int rc;
 
@@ -434,6 +481,8 @@ static int converse(struct run *run, char **argv, struct err *err)
 			handle_signal(run);
 		if (fds[5].revents)
 			break;
+		if (fds[6].revents && !line_over)
+			return err_set(err, EPIPE, "passt has ended, and with it the network");
 	}
 	return 0;
 }
@@ -487,9 +536,17 @@ static int run_command(struct run *run, char **argv)
 	if (signal_fd < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
 	run->signal_fd = signal_fd;
+	if (run->devices.net == RUN_NET_USER) {
+		if (passt_start(&run->passt, &err) < 0)
+			return cli_fail(CLI_EXIT_SANDBOX, &err);
+		run->config.passt_fd = run->passt.socket_fd;
+	}
 	rc = sandbox_start(&run->sandbox, &run->config, run->verbose, &err);
-	if (rc < 0)
+	passt_close_socket(&run->passt);
+	if (rc < 0) {
+		passt_close(&run->passt);
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
+	}
 	rc = converse(run, argv, &err);
 	sandbox_finish(&run->sandbox, run->done && !run->killed ? POWER_OFF_TIMEOUT_MS : 0);
 	if (rc < 0)
@@ -499,6 +556,7 @@ static int run_command(struct run *run, char **argv)
 	else if (run->timing)
 		print_timing(run);
 	sandbox_close(&run->sandbox);
+	passt_close(&run->passt);
 	return run->status;
 }
 
@@ -512,8 +570,10 @@ int cli_run(int argc, char **argv)
 	int status;
 
 	run.env = json_array();
+	run_devices_open(&run.devices);
 	if (parse(&run, argc, argv, &status) == 0)
 		status = run_command(&run, argv + optind);
+	run_devices_close(&run.devices);
 	json_decref(run.env);
 	return status;
 }

@@ -34,11 +34,12 @@ static int64_t monotonic_ns(void)
 /* A memory file with the VM's configuration, or -errno with err set. */
 static int write_config(const struct sandbox_config *config, struct err *err)
 {
-	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}}", "boot-source",
+	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}, s:O, s:O}", "boot-source",
 				 "kernel_image_path", config->kernel, "initrd_path", config->initrd,
 				 "boot_args", config->boot_args, "machine-config", "vcpu_count",
 				 config->vcpu_count, "mem_size_mib", config->mem_size_mib,
-				 "huge_pages", config->huge_pages);
+				 "huge_pages", config->huge_pages, "drives", config->drives,
+				 "network-interfaces", config->interfaces);
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	int fd, rc;
 
@@ -55,8 +56,11 @@ static int write_config(const struct sandbox_config *config, struct err *err)
 	return fd;
 }
 
-static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds[3], int config_fd)
+static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds[3], int config_fd,
+			       int passt_fd)
 {
+	/* Out of the way of the numbers given out below. */
+	int passt = passt_fd > 0 ? fcntl(passt_fd, F_DUPFD_CLOEXEC, SANDBOX_PASST_FD + 1) : -1;
 	char start_us[32];
 	char *const argv[] = {
 		(char[]){ "mote-vmm" },
@@ -83,6 +87,8 @@ static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds
 		fcntl(config_fd, F_SETFD, 0);
 	else
 		dup2(config_fd, CONFIG_FD);
+	if (passt >= 0)
+		dup2(passt, SANDBOX_PASST_FD);
 	execv(path, argv);
 	dprintf(STDERR_FILENO, "0 [sandbox:main:ERROR] %s: %s\n", path, strerrordesc_np(errno));
 	_exit(CLI_EXIT_SANDBOX);
@@ -127,7 +133,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		if (getppid() != parent)
 			_exit(CLI_EXIT_SANDBOX);
 		exec_vmm(path, sandbox->start_ns, (const int[3]){ in_read, out_write, log_write },
-			 config_fd);
+			 config_fd, config->passt_fd);
 	}
 	sandbox->pid_fd = (int)syscall(SYS_pidfd_open, sandbox->pid, 0);
 	if (sandbox->pid_fd < 0) {

@@ -3,6 +3,7 @@
 #ifndef MOTE_CLI_SANDBOX_H
 #define MOTE_CLI_SANDBOX_H
 
+#include <jansson.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +18,12 @@ struct sandbox_config {
 	int vcpu_count;
 	int mem_size_mib;
 	const char *huge_pages; /* "None", "Transparent" or "2M" */
+	json_t *drives;		/* lists of the API's bodies; owned by the caller */
+	json_t *interfaces;
+	int passt_fd; /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
 };
+
+#define SANDBOX_PASST_FD 4
 
 /* Microseconds from the start of the process; -1 where not reached. */
 struct sandbox_phases {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api-socket/bodies.h"
+#include "api-socket/config_file.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -201,7 +201,9 @@ int main(int argc, char **argv)
 		return status;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* Both show as errors of the call: EPIPE, and EFBIG where RLIMIT_FSIZE meets a drive. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	if (options.log_path && log_open(options.log_path, &err) < 0)
 		return fail(EXIT_BAD_ARGUMENTS, &err);
 	event_set_log_callback(on_libevent_log);

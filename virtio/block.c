@@ -121,11 +121,12 @@ int block_open(struct block **opened, const struct block_config *config, struct 
 	rate_limiter_init(&block->limiter, &config->limiter, block_now_ns());
 	rc = allocate(block, config, err);
 	if (rc == 0)
-		rc = block_file_open(&block->file, block->name, config->path, config->read_only,
-				     NULL, err);
-	if (rc == 0)
 		rc = virtio_device_open(&block->device, &block_ops, VIRTIO_ID_BLOCK, block->name,
 					&queue_size, 1, err);
+	/* Last: from here on the one that is replaced may be without its lock. */
+	if (rc == 0)
+		rc = block_file_open(&block->file, block->name, config->path, config->read_only,
+				     config->replaces ? &config->replaces->file : NULL, err);
 	if (rc < 0) {
 		block_close(block);
 		return rc;

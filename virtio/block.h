@@ -27,6 +27,9 @@ struct block_config {
 	bool writeback; /* offer FLUSH, which syncs the file; without it a flush does nothing */
 	enum block_engine_kind engine;
 	struct rate_limiter_config limiter;
+	/* The drive that is closed if this one opens, whose lock on the file is no obstacle; or
+	   NULL. */
+	const struct block *replaces;
 };
 
 struct block_metrics {

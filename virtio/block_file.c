@@ -54,6 +54,13 @@ static int lock(int fd, bool read_only)
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : 0;
 }
 
+static void unlock(int fd)
+{
+	struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	(void)fcntl(fd, F_OFD_SETLK, &whole);
+}
+
 static unsigned int exponent_of(uint64_t block_size, uint64_t max)
 {
 	if (block_size < BLOCK_SECTOR_SIZE || block_size > max || block_size & (block_size - 1))
@@ -118,13 +125,15 @@ static void probe_regular_file(struct block_file *file, const struct stat *st)
 	file->write_zeroes = file->discard;
 }
 
-static int lock_or_share(struct block_file *file, const struct block_file *current)
+/* The lock of the file that is to be replaced must not be in the way, if it is the same file. */
+static int lock_or_take_over(struct block_file *file, const struct block_file *current)
 {
-	/*
-	 * The lock of the file that is there already would be in the way of its own: both share the
-	 * one open file that has it.
-	 */
-	if (current && current->dev == file->dev && current->ino == file->ino) {
+	int rc;
+
+	if (!current || current->dev != file->dev || current->ino != file->ino)
+		return lock(file->lock_fd, file->read_only);
+	if (current->read_only == file->read_only) {
+		/* Both share the one open file that has the lock. */
 		int fd = fcntl(current->lock_fd, F_DUPFD_CLOEXEC, 0);
 
 		if (fd < 0)
@@ -133,49 +142,62 @@ static int lock_or_share(struct block_file *file, const struct block_file *curre
 		file->lock_fd = fd;
 		return 0;
 	}
-	return lock(file->lock_fd, file->read_only);
+	unlock(current->lock_fd);
+	rc = lock(file->lock_fd, file->read_only);
+	if (rc < 0)
+		(void)lock(current->lock_fd, current->read_only);
+	return rc;
+}
+
+static int probe(struct block_file *file, const struct stat *st, uint64_t *size)
+{
+	file->dev = st->st_dev;
+	file->ino = st->st_ino;
+	file->block_device = S_ISBLK(st->st_mode);
+	if (file->block_device)
+		return probe_block_device(file, size);
+	*size = (uint64_t)st->st_size;
+	probe_regular_file(file, st);
+	return 0;
+}
+
+static int open_and_lock(struct block_file *file, const char *name, const char *path,
+			 const struct block_file *current, uint64_t *size, struct err *err)
+{
+	struct stat st = { 0 }, locked = { 0 };
+	int rc = open_checked(path, file->read_only, &st);
+
+	if (rc < 0)
+		return open_failed(rc, name, path, err);
+	file->fd = rc;
+	rc = open_checked(path, file->read_only, &locked);
+	if (rc < 0)
+		return open_failed(rc, name, path, err);
+	file->lock_fd = rc;
+	rc = probe(file, &st, size);
+	if (rc < 0)
+		return err_sys(err, -rc, "%s: %s: its size", name, path);
+	/* Last, because whoever has it now loses it. */
+	rc = st.st_dev == locked.st_dev && st.st_ino == locked.st_ino
+		     ? lock_or_take_over(file, current)
+		     : -ESTALE; /* the path has just been given to another file */
+	if (rc == -EBUSY)
+		return err_set(err, EBUSY, "%s: %s: in use by another process or drive", name,
+			       path);
+	return rc < 0 ? err_sys(err, -rc, "%s: %s", name, path) : 0;
 }
 
 int block_file_open(struct block_file *file, const char *name, const char *path, bool read_only,
 		    const struct block_file *current, struct err *err)
 {
-	struct stat st = { 0 }, locked = { 0 };
-	uint64_t size;
+	uint64_t size = 0;
 	int rc;
 
 	*file = (struct block_file){ .fd = -1, .lock_fd = -1, .read_only = read_only };
-	rc = open_checked(path, read_only, &st);
-	if (rc < 0)
-		return open_failed(rc, name, path, err);
-	file->fd = rc;
-	rc = open_checked(path, read_only, &locked);
+	rc = open_and_lock(file, name, path, current, &size, err);
 	if (rc < 0) {
 		block_file_close(file);
-		return open_failed(rc, name, path, err);
-	}
-	file->lock_fd = rc;
-	file->dev = st.st_dev;
-	file->ino = st.st_ino;
-	file->block_device = S_ISBLK(st.st_mode);
-	rc = st.st_dev == locked.st_dev && st.st_ino == locked.st_ino
-		     ? lock_or_share(file, current)
-		     : -ESTALE; /* the path has just been given to another file */
-	if (rc < 0) {
-		block_file_close(file);
-		return rc == -EBUSY
-			       ? err_set(err, EBUSY, "%s: %s: in use by another process or drive",
-					 name, path)
-			       : err_sys(err, -rc, "%s: %s", name, path);
-	}
-	if (file->block_device) {
-		rc = probe_block_device(file, &size);
-	} else {
-		size = (uint64_t)st.st_size;
-		probe_regular_file(file, &st);
-	}
-	if (rc < 0) {
-		block_file_close(file);
-		return err_sys(err, -rc, "%s: %s: its size", name, path);
+		return rc;
 	}
 	if (size % BLOCK_SECTOR_SIZE)
 		log_warn("%s: %s: the last %u bytes are less than a sector, and ignored", name,

@@ -37,8 +37,8 @@ struct block_file {
 /*
  * Opens, checks and locks the file: exclusively, or shared if read_only. `current`, which may be
  * NULL, is the file of the same device that this one is to replace; if it is the same one, its lock
- * is kept. `name` is the device's, for the sentence. 0 or -errno with err set; on failure there is
- * nothing to close.
+ * passes to this one. `name` is the device's, for the sentence. 0 or -errno with err set; on
+ * failure there is nothing to close.
  */
 int block_file_open(struct block_file *file, const char *name, const char *path, bool read_only,
 		    const struct block_file *current, struct err *err);

@@ -17,3 +17,40 @@ void serial_config_free(struct serial_config *config)
 	free(config->serial_out_path);
 	memset(config, 0, sizeof(*config));
 }
+
+void drive_config_free(struct drive_config *config)
+{
+	free(config->drive_id);
+	free(config->path_on_host);
+	free(config->partuuid);
+	memset(config, 0, sizeof(*config));
+}
+
+void drive_update_free(struct drive_update *update)
+{
+	free(update->drive_id);
+	free(update->path_on_host);
+	memset(update, 0, sizeof(*update));
+}
+
+void network_interface_config_free(struct network_interface_config *config)
+{
+	free(config->iface_id);
+	free(config->host_dev_name);
+	free(config->passt_socket);
+	free(config->guest_mac);
+	memset(config, 0, sizeof(*config));
+}
+
+void network_interface_update_free(struct network_interface_update *update)
+{
+	free(update->iface_id);
+	memset(update, 0, sizeof(*update));
+}
+
+void vsock_device_config_free(struct vsock_device_config *config)
+{
+	free(config->uds_path);
+	free(config->vsock_id);
+	memset(config, 0, sizeof(*config));
+}

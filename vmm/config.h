@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/rate_limiter.h"
+
 #define CONFIG_VCPU_MAX 32
 #define CONFIG_MEMORY_MIN_MIB 16
 #define CONFIG_MEMORY_MAX_MIB (16 * 1024 * 1024)
@@ -34,6 +36,58 @@ struct serial_config {
 	char *serial_out_path; /* NULL: standard output */
 };
 
+#define CONFIG_ID_SIZE_MAX 64
+
+enum cache_type { CACHE_UNSAFE, CACHE_WRITEBACK };
+
+struct drive_config {
+	char *drive_id;
+	char *path_on_host;
+	bool is_root_device;
+	bool is_read_only;
+	char *partuuid; /* of the partition to boot from; the root device's only */
+	int cache_type; /* enum cache_type */
+	int io_engine;	/* enum block_engine_kind */
+	struct rate_limiter_config rate_limiter;
+};
+
+struct drive_update {
+	char *drive_id;
+	char *path_on_host; /* NULL: as it is */
+	bool has_rate_limiter;
+	struct rate_limiter_config rate_limiter;
+};
+
+struct network_interface_config {
+	char *iface_id;
+	char *host_dev_name; /* a tap device; or */
+	char *passt_socket;  /* mote's own: the path of passt's socket; or */
+	int64_t passt_fd;    /* a socket inherited that is connected to it; 0: none */
+	char *guest_mac;     /* NULL: none is told */
+	int64_t mtu;	     /* 0: none is told */
+	struct rate_limiter_config rx_rate_limiter;
+	struct rate_limiter_config tx_rate_limiter;
+};
+
+struct network_interface_update {
+	char *iface_id;
+	bool has_rx_rate_limiter;
+	bool has_tx_rate_limiter;
+	struct rate_limiter_config rx_rate_limiter;
+	struct rate_limiter_config tx_rate_limiter;
+};
+
+struct vsock_device_config {
+	int64_t guest_cid; /* 3 to 2^32 - 2 */
+	char *uds_path;
+	char *vsock_id; /* deprecated, without effect */
+};
+
+void drive_config_free(struct drive_config *config);
+void drive_update_free(struct drive_update *update);
+void network_interface_config_free(struct network_interface_config *config);
+void network_interface_update_free(struct network_interface_update *update);
+void vsock_device_config_free(struct vsock_device_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void serial_config_free(struct serial_config *config);
 

@@ -77,6 +77,8 @@ static void close_serial(struct control *control)
 
 static void close_running(struct control *control)
 {
+	vcpu_group_stop(&control->machine.vcpus);
+	devices_detach(&control->devices);
 	if (control->ended_event)
 		event_free(control->ended_event);
 	control->ended_event = NULL;
@@ -87,18 +89,42 @@ static void close_running(struct control *control)
 void control_close(struct control *control)
 {
 	close_running(control);
+	devices_close(&control->devices);
 	close_files(&control->files);
+	free(control->boot_args);
+	control->boot_args = NULL;
 	close_serial(control);
 }
 
-/* There is no PCI to be probed for. */
-static char *build_cmdline(const char *boot_args)
+/*
+ * There is no PCI to be probed for. What stands behind "--" is init's, so that our words go before
+ * it.
+ */
+char *control_cmdline(const struct control *control)
 {
+	const char *own = control->boot_args ? control->boot_args : CONFIG_DEFAULT_BOOT_ARGS;
+	const char *init = strstr(own, " -- ");
+	int length = (int)(init ? (size_t)(init - own) : strlen(own));
+	char *devices = devices_cmdline(&control->devices);
 	char *cmdline;
 
-	if (asprintf(&cmdline, "%s pci=off", boot_args ? boot_args : CONFIG_DEFAULT_BOOT_ARGS) < 0)
+	if (!devices)
 		return NULL;
+	if (asprintf(&cmdline, "%.*s pci=off%s%s", length, own, devices, init ? init : "") < 0)
+		cmdline = NULL;
+	free(devices);
 	return cmdline;
+}
+
+static int check_cmdline(const char *cmdline, struct err *err)
+{
+	if (!cmdline)
+		return err_sys(err, ENOMEM, "kernel command line");
+	if (strlen(cmdline) >= LAYOUT_CMDLINE_SIZE)
+		return err_set(err, E2BIG,
+			       "kernel command line of %zu bytes: at most %d are possible",
+			       strlen(cmdline), LAYOUT_CMDLINE_SIZE - 1);
+	return 0;
 }
 
 static int open_files(struct boot_files *files, const struct boot_source_config *config,
@@ -120,31 +146,32 @@ static int open_files(struct boot_files *files, const struct boot_source_config 
 		if (!files->initrd_path)
 			return err_sys(err, ENOMEM, "initrd %s", config->initrd_path);
 	}
-	files->cmdline = build_cmdline(config->boot_args);
-	if (!files->cmdline)
-		return err_sys(err, ENOMEM, "kernel command line");
-	if (strlen(files->cmdline) >= LAYOUT_CMDLINE_SIZE)
-		return err_set(err, E2BIG,
-			       "kernel command line of %zu bytes: at most %d are possible",
-			       strlen(files->cmdline), LAYOUT_CMDLINE_SIZE - 1);
-	return 0;
+	return config->boot_args ? check_cmdline(config->boot_args, err) : 0;
 }
 
 int control_set_boot_source(struct control *control, const struct boot_source_config *config,
 			    struct err *err)
 {
 	struct boot_files files = { .initrd_fd = -1 };
+	char *boot_args = NULL;
 	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the boot source", err);
 
 	if (rc < 0)
 		return rc;
 	rc = open_files(&files, config, err);
+	if (rc == 0 && config->boot_args) {
+		boot_args = strdup(config->boot_args);
+		if (!boot_args)
+			rc = err_sys(err, ENOMEM, "kernel command line");
+	}
 	if (rc < 0) {
 		close_files(&files);
 		return rc;
 	}
 	close_files(&control->files);
 	control->files = files;
+	free(control->boot_args);
+	control->boot_args = boot_args;
 	control->has_boot_source = true;
 	return 0;
 }
@@ -195,6 +222,49 @@ int control_set_serial(struct control *control, const struct serial_config *conf
 	return 0;
 }
 
+int control_set_drive(struct control *control, struct drive_config *config, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Configuring a drive", err);
+
+	return rc < 0 ? rc : devices_set_drive(&control->devices, config, err);
+}
+
+int control_set_interface(struct control *control, struct network_interface_config *config,
+			  struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Configuring a network interface", err);
+
+	return rc < 0 ? rc : devices_set_interface(&control->devices, config, err);
+}
+
+int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Configuring the vsock device", err);
+
+	return rc < 0 ? rc : devices_set_vsock(&control->devices, config, err);
+}
+
+static int expect_started(const struct control *control, const char *action, struct err *err)
+{
+	return control->state == CONTROL_PAUSED ? 0 : expect(control, CONTROL_RUNNING, action, err);
+}
+
+int control_update_drive(struct control *control, const struct drive_update *update,
+			 struct err *err)
+{
+	int rc = expect_started(control, "Updating a drive", err);
+
+	return rc < 0 ? rc : devices_update_drive(&control->devices, update, err);
+}
+
+int control_update_interface(struct control *control, const struct network_interface_update *update,
+			     struct err *err)
+{
+	int rc = expect_started(control, "Updating a network interface", err);
+
+	return rc < 0 ? rc : devices_update_interface(&control->devices, update, err);
+}
+
 static void log_exits(const struct vcpu_group *vcpus)
 {
 	for (unsigned int reason = 0; reason < VCPU_EXIT_REASONS; reason++) {
@@ -227,6 +297,8 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 	if (machine->phases.init_ns == 0)
 		machine_log_phases(machine);
 	log_exits(&machine->vcpus);
+	devices_detach(&control->devices);
+	devices_log_metrics(&control->devices);
 	control->state = CONTROL_ENDED;
 	event_free(control->ended_event);
 	control->ended_event = NULL;
@@ -249,6 +321,32 @@ static int watch(struct control *control, struct err *err)
 	return 0;
 }
 
+static int open_machine(struct control *control, struct err *err)
+{
+	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
+	unsigned int count = devices_list(&control->devices, list);
+	int rc;
+
+	free(control->files.cmdline);
+	control->files.cmdline = control_cmdline(control);
+	rc = check_cmdline(control->files.cmdline, err);
+	if (rc < 0)
+		return rc;
+	rc = machine_open(&control->machine, &control->machine_config, &control->files, list, count,
+			  control->serial_fd, err);
+	if (rc < 0)
+		return rc;
+	control->machine.process_start_ns = control->process_start_ns;
+	control->machine.boot_timer_logged = control->boot_timer;
+	rc = watch(control, err);
+	if (rc == 0)
+		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
+				    err);
+	if (rc < 0)
+		close_running(control);
+	return rc;
+}
+
 int control_start(struct control *control, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Starting", err);
@@ -257,17 +355,9 @@ int control_start(struct control *control, struct err *err)
 		return rc;
 	if (!control->has_boot_source)
 		return err_set(err, EINVAL, "boot-source: no kernel has been configured");
-	rc = machine_open(&control->machine, &control->machine_config, &control->files,
-			  control->serial_fd, err);
+	rc = open_machine(control, err);
 	if (rc < 0)
 		return rc;
-	control->machine.process_start_ns = control->process_start_ns;
-	control->machine.boot_timer_logged = control->boot_timer;
-	rc = watch(control, err);
-	if (rc < 0) {
-		close_running(control);
-		return rc;
-	}
 	control->state = CONTROL_RUNNING;
 	vcpu_group_resume(&control->machine.vcpus);
 	return 0;

@@ -15,6 +15,7 @@
 
 #include "vmm/config.h"
 #include "vmm/console.h"
+#include "vmm/devices.h"
 #include "vmm/machine.h"
 
 struct err;
@@ -31,7 +32,9 @@ struct control {
 	enum control_state state;
 	struct machine_config machine_config;
 	struct boot_files files;
+	char *boot_args; /* owned; NULL: CONFIG_DEFAULT_BOOT_ARGS */
 	bool has_boot_source;
+	struct devices devices;
 	int serial_fd;		  /* owned unless it is standard output itself */
 	bool serial_to_file;	  /* it has no input then */
 	bool boot_timer;	  /* log the boot time and its phases */
@@ -59,6 +62,21 @@ int control_set_machine(struct control *control, const struct machine_config *co
 			struct err *err);
 int control_set_serial(struct control *control, const struct serial_config *config,
 		       struct err *err);
+
+/* These take the configuration's strings when they succeed. */
+int control_set_drive(struct control *control, struct drive_config *config, struct err *err);
+int control_set_interface(struct control *control, struct network_interface_config *config,
+			  struct err *err);
+int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err);
+
+/* The whole of the kernel's command line as configured so far, to be freed; NULL without memory. */
+char *control_cmdline(const struct control *control);
+
+/* Of a VM that has been started. */
+int control_update_drive(struct control *control, const struct drive_update *update,
+			 struct err *err);
+int control_update_interface(struct control *control, const struct network_interface_update *update,
+			     struct err *err);
 
 /* A start that fails leaves the state as it was and nothing open. */
 int control_start(struct control *control, struct err *err);

@@ -2,6 +2,7 @@
 #include "vmm/machine.h"
 
 #include <errno.h>
+#include <linux/virtio_mmio.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/device.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/layout.h"
 #include "vmm/boot/mptable.h"
@@ -139,8 +141,47 @@ static int add_devices(struct machine *machine, int out_fd, struct err *err)
 	return 0;
 }
 
+static uint64_t virtio_window(unsigned int index)
+{
+	return LAYOUT_VIRTIO + index * LAYOUT_VIRTIO_SIZE;
+}
+
+static int add_virtio(struct machine *machine, struct virtio_device *const *devices,
+		      unsigned int count, struct err *err)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		struct virtio_device *device = devices[i];
+
+		machine->virtio[i].device = device;
+		if (io_bus_add(&machine->mmio, virtio_window(i), VIRTIO_MMIO_SIZE, &virtio_mmio_ops,
+			       &machine->virtio[i]) < 0)
+			return err_set(err, EEXIST, "%s: another device claims its address",
+				       device->name);
+		for (unsigned int queue = 0; queue < device->queue_count; queue++) {
+			int rc = kvm_add_ioeventfd(&machine->kvm, device->notify_fds[queue],
+						   virtio_window(i) + VIRTIO_MMIO_QUEUE_NOTIFY,
+						   queue, err);
+
+			if (rc < 0)
+				return rc;
+		}
+	}
+	machine->virtio_count = count;
+	return 0;
+}
+
+static int add_interrupts(struct machine *machine, struct err *err)
+{
+	int rc = kvm_add_irqfd(&machine->kvm, machine->serial.irq_fd, LAYOUT_IRQ_SERIAL, err);
+
+	for (unsigned int i = 0; i < machine->virtio_count && rc == 0; i++)
+		rc = kvm_add_irqfd(&machine->kvm, machine->virtio[i].device->irq_fd,
+				   LAYOUT_VIRTIO_IRQ + i, err);
+	return rc;
+}
+
 static int load_guest(struct machine *machine, const struct machine_config *config,
-		      const struct boot_files *files, struct err *err)
+		      const struct boot_files *files, unsigned int device_count, struct err *err)
 {
 	const struct guest_memory *memory = &machine->memory;
 	const struct kernel_image *kernel = &files->kernel;
@@ -154,7 +195,7 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 	if (rc == 0)
 		rc = boot_write_cmdline(memory, files->cmdline, err);
 	if (rc == 0)
-		rc = acpi_write(memory, (unsigned int)config->vcpu_count, err);
+		rc = acpi_write(memory, (unsigned int)config->vcpu_count, device_count, err);
 	if (rc < 0)
 		return rc;
 	mptable_write(memory, (unsigned int)config->vcpu_count);
@@ -171,7 +212,8 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 }
 
 static int open_parts(struct machine *machine, const struct machine_config *config,
-		      const struct boot_files *files, int out_fd, struct err *err)
+		      const struct boot_files *files, struct virtio_device *const *devices,
+		      unsigned int device_count, int out_fd, struct err *err)
 {
 	int rc = kvm_open(&machine->kvm, err);
 
@@ -182,7 +224,7 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 			       LAYOUT_MMIO_GAP_START, LAYOUT_MMIO_GAP_END,
 			       (enum huge_pages)config->huge_pages, err);
 	if (rc == 0)
-		rc = load_guest(machine, config, files, err);
+		rc = load_guest(machine, config, files, device_count, err);
 	if (rc < 0)
 		return rc;
 	machine->phases.kernel_loaded_ns = monotonic_ns();
@@ -190,9 +232,11 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 	if (rc == 0)
 		rc = kvm_set_memory(&machine->kvm, &machine->memory, err);
 	if (rc == 0)
+		rc = add_virtio(machine, devices, device_count, err);
+	if (rc == 0)
 		rc = kvm_create_irqchip(&machine->kvm, err);
 	if (rc == 0)
-		rc = kvm_add_irqfd(&machine->kvm, machine->serial.irq_fd, LAYOUT_IRQ_SERIAL, err);
+		rc = add_interrupts(machine, err);
 	if (rc == 0)
 		rc = kvm_coalesce_port(&machine->kvm, LAYOUT_PORT_SERIAL_BURST, err);
 	if (rc < 0)
@@ -206,7 +250,8 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 }
 
 int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct boot_files *files, int out_fd, struct err *err)
+		 const struct boot_files *files, struct virtio_device *const *devices,
+		 unsigned int device_count, int out_fd, struct err *err)
 {
 	int rc;
 
@@ -218,7 +263,7 @@ int machine_open(struct machine *machine, const struct machine_config *config,
 		return rc;
 	}
 	pthread_mutex_init(&machine->end_lock, NULL);
-	rc = open_parts(machine, config, files, out_fd, err);
+	rc = open_parts(machine, config, files, devices, device_count, out_fd, err);
 	if (rc < 0)
 		machine_close(machine);
 	return rc;

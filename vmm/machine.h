@@ -12,7 +12,9 @@
 
 #include "base/guest_memory.h"
 #include "base/io_bus.h"
+#include "virtio/mmio.h"
 #include "vmm/boot/kernel_image.h"
+#include "vmm/boot/layout.h"
 #include "vmm/config.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/vcpu.h"
@@ -24,13 +26,14 @@
 #include "vmm/vm_end.h"
 
 struct err;
+struct virtio_device;
 
 /* What the machine boots; opened and checked when it was configured. */
 struct boot_files {
 	struct kernel_image kernel;
 	int initrd_fd;	   /* owned; -1 none */
 	char *initrd_path; /* owned */
-	char *cmdline;	   /* owned */
+	char *cmdline;	   /* owned; whole, with what the devices add */
 };
 
 /* CLOCK_MONOTONIC in nanoseconds; 0 where not reached. */
@@ -50,6 +53,8 @@ struct machine {
 	struct i8042 i8042;
 	struct boot_timer boot_timer;
 	struct sleep_registers sleep;
+	struct virtio_mmio virtio[LAYOUT_VIRTIO_MAX];
+	unsigned int virtio_count;
 	struct panic_watch panic; /* under the serial port's lock while vCPUs run */
 	struct machine_phases phases;
 	int64_t process_start_ns; /* CLOCK_MONOTONIC; what the logged phases count from */
@@ -61,11 +66,13 @@ struct machine {
 };
 
 /*
- * Builds the machine with its vCPUs paused at the kernel's entry; its serial port writes to out_fd.
+ * Builds the machine with its vCPUs paused at the kernel's entry; its serial port writes to out_fd,
+ * its virtio devices (not owned, at most LAYOUT_VIRTIO_MAX) take their places in the order given.
  * 0 or -errno with err set; on failure there is nothing to close.
  */
 int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct boot_files *files, int out_fd, struct err *err);
+		 const struct boot_files *files, struct virtio_device *const *devices,
+		 unsigned int device_count, int out_fd, struct err *err);
 /* Stops the vCPUs and frees everything. Safe on a zeroed or already closed object. */
 void machine_close(struct machine *machine);
 

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "protocol.h"
+#include "setup.h"
 
 /* Input comes through the driver, which has interrupts; output goes to the port itself. */
 #define SERIAL_LINE "/dev/ttyS0"
@@ -97,7 +98,6 @@ static void mount_all(void)
 {
 	const unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
-	mount_at("proc", "/proc", safe, NULL);
 	mount_at("sysfs", "/sys", safe, NULL);
 	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "ptmxmode=666,mode=620");
 	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
@@ -124,6 +124,24 @@ static void load_modules(void)
 	}
 	if (list)
 		fclose(list);
+}
+
+static void set_up(char *failure)
+{
+	char root[16], network[256];
+	bool has_root, has_network;
+
+	mount_at("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	has_root = setup_option("mote.root", root, sizeof(root));
+	has_network = setup_option("mote.net", network, sizeof(network));
+	if (has_root) {
+		if (setup_root(root, failure) < 0)
+			return;
+		mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=755");
+		mount_at("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	}
+	mount_all();
+	(void)setup_network(has_network ? network : NULL, failure);
 }
 
 static void tell_boot_timer(void)
@@ -501,7 +519,7 @@ static void execute(struct line *line, const json_t *request)
 	serve(line, &command);
 }
 
-static void handle_request(struct line *line)
+static void handle_request(struct line *line, const char *failure)
 {
 	size_t size;
 	json_t *request, *exec;
@@ -509,6 +527,10 @@ static void handle_request(struct line *line)
 	while ((size = whole_frame(line)) == 0) {
 		if (!receive(line))
 			return;
+	}
+	if (*failure) {
+		send_error("%s", failure);
+		return;
 	}
 	request = line->buffer[0] != PROTOCOL_REQUEST
 			  ? NULL
@@ -526,6 +548,7 @@ static void handle_request(struct line *line)
 int main(void)
 {
 	static struct line line;
+	char failure[SETUP_FAILURE] = "";
 
 	if (getpid() != 1) {
 		fputs("mote-init: it is PID 1 of a microVM and nothing else\n", stderr);
@@ -542,8 +565,8 @@ int main(void)
 	klogctl(KLOG_SET_CONSOLE_LEVEL, NULL, 1);
 	transmit(PROTOCOL_SYNC, PROTOCOL_SYNC_SIZE);
 	send_frame(PROTOCOL_READY, NULL, 0);
-	/* The host takes its time over its request: mount meanwhile. */
-	mount_all();
-	handle_request(&line);
+	/* The host takes its time over its request: set up meanwhile. */
+	set_up(failure);
+	handle_request(&line, failure);
 	power_off();
 }

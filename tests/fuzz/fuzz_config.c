@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "api-socket/bodies.h"
+#include "api-socket/config_file.h"
 #include "base/err.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmm/control.h"

@@ -38,7 +38,7 @@ static void write_tables(unsigned int vcpu_count)
 {
 	struct err err;
 
-	ck_assert_msg(acpi_write(&memory, vcpu_count, &err) == 0, "%s", err.text);
+	ck_assert_msg(acpi_write(&memory, vcpu_count, 0, &err) == 0, "%s", err.text);
 }
 
 static void set_up(void)

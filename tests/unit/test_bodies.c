@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api-socket/bodies.h"
+#include "api-socket/config_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -57,7 +58,7 @@ START_TEST(whole_configuration_is_applied)
 		       "  \"show_level\": true, \"show_log_origin\": false, \"module\": \"x\"}}");
 	ck_assert(control.has_boot_source);
 	ck_assert_str_eq(control.files.initrd_path, "initrd.img");
-	ck_assert_str_eq(control.files.cmdline, "console=ttyS0 pci=off");
+	ck_assert_str_eq(control.boot_args, "console=ttyS0");
 	ck_assert_int_eq(control.machine_config.vcpu_count, 4);
 	ck_assert_int_eq(control.machine_config.mem_size_mib, 512);
 	ck_assert(control.machine_config.smt);
@@ -96,6 +97,13 @@ START_TEST(good_configuration_is_taken)
 	ck_assert(control.has_boot_source);
 }
 END_TEST
+
+#define DRIVE(more)                                                                                \
+	SECTION("drives", "[{\"drive_id\": \"a\", \"path_on_host\": \"vmlinux\", "                 \
+			  "\"is_root_device\": true, " more "}]")
+#define INTERFACE(more)                                                                            \
+	SECTION("network-interfaces",                                                              \
+		"[{\"iface_id\": \"eth0\", \"host_dev_name\": \"absent0\", " more "}]")
 
 static const struct {
 	const char *text;
@@ -169,10 +177,41 @@ static const struct {
 	{ SECTION("logger", "{\"log_path\": \"absent/x\"}"), { "logger", "absent/x" } },
 	{ SECTION("logger", "{\"show_level\": \"true\"}"), { "logger", "show_level" } },
 	{ SECTION("logger", "{\"colour\": true}"), { "logger", "colour: unknown field" } },
-	{ SECTION("drives", "[{\"drive_id\": \"root\"}]"), { "drives", "not supported" } },
-	{ SECTION("drives", "{}"), { "drives" } },
-	{ SECTION("network-interfaces", "[{}]"), { "network-interfaces" } },
-	{ SECTION("vsock", "{\"guest_cid\": 3}"), { "vsock" } },
+	{ SECTION("drives", "{}"), { "drives: a list" } },
+	{ SECTION("drives", "[7]"), { "drives: entry 1", "object" } },
+	{ SECTION("drives", "[{\"drive_id\": \"root\"}]"),
+	  { "drives: entry 1", "path_on_host: the field is missing" } },
+	{ DRIVE("\"is_read_only\": 1"), { "drives: entry 1", "is_read_only" } },
+	{ DRIVE("\"cache_type\": \"writeback\""), { "cache_type", "Unsafe, Writeback" } },
+	{ DRIVE("\"io_engine\": \"Fast\""), { "io_engine", "Async, Sync" } },
+	{ DRIVE("\"socket\": \"/x\""), { "socket", "not supported" } },
+	{ DRIVE("\"size\": 1"), { "drives", "size: unknown field" } },
+	{ DRIVE("\"rate_limiter\": 5"), { "rate_limiter", "object" } },
+	{ DRIVE("\"rate_limiter\": {\"bandwidth\": {\"size\": 1}}"),
+	  { "rate_limiter.bandwidth.refill_time", "missing" } },
+	{ DRIVE("\"rate_limiter\": {\"ops\": {\"size\": -1, \"refill_time\": 1}}"),
+	  { "rate_limiter.ops.size: -1" } },
+	{ DRIVE("\"rate_limiter\": {\"iops\": {}}"), { "rate_limiter.iops: unknown field" } },
+	{ SECTION("drives", "[{\"drive_id\": \"a-b\", \"path_on_host\": \"vmlinux\", "
+			    "\"is_root_device\": false}]"),
+	  { "drives: entry 1", "drive_id" } },
+	{ SECTION("drives", "[{\"drive_id\": \"a\", \"path_on_host\": \"absent\", "
+			    "\"is_root_device\": false}]"),
+	  { "drives: entry 1", "absent" } },
+	{ SECTION("network-interfaces", "[{}]"), { "network-interfaces: entry 1", "iface_id" } },
+	{ INTERFACE("\"mtu\": 67"), { "mtu: 67" } },
+	{ INTERFACE("\"rx_rate_limiter\": []"), { "rx_rate_limiter", "object" } },
+	{ INTERFACE("\"guest_mac\": \"01:02:03:04:05:06\""), { "guest_mac", "group" } },
+	{ INTERFACE("\"guest_mac\": \"02:02:03:04:05\""), { "guest_mac" } },
+	{ INTERFACE("\"passt_socket\": \"x\""), { "host_dev_name", "either" } },
+	{ INTERFACE("\"guest_mac\": \"02:02:03:04:05:06\""), { "there is no tap device absent0" } },
+	{ SECTION("vsock", "{\"guest_cid\": 3}"), { "vsock", "uds_path" } },
+	{ SECTION("vsock", "{\"guest_cid\": 2, \"uds_path\": \"v.sock\"}"),
+	  { "vsock", "guest_cid: 2" } },
+	{ SECTION("vsock", "{\"guest_cid\": 4294967295, \"uds_path\": \"v.sock\"}"),
+	  { "vsock", "guest_cid" } },
+	{ SECTION("vsock", "{\"guest_cid\": 3, \"uds_path\": \"absent/v.sock\"}"),
+	  { "vsock", "absent/v.sock" } },
 	{ SECTION("metrics", "{\"metrics_path\": \"x\"}"), { "metrics" } },
 	{ SECTION("mmds-config", "{}"), { "mmds-config" } },
 	{ SECTION("cpu-config", "\"x\""), { "cpu-config" } },

@@ -145,7 +145,24 @@ static uint64_t write_table(const struct guest_memory *memory, struct table *tab
 	return at;
 }
 
-static bool build_dsdt(struct table *dsdt)
+static void describe_virtio(struct aml *aml, unsigned int index)
+{
+	const char name[4] = { 'V', 'I', (char)('0' + index / 10), (char)('0' + index % 10) };
+	struct aml_package device = aml_device_begin(aml, name);
+	struct aml_resources resources;
+
+	aml_name_string(aml, "_HID", "LNRO0005");
+	aml_name_integer(aml, "_UID", index);
+	aml_name_integer(aml, "_CCA", 1); /* coherent */
+	resources = aml_resources_begin(aml);
+	aml_resource_memory(aml, (uint32_t)(LAYOUT_VIRTIO + index * LAYOUT_VIRTIO_SIZE),
+			    (uint32_t)LAYOUT_VIRTIO_SIZE);
+	aml_resource_interrupt(aml, LAYOUT_VIRTIO_IRQ + index);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
+static bool build_dsdt(struct table *dsdt, unsigned int virtio_count)
 {
 	static const uint8_t s5[] = { SLEEP_TYPE_S5, 0, 0, 0 };
 	struct aml aml = { .bytes = dsdt->bytes + sizeof(struct acpi_header),
@@ -163,6 +180,8 @@ static bool build_dsdt(struct table *dsdt)
 	aml_resource_interrupt(&aml, LAYOUT_IRQ_SERIAL);
 	aml_resources_end(&aml, resources);
 	aml_end(&aml, device);
+	for (unsigned int i = 0; i < virtio_count; i++)
+		describe_virtio(&aml, i);
 	aml_end(&aml, scope);
 	dsdt->used = sizeof(struct acpi_header) + aml.used;
 	return !aml.overflow;
@@ -220,13 +239,14 @@ static void write_rsdp(const struct guest_memory *memory, uint64_t xsdt)
 	(void)guest_memory_write(memory, LAYOUT_RSDP, &rsdp, sizeof(rsdp));
 }
 
-int acpi_write(const struct guest_memory *memory, unsigned int vcpu_count, struct err *err)
+int acpi_write(const struct guest_memory *memory, unsigned int vcpu_count,
+	       unsigned int virtio_count, struct err *err)
 {
 	uint64_t addr = LAYOUT_ACPI_TABLES;
 	uint64_t dsdt, tables[2];
 	struct table table;
 
-	if (!build_dsdt(&table))
+	if (!build_dsdt(&table, virtio_count))
 		return err_set(err, ENOSPC, "ACPI tables: the DSDT outgrows %d bytes",
 			       TABLE_SIZE_MAX);
 	dsdt = write_table(memory, &table, "DSDT", 2, &addr);

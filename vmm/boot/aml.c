@@ -5,6 +5,7 @@
 
 #define OP_NAME 0x08
 #define OP_DWORD 0x0c
+#define OP_STRING 0x0d
 #define OP_WORD 0x0b
 #define OP_BYTE 0x0a
 #define OP_SCOPE 0x10
@@ -126,6 +127,13 @@ void aml_name_eisa_id(struct aml *aml, const char segment[4], const char id[7])
 	put(aml, bytes, sizeof(bytes));
 }
 
+void aml_name_string(struct aml *aml, const char segment[4], const char *string)
+{
+	name(aml, segment);
+	put8(aml, OP_STRING);
+	put(aml, string, strlen(string) + 1);
+}
+
 void aml_name_package(struct aml *aml, const char segment[4], const uint8_t *values, uint8_t count)
 {
 	struct aml_package package;
@@ -160,6 +168,15 @@ void aml_resource_io(struct aml *aml, uint16_t base, uint8_t length)
 	put16(aml, base);
 	put8(aml, 1);
 	put8(aml, length);
+}
+
+void aml_resource_memory(struct aml *aml, uint32_t base, uint32_t size)
+{
+	put8(aml, 0x86);
+	put16(aml, 9);
+	put8(aml, 1); /* writable */
+	put32(aml, base);
+	put32(aml, size);
 }
 
 void aml_resource_interrupt(struct aml *aml, uint32_t gsi)

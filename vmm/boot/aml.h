@@ -29,6 +29,8 @@ void aml_end(struct aml *aml, struct aml_package package);
 void aml_name_integer(struct aml *aml, const char name[4], uint32_t value);
 /* An EISA id such as "PNP0501". */
 void aml_name_eisa_id(struct aml *aml, const char name[4], const char id[7]);
+/* Of printable ASCII. */
+void aml_name_string(struct aml *aml, const char name[4], const char *string);
 void aml_name_package(struct aml *aml, const char name[4], const uint8_t *values, uint8_t count);
 
 /* _CRS: a resource template of the descriptors between begin and end (ACPI 6.5, 6.4). */
@@ -39,6 +41,8 @@ struct aml_resources {
 
 struct aml_resources aml_resources_begin(struct aml *aml);
 void aml_resource_io(struct aml *aml, uint16_t base, uint8_t length);
+/* Writable memory at a fixed 32-bit address. */
+void aml_resource_memory(struct aml *aml, uint32_t base, uint32_t size);
 /* An edge-triggered, active-high, exclusive interrupt that the device consumes. */
 void aml_resource_interrupt(struct aml *aml, uint32_t gsi);
 void aml_resources_end(struct aml *aml, struct aml_resources resources);

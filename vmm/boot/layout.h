@@ -33,6 +33,11 @@
 #define LAYOUT_MMIO_GAP_START (UINT64_C(3) << 30)
 #define LAYOUT_MMIO_GAP_END (UINT64_C(4) << 30)
 #define LAYOUT_BOOT_TIMER UINT64_C(0xc0000000)
+/* One window of VIRTIO_MMIO_SIZE and one interrupt for each virtio device. */
+#define LAYOUT_VIRTIO UINT64_C(0xc0001000)
+#define LAYOUT_VIRTIO_SIZE UINT64_C(0x1000)
+#define LAYOUT_VIRTIO_IRQ 5 /* to 23 */
+#define LAYOUT_VIRTIO_MAX 19
 #define LAYOUT_IOAPIC UINT64_C(0xfec00000)
 #define LAYOUT_LAPIC UINT64_C(0xfee00000)
 #define LAYOUT_TSS UINT64_C(0xfffbd000)

@@ -134,6 +134,23 @@ int kvm_add_irqfd(const struct kvm *kvm, int event_fd, uint32_t gsi, struct err 
 	return 0;
 }
 
+int kvm_add_ioeventfd(const struct kvm *kvm, int event_fd, uint64_t addr, uint32_t value,
+		      struct err *err)
+{
+	const struct kvm_ioeventfd ioeventfd = {
+		.datamatch = value,
+		.addr = addr,
+		.len = sizeof(value),
+		.fd = event_fd,
+		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+	};
+
+	if (ioctl(kvm->vm_fd, KVM_IOEVENTFD, &ioeventfd) < 0)
+		return err_sys(err, errno, KVM_DEVICE ": KVM_IOEVENTFD at 0x%llx",
+			       (unsigned long long)addr);
+	return 0;
+}
+
 int kvm_coalesce_port(const struct kvm *kvm, uint16_t port, struct err *err)
 {
 	const struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = 1, .pio = 1 };

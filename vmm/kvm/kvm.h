@@ -37,6 +37,13 @@ int kvm_create_irqchip(const struct kvm *kvm, struct err *err);
 int kvm_add_irqfd(const struct kvm *kvm, int event_fd, uint32_t gsi, struct err *err);
 
 /*
+ * A 32-bit write of `value` to guest physical address addr becomes a 1 in the eventfd, without an
+ * exit. Like memory, cheaper before kvm_create_irqchip.
+ */
+int kvm_add_ioeventfd(const struct kvm *kvm, int event_fd, uint64_t addr, uint32_t value,
+		      struct err *err);
+
+/*
  * Lets KVM collect byte writes to an I/O port (KVM_CAP_COALESCED_PIO) instead of exiting for each,
  * until the next exit for another reason. Older kernels exit for each. 0 or -errno with err set.
  */

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/config_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "api-socket/bodies.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/control.h"
+
+#define CONFIG_FILE_SIZE_MAX (1 << 20)
+
+static int apply_boot_source(struct control *control, const json_t *body, struct err *err)
+{
+	struct boot_source_config config = { 0 };
+	int rc = body_boot_source(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_boot_source(control, &config, err);
+	boot_source_config_free(&config);
+	return rc;
+}
+
+static int apply_machine(struct control *control, const json_t *body, struct err *err)
+{
+	struct machine_config config = control->machine_config;
+	int rc = body_machine(body, &config, err);
+
+	return rc < 0 ? rc : control_set_machine(control, &config, err);
+}
+
+static int apply_serial(struct control *control, const json_t *body, struct err *err)
+{
+	struct serial_config config = { 0 };
+	int rc = body_serial(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_serial(control, &config, err);
+	serial_config_free(&config);
+	return rc;
+}
+
+static int apply_drive(struct control *control, const json_t *body, struct err *err)
+{
+	struct drive_config config = { 0 };
+	int rc = body_drive(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_drive(control, &config, err);
+	drive_config_free(&config);
+	return rc;
+}
+
+static int apply_network_interface(struct control *control, const json_t *body, struct err *err)
+{
+	struct network_interface_config config = { 0 };
+	int rc = body_network_interface(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_interface(control, &config, err);
+	network_interface_config_free(&config);
+	return rc;
+}
+
+static int apply_vsock(struct control *control, const json_t *body, struct err *err)
+{
+	struct vsock_device_config config = { 0 };
+	int rc = body_vsock(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_vsock(control, &config, err);
+	vsock_device_config_free(&config);
+	return rc;
+}
+
+static int apply_list(int (*apply)(struct control *control, const json_t *body, struct err *err),
+		      struct control *control, const json_t *list, struct err *err)
+{
+	struct err cause;
+	json_t *body;
+	size_t i;
+
+	if (!json_is_array(list))
+		return err_set(err, EINVAL, "a list is expected");
+	json_array_foreach (list, i, body) {
+		int rc = apply(control, body, &cause);
+
+		if (rc < 0)
+			return err_set(err, -rc, "entry %zu: %s", i + 1, cause.text);
+	}
+	return 0;
+}
+
+static int apply_drives(struct control *control, const json_t *list, struct err *err)
+{
+	return apply_list(apply_drive, control, list, err);
+}
+
+static int apply_network_interfaces(struct control *control, const json_t *list, struct err *err)
+{
+	return apply_list(apply_network_interface, control, list, err);
+}
+
+static int apply_logger(struct control *control, const json_t *body, struct err *err)
+{
+	struct logger_config config = { 0 };
+	enum log_level level;
+	int rc = body_logger(body, &config, err);
+
+	(void)control;
+	if (rc == 0 && config.log_path)
+		rc = log_open(config.log_path, err);
+	if (rc == 0 && config.level && log_level_parse(config.level, &level))
+		log_set_level(level);
+	logger_config_free(&config);
+	return rc;
+}
+
+static const struct section {
+	const char *name;
+	/* NULL: known to Firecracker, not to mote yet; only an empty list or null is taken. */
+	int (*apply)(struct control *control, const json_t *body, struct err *err);
+} sections[] = {
+	/* In the order in which they take effect. */
+	{ "logger", apply_logger },
+	{ "boot-source", apply_boot_source },
+	{ "machine-config", apply_machine },
+	{ "serial", apply_serial },
+	{ "drives", apply_drives },
+	{ "network-interfaces", apply_network_interfaces },
+	{ "vsock", apply_vsock },
+	{ "metrics", NULL },
+	{ "mmds-config", NULL },
+	{ "cpu-config", NULL },
+	{ "balloon", NULL },
+	{ "entropy", NULL },
+	{ "pmem", NULL },
+	{ "memory-hotplug", NULL },
+};
+
+#define SECTIONS (sizeof(sections) / sizeof(sections[0]))
+
+static const struct section *find_section(const char *name)
+{
+	for (size_t i = 0; i < SECTIONS; i++) {
+		if (strcmp(sections[i].name, name) == 0)
+			return &sections[i];
+	}
+	return NULL;
+}
+
+static int apply_sections(struct control *control, const json_t *file, const char *path,
+			  struct err *err)
+{
+	const char *name;
+	json_t *value;
+	struct err cause;
+
+	json_object_foreach ((json_t *)(uintptr_t)file, name, value) {
+		const struct section *section = find_section(name);
+
+		if (!section)
+			return err_set(err, EINVAL, "configuration file %s: %s: unknown section",
+				       path, name);
+		if (!section->apply && !json_is_null(value) &&
+		    !(json_is_array(value) && json_array_size(value) == 0))
+			return err_set(err, ENOTSUP, "configuration file %s: %s: not supported yet",
+				       path, name);
+	}
+	for (size_t i = 0; i < SECTIONS; i++) {
+		const json_t *body = json_object_get(file, sections[i].name);
+		int rc;
+
+		if (!sections[i].apply || !body || json_is_null(body))
+			continue;
+		rc = sections[i].apply(control, body, &cause);
+		if (rc < 0)
+			return err_set(err, -rc, "configuration file %s: %s: %s", path,
+				       sections[i].name, cause.text);
+	}
+	if (!json_is_object(json_object_get(file, "boot-source")))
+		return err_set(err, EINVAL,
+			       "configuration file %s: boot-source: the section is missing", path);
+	return 0;
+}
+
+int config_text_apply(struct control *control, const char *text, size_t len, const char *path,
+		      struct err *err)
+{
+	struct err cause;
+	json_t *file = body_parse(text, len, path, &cause);
+	int rc;
+
+	if (!file)
+		return err_set(err, EINVAL, "configuration file %s", cause.text);
+	rc = apply_sections(control, file, path, err);
+	json_decref(file);
+	return rc;
+}
+
+int config_file_apply(struct control *control, const char *path, struct err *err)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	char *text;
+	int rc;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_sys(err, errno, "configuration file %s", path);
+	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
+		return err_set(err, EINVAL,
+			       "configuration file %s: not a regular file of at most 1 MiB", path);
+	text = malloc((size_t)st.st_size + 1);
+	if (!text)
+		return err_sys(err, ENOMEM, "configuration file %s", path);
+	rc = fd_pread_exact(fd, text, (size_t)st.st_size, 0);
+	if (rc < 0)
+		rc = err_sys(err, -rc, "configuration file %s", path);
+	else
+		rc = config_text_apply(control, text, (size_t)st.st_size, path, err);
+	free(text);
+	return rc;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration file: one JSON object of the API's bodies (Firecracker's format). */
+#ifndef MOTE_API_SOCKET_CONFIG_FILE_H
+#define MOTE_API_SOCKET_CONFIG_FILE_H
+
+#include <stddef.h>
+
+struct control;
+struct err;
+
+/*
+ * Applies a whole configuration file. 0 or -errno with
+ * err naming the file and the field.
+ */
+int config_text_apply(struct control *control, const char *text, size_t len, const char *path,
+		      struct err *err);
+int config_file_apply(struct control *control, const char *path, struct err *err);
+
+#endif

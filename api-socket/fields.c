@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/fields.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+
+static int read_integer(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	int64_t integer = json_integer_value(value);
+
+	if (!json_is_integer(value))
+		return err_set(err, EINVAL, "%s: an integer is expected", field->name);
+	if (integer < field->min || integer > field->max)
+		return err_set(err, EINVAL, "%s: %lld is not between %lld and %lld", field->name,
+			       (long long)integer, (long long)field->min, (long long)field->max);
+	memcpy(to, &integer, sizeof(integer));
+	return 0;
+}
+
+static int read_string(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	char **string = to;
+
+	if (!json_is_string(value))
+		return err_set(err, EINVAL, "%s: a string is expected", field->name);
+	free(*string);
+	*string = strdup(json_string_value(value));
+	return *string ? 0 : err_sys(err, ENOMEM, "%s", field->name);
+}
+
+static int read_choice(const json_t *value, const struct field *field, int *to, struct err *err)
+{
+	char known[128] = "";
+	int i;
+
+	for (i = 0; json_is_string(value) && field->choices[i]; i++) {
+		if (strcmp(json_string_value(value), field->choices[i]) == 0) {
+			*to = i;
+			return 0;
+		}
+	}
+	for (i = 0; field->choices[i]; i++) {
+		strncat(known, i ? ", " : "", sizeof(known) - strlen(known) - 1);
+		strncat(known, field->choices[i], sizeof(known) - strlen(known) - 1);
+	}
+	return err_set(err, EINVAL, "%s: one of %s is expected", field->name, known);
+}
+
+static int read_absent(const json_t *value, const struct field *field, struct err *err)
+{
+	if (field->choices && json_is_string(value) &&
+	    strcmp(json_string_value(value), field->choices[0]) == 0)
+		return 0;
+	return err_set(err, ENOTSUP, "%s: not supported yet", field->name);
+}
+
+static int read_object(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	struct err cause;
+	int rc = fields_read(value, field->fields, to, &cause);
+
+	return rc < 0 ? err_set(err, -rc, "%s.%s", field->name, cause.text) : 0;
+}
+
+static int read_field(const json_t *value, const struct field *field, void *config, struct err *err)
+{
+	void *to = (char *)config + field->offset;
+
+	/* null stands for a field that is not given. */
+	if (json_is_null(value) && !field->required)
+		return 0;
+	switch (field->type) {
+	case FIELD_STRING:
+		return read_string(value, field, to, err);
+	case FIELD_INTEGER:
+		return read_integer(value, field, to, err);
+	case FIELD_CHOICE:
+		return read_choice(value, field, to, err);
+	case FIELD_ABSENT:
+		return read_absent(value, field, err);
+	case FIELD_OBJECT:
+		if (field->given)
+			*(bool *)((char *)config + field->given) = true;
+		return read_object(value, field, to, err);
+	case FIELD_BOOL:
+		if (!json_is_boolean(value))
+			return err_set(err, EINVAL, "%s: true or false is expected", field->name);
+		*(bool *)to = json_boolean_value(value);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static const struct field *find_field(const struct field *fields, const char *name)
+{
+	for (; fields->name; fields++) {
+		if (strcmp(fields->name, name) == 0)
+			return fields;
+	}
+	return NULL;
+}
+
+int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
+{
+	const char *name;
+	json_t *value;
+
+	if (!json_is_object(body))
+		return err_set(err, EINVAL, "an object is expected");
+	/* jansson's iterators take the object without const, and do not change it. */
+	json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
+		const struct field *field = find_field(fields, name);
+		int rc;
+
+		if (!field)
+			return err_set(err, EINVAL, "%s: unknown field", name);
+		rc = read_field(value, field, config, err);
+		if (rc < 0)
+			return rc;
+	}
+	for (; fields->name; fields++) {
+		if (fields->required && !json_object_get(body, fields->name))
+			return err_set(err, EINVAL, "%s: the field is missing", fields->name);
+	}
+	return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * JSON objects to structs, strictly, by a table of their fields: unknown fields, wrong types,
+ * values out of range and missing fields are errors that name the field.
+ */
+#ifndef MOTE_API_SOCKET_FIELDS_H
+#define MOTE_API_SOCKET_FIELDS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+enum field_type {
+	FIELD_STRING,  /* char *, owned by the struct */
+	FIELD_BOOL,    /* bool */
+	FIELD_INTEGER, /* int64_t, between min and max */
+	FIELD_CHOICE,  /* int: the index into choices */
+	FIELD_OBJECT,  /* a struct, by `fields` */
+	FIELD_ABSENT,  /* known to Firecracker; mote takes only null or the first of choices */
+};
+
+/* A table ends with a NULL name. */
+struct field {
+	const char *name;
+	enum field_type type;
+	bool required;
+	size_t offset; /* in the struct */
+	int64_t min;
+	int64_t max;
+	const char *const *choices; /* NULL-terminated */
+	const struct field *fields;
+	size_t given; /* of an object: the offset of a bool that tells it was there; 0 none */
+};
+
+#define FIELD_AT(type, member) .offset = offsetof(struct type, member)
+
+/* Null stands for a field that is not given. 0 or -EINVAL with err set. */
+int fields_read(const json_t *object, const struct field *fields, void *to, struct err *err);
+
+#endif

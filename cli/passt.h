@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A passt process: the network of one VM, without privilege on the host. */
+#ifndef MOTE_CLI_PASST_H
+#define MOTE_CLI_PASST_H
+
+#include <sys/types.h>
+
+struct err;
+
+/* The guest's place in passt's network; nothing of the host answers at the gateway's address. */
+#define PASST_GUEST "10.0.2.15"
+#define PASST_PREFIX "24"
+#define PASST_GATEWAY "10.0.2.2"
+#define PASST_DNS "10.0.2.3" /* forwarded to the host's resolver */
+
+struct passt {
+	pid_t pid;     /* 0: none */
+	int pid_fd;    /* owned; readable when it has ended */
+	int socket_fd; /* owned; for the VMM */
+};
+
+/* 0 or -errno with err set; on failure there is nothing to close. */
+int passt_start(struct passt *passt, struct err *err);
+/* Once the VMM has its copy. */
+void passt_close_socket(struct passt *passt);
+/* Ends and reaps it. Safe on a zeroed object. */
+void passt_close(struct passt *passt);
+
+#endif

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/devices.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/metrics.h"
+#include "virtio/block.h"
+#include "virtio/net.h"
+#include "virtio/vsock.h"
+
+static bool id_good(const char *id)
+{
+	size_t len = strlen(id);
+
+	return len > 0 && len <= CONFIG_ID_SIZE_MAX &&
+	       strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == len;
+}
+
+static int check_id(const char *field, const char *id, struct err *err)
+{
+	return id_good(id) ? 0
+			   : err_set(err, EINVAL,
+				     "%s: 1 to %d letters, digits and underscores are expected",
+				     field, CONFIG_ID_SIZE_MAX);
+}
+
+static struct drive *find_drive(struct devices *devices, const char *id)
+{
+	for (unsigned int i = 0; i < devices->drive_count; i++) {
+		if (strcmp(devices->drives[i].config.drive_id, id) == 0)
+			return &devices->drives[i];
+	}
+	return NULL;
+}
+
+static struct network_interface *find_interface(struct devices *devices, const char *id)
+{
+	for (unsigned int i = 0; i < devices->interface_count; i++) {
+		if (strcmp(devices->interfaces[i].config.iface_id, id) == 0)
+			return &devices->interfaces[i];
+	}
+	return NULL;
+}
+
+static int check_room(const struct devices *devices, const char *what, struct err *err)
+{
+	if (devices->drive_count + devices->interface_count + (devices->vsock ? 1 : 0) <
+	    LAYOUT_VIRTIO_MAX)
+		return 0;
+	return err_set(err, ENOSPC, "%s: a VM has room for %d devices", what, LAYOUT_VIRTIO_MAX);
+}
+
+static int check_drive(const struct devices *devices, const struct drive_config *config,
+		       struct err *err)
+{
+	int rc = check_id("drive_id", config->drive_id, err);
+
+	if (rc < 0)
+		return rc;
+	/* It becomes a word of the kernel's command line. */
+	if (config->partuuid &&
+	    strspn(config->partuuid, "0123456789abcdefABCDEF-") != strlen(config->partuuid))
+		return err_set(err, EINVAL, "partuuid: hexadecimal digits and dashes are expected");
+	for (unsigned int i = 0; config->is_root_device && i < devices->drive_count; i++) {
+		const struct drive_config *other = &devices->drives[i].config;
+
+		if (other->is_root_device && strcmp(other->drive_id, config->drive_id) != 0)
+			return err_set(err, EINVAL, "is_root_device: drive %s is it already",
+				       other->drive_id);
+	}
+	return 0;
+}
+
+int devices_set_drive(struct devices *devices, struct drive_config *config, struct err *err)
+{
+	struct drive *drive = find_drive(devices, config->drive_id);
+	const struct block_config block_config = {
+		.id = config->drive_id,
+		.path = config->path_on_host,
+		.read_only = config->is_read_only,
+		.writeback = config->cache_type == CACHE_WRITEBACK,
+		.engine = (enum block_engine_kind)config->io_engine,
+		.limiter = config->rate_limiter,
+		.replaces = drive ? drive->block : NULL,
+	};
+	struct block *block;
+	int rc = check_drive(devices, config, err);
+
+	if (rc == 0 && !drive)
+		rc = check_room(devices, config->drive_id, err);
+	if (rc == 0)
+		rc = block_open(&block, &block_config, err);
+	if (rc < 0)
+		return rc;
+	if (drive) {
+		block_close(drive->block);
+		drive_config_free(&drive->config);
+	} else {
+		drive = &devices->drives[devices->drive_count++];
+	}
+	drive->block = block;
+	drive->config = *config;
+	memset(config, 0, sizeof(*config));
+	return 0;
+}
+
+/* Six pairs of hexadecimal digits with colons between them; not a group address. */
+static int parse_mac(const char *text, uint8_t mac[NET_MAC_SIZE])
+{
+	unsigned int bytes[NET_MAC_SIZE];
+	int end = 0;
+
+	if (strlen(text) != 17 || strspn(text, "0123456789abcdefABCDEF:") != 17 ||
+	    sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &bytes[0], &bytes[1], &bytes[2], &bytes[3],
+		   &bytes[4], &bytes[5], &end) != NET_MAC_SIZE ||
+	    end != 17 || bytes[0] & 1)
+		return -EINVAL;
+	for (unsigned int i = 0; i < NET_MAC_SIZE; i++)
+		mac[i] = (uint8_t)bytes[i];
+	return 0;
+}
+
+int devices_set_interface(struct devices *devices, struct network_interface_config *config,
+			  struct err *err)
+{
+	struct network_interface *interface = find_interface(devices, config->iface_id);
+	uint8_t mac[NET_MAC_SIZE];
+	const struct net_config net_config = {
+		.id = config->iface_id,
+		.tap = config->host_dev_name,
+		.passt_socket = config->passt_socket,
+		.passt_fd = config->passt_fd > 0 ? (int)config->passt_fd : -1,
+		.mac = config->guest_mac ? mac : NULL,
+		.mtu = (uint16_t)config->mtu,
+		.rx_limiter = config->rx_rate_limiter,
+		.tx_limiter = config->tx_rate_limiter,
+		.replaces = interface ? interface->net : NULL,
+	};
+	struct net *net;
+	int rc = check_id("iface_id", config->iface_id, err);
+
+	if (rc == 0 && !!config->host_dev_name + !!config->passt_socket + !!config->passt_fd != 1)
+		rc = err_set(err, EINVAL,
+			     "host_dev_name: either a tap device or passt is expected");
+	if (rc == 0 && config->guest_mac && parse_mac(config->guest_mac, mac) < 0)
+		rc = err_set(err, EINVAL,
+			     "guest_mac: six pairs of hexadecimal digits with colons are expected, "
+			     "not a group address");
+	if (rc == 0 && !interface)
+		rc = check_room(devices, config->iface_id, err);
+	if (rc < 0)
+		return rc;
+	rc = net_open(&net, &net_config, err);
+	if (rc < 0)
+		return rc;
+	if (interface) {
+		net_close(interface->net);
+		network_interface_config_free(&interface->config);
+	} else {
+		interface = &devices->interfaces[devices->interface_count++];
+	}
+	interface->net = net;
+	interface->config = *config;
+	memset(config, 0, sizeof(*config));
+	return 0;
+}
+
+int devices_set_vsock(struct devices *devices, struct vsock_device_config *config, struct err *err)
+{
+	const struct vsock_config vsock_config = {
+		.guest_cid = (uint64_t)config->guest_cid,
+		.uds_path = config->uds_path,
+	};
+	struct vsock *vsock;
+	int rc = devices->vsock ? 0 : check_room(devices, "vsock", err);
+
+	if (rc < 0)
+		return rc;
+	/* Its socket would be in the way of a new one at the same path. */
+	if (devices->vsock && strcmp(devices->vsock_config.uds_path, config->uds_path) == 0) {
+		vsock_close(devices->vsock);
+		devices->vsock = NULL;
+	}
+	rc = vsock_open(&vsock, &vsock_config, err);
+	if (rc == 0)
+		vsock_close(devices->vsock);
+	if (rc == 0 || !devices->vsock)
+		vsock_device_config_free(&devices->vsock_config);
+	if (rc < 0)
+		return rc;
+	devices->vsock = vsock;
+	devices->vsock_config = *config;
+	memset(config, 0, sizeof(*config));
+	return 0;
+}
+
+void devices_close(struct devices *devices)
+{
+	devices_detach(devices);
+	for (unsigned int i = 0; i < devices->drive_count; i++) {
+		block_close(devices->drives[i].block);
+		drive_config_free(&devices->drives[i].config);
+	}
+	for (unsigned int i = 0; i < devices->interface_count; i++) {
+		net_close(devices->interfaces[i].net);
+		network_interface_config_free(&devices->interfaces[i].config);
+	}
+	vsock_close(devices->vsock);
+	vsock_device_config_free(&devices->vsock_config);
+	memset(devices, 0, sizeof(*devices));
+}
+
+int devices_update_drive(struct devices *devices, const struct drive_update *update,
+			 struct err *err)
+{
+	struct drive *drive = find_drive(devices, update->drive_id);
+
+	if (!drive)
+		return err_set(err, ENOENT, "drive_id: there is no drive %s", update->drive_id);
+	if (update->path_on_host) {
+		char *path = strdup(update->path_on_host);
+		int rc = path ? block_replace_file(drive->block, path, err)
+			      : err_sys(err, ENOMEM, "drive %s", update->drive_id);
+
+		if (rc < 0) {
+			free(path);
+			return rc;
+		}
+		free(drive->config.path_on_host);
+		drive->config.path_on_host = path;
+	}
+	if (update->has_rate_limiter) {
+		block_set_limiter(drive->block, &update->rate_limiter);
+		drive->config.rate_limiter = update->rate_limiter;
+	}
+	return 0;
+}
+
+int devices_update_interface(struct devices *devices, const struct network_interface_update *update,
+			     struct err *err)
+{
+	struct network_interface *interface = find_interface(devices, update->iface_id);
+
+	if (!interface)
+		return err_set(err, ENOENT, "iface_id: there is no network interface %s",
+			       update->iface_id);
+	net_set_limiters(interface->net,
+			 update->has_rx_rate_limiter ? &update->rx_rate_limiter : NULL,
+			 update->has_tx_rate_limiter ? &update->tx_rate_limiter : NULL);
+	if (update->has_rx_rate_limiter)
+		interface->config.rx_rate_limiter = update->rx_rate_limiter;
+	if (update->has_tx_rate_limiter)
+		interface->config.tx_rate_limiter = update->tx_rate_limiter;
+	return 0;
+}
+
+unsigned int devices_list(const struct devices *devices, struct virtio_device **list)
+{
+	unsigned int count = 0;
+
+	/* The root drive is /dev/vda. */
+	for (int root = 1; root >= 0; root--) {
+		for (unsigned int i = 0; i < devices->drive_count; i++) {
+			if (devices->drives[i].config.is_root_device == root)
+				list[count++] = block_device(devices->drives[i].block);
+		}
+	}
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		list[count++] = net_device(devices->interfaces[i].net);
+	if (devices->vsock)
+		list[count++] = vsock_device(devices->vsock);
+	return count;
+}
+
+static void write_root(FILE *out, const struct devices *devices)
+{
+	for (unsigned int i = 0; i < devices->drive_count; i++) {
+		const struct drive_config *config = &devices->drives[i].config;
+
+		if (!config->is_root_device)
+			continue;
+		if (config->partuuid)
+			fprintf(out, " root=PARTUUID=%s", config->partuuid);
+		else
+			fputs(" root=/dev/vda", out);
+		fputs(config->is_read_only ? " ro" : " rw", out);
+	}
+}
+
+char *devices_cmdline(const struct devices *devices)
+{
+	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
+	unsigned int count = devices_list(devices, list);
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	write_root(out, devices);
+	for (unsigned int i = 0; i < count; i++)
+		fprintf(out, " virtio_mmio.device=4K@0x%llx:%u",
+			(unsigned long long)(LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_SIZE),
+			LAYOUT_VIRTIO_IRQ + i);
+	if (fclose(out) != 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+int devices_attach(struct devices *devices, const struct guest_memory *memory,
+		   struct event_base *base, struct err *err)
+{
+	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
+	unsigned int count = devices_list(devices, list);
+	int rc = 0;
+
+	for (unsigned int i = 0; i < count && rc == 0; i++)
+		rc = virtio_device_attach(list[i], memory, base, err);
+	for (unsigned int i = 0; i < devices->drive_count && rc == 0; i++)
+		rc = block_attach(devices->drives[i].block, base, err);
+	for (unsigned int i = 0; i < devices->interface_count && rc == 0; i++)
+		rc = net_attach(devices->interfaces[i].net, base, err);
+	if (rc == 0 && devices->vsock)
+		rc = vsock_attach(devices->vsock, base, err);
+	if (rc < 0)
+		devices_detach(devices);
+	return rc;
+}
+
+void devices_detach(struct devices *devices)
+{
+	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
+	unsigned int count = devices_list(devices, list);
+
+	for (unsigned int i = 0; i < devices->drive_count; i++)
+		block_detach(devices->drives[i].block);
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		net_detach(devices->interfaces[i].net);
+	if (devices->vsock)
+		vsock_detach(devices->vsock);
+	for (unsigned int i = 0; i < count; i++)
+		virtio_device_detach(list[i]);
+}
+
+void devices_log_metrics(const struct devices *devices)
+{
+	for (unsigned int i = 0; i < devices->drive_count; i++)
+		metrics_log(block_device(devices->drives[i].block)->name, block_metric_table,
+			    block_metrics(devices->drives[i].block));
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		metrics_log(net_device(devices->interfaces[i].net)->name, net_metric_table,
+			    net_metrics(devices->interfaces[i].net));
+	if (devices->vsock)
+		metrics_log("vsock", vsock_metric_table, vsock_metrics(devices->vsock));
+}

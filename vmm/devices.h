@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio devices of one VM, as configured: drives, network interfaces, one vsock. Each is
+ * opened when it is configured and replaces the one of the same id. Main thread.
+ */
+#ifndef MOTE_VMM_DEVICES_H
+#define MOTE_VMM_DEVICES_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "vmm/boot/layout.h"
+#include "vmm/config.h"
+
+struct block;
+struct err;
+struct guest_memory;
+struct net;
+struct virtio_device;
+struct vsock;
+
+struct drive {
+	struct drive_config config; /* owned */
+	struct block *block;	    /* owned */
+};
+
+struct network_interface {
+	struct network_interface_config config; /* owned */
+	struct net *net;			/* owned */
+};
+
+struct devices {
+	struct drive drives[LAYOUT_VIRTIO_MAX];
+	unsigned int drive_count;
+	struct network_interface interfaces[LAYOUT_VIRTIO_MAX];
+	unsigned int interface_count;
+	struct vsock_device_config vsock_config; /* owned */
+	struct vsock *vsock;			 /* owned; NULL none */
+};
+
+/* Each takes the configuration's strings when it succeeds. 0 or -errno with err set. */
+int devices_set_drive(struct devices *devices, struct drive_config *config, struct err *err);
+int devices_set_interface(struct devices *devices, struct network_interface_config *config,
+			  struct err *err);
+int devices_set_vsock(struct devices *devices, struct vsock_device_config *config, struct err *err);
+void devices_close(struct devices *devices);
+
+/* Changes one that exists; fields that are not given stay. -ENOENT if there is none of that id. */
+int devices_update_drive(struct devices *devices, const struct drive_update *update,
+			 struct err *err);
+int devices_update_interface(struct devices *devices, const struct network_interface_update *update,
+			     struct err *err);
+
+/*
+ * Writes the devices in their order on the bus to `list`, which has room for LAYOUT_VIRTIO_MAX, and
+ * returns how many there are: the root drive first, the other drives, interfaces, vsock.
+ */
+unsigned int devices_list(const struct devices *devices, struct virtio_device **list);
+
+/* What the kernel's command line says of them, to be freed; NULL without memory. */
+char *devices_cmdline(const struct devices *devices);
+
+/* Puts them to work in a started machine, and takes them out again. */
+int devices_attach(struct devices *devices, const struct guest_memory *memory,
+		   struct event_base *base, struct err *err);
+void devices_detach(struct devices *devices);
+
+void devices_log_metrics(const struct devices *devices);
+
+#endif
