@@ -109,7 +109,7 @@ START_TEST(configuration_says_mac_and_mtu)
 	for (unsigned int i = 0; i < sizeof(config); i++)
 		virtio_mmio_ops.read(&driver.mmio, VIRTIO_MMIO_CONFIG + i, &config[i], 1);
 	ck_assert_mem_eq(config, mac, NET_MAC_SIZE);
-	ck_assert_uint_eq(config[10] | config[11] << 8, 1400);
+	ck_assert_int_eq(config[10] | config[11] << 8, 1400);
 	ck_assert_uint_eq(driver_read(&driver, VIRTIO_MMIO_DEVICE_FEATURES) & 0xffffff,
 			  1u << VIRTIO_NET_F_MAC | 1u << VIRTIO_NET_F_MTU | MERGE);
 }
