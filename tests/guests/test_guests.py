@@ -143,7 +143,7 @@ def test_serial_output_to_a_file(config, tmp_path):
     ({"initrd": "/nowhere/initrd"}, "initrd /nowhere/initrd: No such file or directory"),
     ({"mem_size_mib": 8}, "machine-config: mem_size_mib: 8 is not between 16 and"),
     ({"vcpu_count": 33}, "machine-config: vcpu_count: 33 is not between 1 and 32"),
-    ({"boot_args": "x" * 2048}, "kernel command line of 2056 bytes: at most 2047 are possible"),
+    ({"boot_args": "x" * 2048}, "kernel command line of 2048 bytes: at most 2047 are possible"),
 ])
 def test_bad_configuration_is_one_sentence(tmp_path, change, sentence):
     (tmp_path / "TEXT").write_text("This is not a kernel. " * 100)
