@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # How the tests are built. Guests are the same whatever the variant.
 
-GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -ffreestanding -nostdlib -static -fno-pie -no-pie \
+GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -ffreestanding -nostdlib -static -fno-pie \
 	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -Itests/guests/lib -Wl,-T,tests/guests/lib/guest.ld \
-	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments
+	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
-GUESTS := hello counter flood exits echo highmem smp-1 smp-3 smp-31 \
+GUESTS := hello counter flood exits echo highmem smp-1 smp-3 smp-31 block net vsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -18,13 +18,20 @@ build/guests/ends-execute-mmio: GUEST_DEFINES = -DEND=EXECUTE_MMIO
 build/guests/ends-halt: GUEST_DEFINES = -DEND=HALT
 build/guests/ends-spin: GUEST_DEFINES = -DEND=SPIN
 
+# What a guest takes from the library besides.
+guest_lib = $(patsubst %,tests/guests/lib/%.c,$(1))
+GUEST_LIB_block := $(call guest_lib,virtio block)
+GUEST_LIB_net := $(call guest_lib,virtio net)
+GUEST_LIB_vsock := $(call guest_lib,virtio vsock)
+
 # The source is the name up to its first dash.
 .SECONDEXPANSION:
 $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).c $(GUEST_LIB) \
-		tests/guests/lib/guest.h tests/guests/lib/guest.ld tests/tests.mk
+		$$(GUEST_LIB_$$(firstword $$(subst -, ,$$*))) \
+		$(wildcard tests/guests/lib/*.h) tests/guests/lib/guest.ld tests/tests.mk
 	@mkdir -p $(@D)
 	$(say) GUEST $@
-	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_DEFINES) -o $@ $(GUEST_LIB) $<
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_DEFINES) -o $@ $(filter %.c %.S,$^)
 
 # Unit tests are one program of all suites. libcheck is not built for static-PIE, so what uses it is
 # an ordinary executable.
