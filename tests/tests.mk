@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # How the tests are built. Guests are the same whatever the variant.
 
-GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -ffreestanding -nostdlib -static -fno-pie \
+GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -Wno-missing-field-initializers -ffreestanding -nostdlib -static -fno-pie \
 	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -Itests/guests/lib -Wl,-T,tests/guests/lib/guest.ld \
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
 GUESTS := hello counter flood exits echo highmem smp-1 smp-3 smp-31 block net vsock \
+	badring badtransport badblock badnet badvsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -23,6 +24,8 @@ guest_lib = $(patsubst %,tests/guests/lib/%.c,$(1))
 GUEST_LIB_block := $(call guest_lib,virtio block)
 GUEST_LIB_net := $(call guest_lib,virtio net)
 GUEST_LIB_vsock := $(call guest_lib,virtio vsock)
+BAD_GUESTS := $(filter bad%,$(GUESTS))
+$(foreach guest,$(BAD_GUESTS),$(eval GUEST_LIB_$(guest) := $(call guest_lib,virtio block net vsock hostile cpus)))
 
 # The source is the name up to its first dash.
 .SECONDEXPANSION:

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "guest.h"
 
+#define MCR (PORT_SERIAL + 4)
+#define MCR_RTS 0x02 /* without it nothing is sent to us */
 #define LSR (PORT_SERIAL + 5)
 #define LSR_DATA_READY 0x01
 #define LSR_THR_EMPTY 0x20
@@ -27,6 +29,7 @@ void guest_put(const char *text)
 
 char guest_get(void)
 {
+	outb(MCR, MCR_RTS);
 	while (!(inb(LSR) & LSR_DATA_READY))
 		;
 	return (char)inb(PORT_SERIAL);
