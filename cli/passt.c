@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,7 +19,8 @@
 
 #define END_TIMEOUT_MS 2000
 
-static _Noreturn void exec_passt(int fd)
+/* It speaks when all is well, too: what it says is kept for the sentence about its failure. */
+static _Noreturn void exec_passt(int fd, int said_fd)
 {
 	char number[16];
 	char *const argv[] = {
@@ -48,19 +49,21 @@ static _Noreturn void exec_passt(int fd)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
+	dup2(said_fd, STDERR_FILENO);
 	execvp(argv[0], argv);
-	dprintf(STDERR_FILENO, "mote: passt: %s; install the Debian package passt\n",
-		strerrordesc_np(errno));
+	dprintf(STDERR_FILENO, "%s; it is in the Debian package passt\n", strerrordesc_np(errno));
 	_exit(CLI_EXIT_SANDBOX);
 }
 
 int passt_start(struct passt *passt, struct err *err)
 {
-	CLEANUP_FD int ours = -1, theirs = -1;
+	CLEANUP_FD int ours = -1, theirs = -1, said = memfd_create("passt", MFD_CLOEXEC);
 	int pair[2];
 	pid_t pid;
 
 	memset(passt, 0, sizeof(*passt));
+	if (said < 0)
+		return err_sys(err, errno, "passt: memfd_create");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(err, errno, "a socket to passt");
 	ours = pair[0];
@@ -69,10 +72,11 @@ int passt_start(struct passt *passt, struct err *err)
 	if (pid < 0)
 		return err_sys(err, errno, "passt: fork");
 	if (pid == 0)
-		exec_passt(theirs);
+		exec_passt(theirs, said);
 	passt->pid = pid;
 	passt->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	passt->socket_fd = fd_take(&ours);
+	passt->said_fd = fd_take(&said);
 	if (passt->pid_fd < 0) {
 		int rc = err_sys(err, errno, "passt: pidfd_open");
 
@@ -80,6 +84,19 @@ int passt_start(struct passt *passt, struct err *err)
 		return rc;
 	}
 	return 0;
+}
+
+void passt_last_words(const struct passt *passt, char *text, size_t size)
+{
+	ssize_t n = pread(passt->said_fd, text, size - 1, 0);
+	char *line;
+
+	while (n > 0 && text[n - 1] == '\n')
+		n--;
+	text[n > 0 ? n : 0] = '\0';
+	line = strrchr(text, '\n');
+	if (line)
+		memmove(text, line + 1, strlen(line));
 }
 
 void passt_close_socket(struct passt *passt)
@@ -101,5 +118,6 @@ void passt_close(struct passt *passt)
 	while (waitpid(passt->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	fd_close(&passt->pid_fd);
+	fd_close(&passt->said_fd);
 	memset(passt, 0, sizeof(*passt));
 }

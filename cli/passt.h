@@ -17,10 +17,13 @@ struct passt {
 	pid_t pid;     /* 0: none */
 	int pid_fd;    /* owned; readable when it has ended */
 	int socket_fd; /* owned; for the VMM */
+	int said_fd;   /* owned; what it wrote to its standard error */
 };
 
 /* 0 or -errno with err set; on failure there is nothing to close. */
 int passt_start(struct passt *passt, struct err *err);
+/* The last line that it said; empty if it said nothing. */
+void passt_last_words(const struct passt *passt, char *text, size_t size);
 /* Once the VMM has its copy. */
 void passt_close_socket(struct passt *passt);
 /* Ends and reaps it. Safe on a zeroed object. */

@@ -440,6 +440,15 @@ static int open_signals(struct err *err)
 	return fd < 0 ? err_sys(err, errno, "signalfd") : fd;
 }
 
+static int network_ended(const struct run *run, struct err *err)
+{
+	char why[256];
+
+	passt_last_words(&run->passt, why, sizeof(why));
+	return err_set(err, EPIPE, "passt has ended, and with it the network: %s",
+		       *why ? why : "it did not say why");
+}
+
 static int converse(struct run *run, char **argv, struct err *err)
 {
 	struct sandbox *sandbox = &run->sandbox;
@@ -482,7 +491,7 @@ static int converse(struct run *run, char **argv, struct err *err)
 		if (fds[5].revents)
 			break;
 		if (fds[6].revents && !line_over)
-			return err_set(err, EPIPE, "passt has ended, and with it the network");
+			return network_ended(run, err);
 	}
 	return 0;
 }

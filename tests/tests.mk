@@ -63,6 +63,6 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/stream_bench $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

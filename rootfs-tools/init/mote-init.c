@@ -79,6 +79,8 @@ struct line {
 static void power_off(void)
 {
 	sync();
+	/* So that a root that was written to is clean; another root does not mind. */
+	(void)mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	/* Kernels without ACPI do not know the sleep register; those with it find it themselves. */
 	if (ioperm(SLEEP_CONTROL_PORT, 1, 1) == 0)
 		outb(SLEEP_S5_NOW, SLEEP_CONTROL_PORT);

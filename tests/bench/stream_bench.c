@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Measures streams, at both ends:
+ *
+ *	stream_bench unix-server PATH		what vsock guests reach as a port of the host's
+ *	stream_bench tcp-server PORT
+ *	stream_bench vsock-server PORT		in a guest
+ *	stream_bench vsock-client CID PORT TEST COUNT
+ *	stream_bench tcp-client ADDRESS PORT TEST COUNT
+ *
+ * TEST is `roundtrip` (COUNT times a byte there and back; prints the mean in us), `send` or
+ * `receive` (COUNT MiB; prints MiB/s). Servers also know `e`, which COUNT bytes follow, and return
+ * them.
+ */
+#include <arpa/inet.h>
+#include <linux/vm_sockets.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHUNK (256 * 1024)
+
+static uint8_t buffer[CHUNK];
+
+struct order {
+	char test; /* the first letter of its name */
+	uint32_t count;
+} __attribute__((packed));
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static bool send_all(int fd, uint64_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(fd, buffer, size < CHUNK ? size : CHUNK);
+
+		if (n <= 0)
+			return false;
+		size -= (uint64_t)n;
+	}
+	return true;
+}
+
+static bool receive_all(int fd, uint64_t size)
+{
+	while (size > 0) {
+		ssize_t n = read(fd, buffer, size < CHUNK ? size : CHUNK);
+
+		if (n <= 0)
+			return false;
+		size -= (uint64_t)n;
+	}
+	return true;
+}
+
+static bool run_server_side(int fd, struct order order)
+{
+	const uint64_t bytes = (uint64_t)order.count << 20;
+
+	switch (order.test) {
+	case 'r':
+		for (uint32_t i = 0; i < order.count; i++) {
+			if (!receive_all(fd, 1) || !send_all(fd, 1))
+				return false;
+		}
+		return true;
+	case 's':
+		return receive_all(fd, bytes) && send_all(fd, 1);
+	case 'e':
+		return order.count <= CHUNK && receive_all(fd, order.count) &&
+		       send_all(fd, order.count);
+	default:
+		return send_all(fd, bytes);
+	}
+}
+
+static int serve(int listener)
+{
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
+	if (listener < 0 || listen(listener, 200) < 0) {
+		perror("listen");
+		return EXIT_FAILURE;
+	}
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+		const int on = 1;
+		struct order order;
+
+		if (fork() == 0) {
+			close(listener);
+			setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+			_exit(read(fd, &order, sizeof(order)) == sizeof(order) &&
+					      run_server_side(fd, order)
+				      ? EXIT_SUCCESS
+				      : EXIT_FAILURE);
+		}
+		close(fd);
+	}
+}
+
+static int unix_listener(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+	unlink(path);
+	return bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
+}
+
+static int tcp_listener(uint16_t port)
+{
+	const struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	return bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
+}
+
+static int vsock_listener(unsigned int port)
+{
+	const struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = VMADDR_CID_ANY,
+		.svm_port = port,
+	};
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	return bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
+}
+
+static int connect_vsock(unsigned int cid, unsigned int port)
+{
+	const struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = cid,
+		.svm_port = port,
+	};
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
+}
+
+static int connect_tcp(const char *host, uint16_t port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+	const int on = 1;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	inet_pton(AF_INET, host, &address.sin_addr);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
+}
+
+static int measure(int fd, const char *test, uint32_t count)
+{
+	const struct order order = { test[0] == 'r' && test[1] == 'e' ? 'g' : test[0], count };
+	const uint64_t bytes = (uint64_t)count << 20;
+	bool good = fd >= 0 && write(fd, &order, sizeof(order)) == sizeof(order);
+	int64_t start = now_ns();
+	double seconds;
+
+	if (order.test == 'r') {
+		for (uint32_t i = 0; i < count && good; i++)
+			good = send_all(fd, 1) && receive_all(fd, 1);
+	} else if (order.test == 's') {
+		good = good && send_all(fd, bytes) && receive_all(fd, 1);
+	} else {
+		good = good && receive_all(fd, bytes);
+	}
+	if (!good) {
+		perror(test);
+		return EXIT_FAILURE;
+	}
+	seconds = (double)(now_ns() - start) / 1e9;
+	printf("%.3f\n", order.test == 'r' ? seconds * 1e6 / count : count / seconds);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && strcmp(argv[1], "unix-server") == 0)
+		return serve(unix_listener(argv[2]));
+	if (argc == 3 && strcmp(argv[1], "tcp-server") == 0)
+		return serve(tcp_listener((uint16_t)atoi(argv[2])));
+	if (argc == 3 && strcmp(argv[1], "vsock-server") == 0)
+		return serve(vsock_listener((unsigned int)atoi(argv[2])));
+	if (argc == 6 && strcmp(argv[1], "vsock-client") == 0)
+		return measure(
+			connect_vsock((unsigned int)atoi(argv[2]), (unsigned int)atoi(argv[3])),
+			argv[4], (uint32_t)atoi(argv[5]));
+	if (argc == 6 && strcmp(argv[1], "tcp-client") == 0)
+		return measure(connect_tcp(argv[2], (uint16_t)atoi(argv[3])), argv[4],
+			       (uint32_t)atoi(argv[5]));
+	fputs("stream_bench: see the comment in its source\n", stderr);
+	return EXIT_FAILURE;
+}
