@@ -77,17 +77,17 @@ class Machine:
 
 def qemu_command(arguments, kernel, initrd, ends):
     kernel_arguments = list(KERNEL_ARGUMENTS)
+    # When a nested guest exits, QEMU 7.2 (do_vmexit) alters interrupt_request without the lock under
+    # which its main thread sets a bit there, so that now and then an interrupt is lost until the
+    # next one. If that was the one-shot timer, no timer ever ends again. A periodic one comes again
+    # by itself.
+    kernel_arguments = [*KERNEL_ARGUMENTS, "nohz=off", "highres=off"]
     if arguments.virtual_time:
         acceleration = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
         # A halted processor would let the clock jump whenever the real machine is waited for.
         kernel_arguments += ["tsc_early_khz=1000000", "idle=poll"]
     else:
         acceleration = ["-accel", "tcg,thread=multi"]
-        # When a nested guest exits, QEMU 7.2 (do_vmexit) alters interrupt_request without the lock
-        # under which its main thread sets a bit there, so that now and then an interrupt is lost
-        # until the next one. If that was the one-shot timer of an idle machine, nothing ever
-        # happens again. A periodic timer comes again by itself.
-        kernel_arguments += ["nohz=off", "highres=off"]
     if arguments.verbose:
         kernel_arguments.append("ignore_loglevel")
     command = [
