@@ -46,6 +46,16 @@ def test_block(tmp_path, engine):
         assert after[kept] == content[kept]
 
 
+def test_latency_is_told_for_each_read(tmp_path):
+    """The guest of tests/bench/latency-inside."""
+    _, drive = host.drive(tmp_path)
+    with host.start_vmm(host.vm_config(tmp_path, "latency", drives=[drive],
+                                       boot_args="reads=20")) as vmm:
+        output, log = vmm.communicate()
+    assert vmm.returncode == 0, log.decode()
+    assert len([ticks for ticks in output.split() if int(ticks) > 0]) == 20
+
+
 def test_net(tmp_path, backend):
     run_guest(host.vm_config(tmp_path, "net", interfaces=[backend]))
 
