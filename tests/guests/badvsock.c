@@ -141,6 +141,17 @@ static void length_lies(void)
 	make(VIRTIO_VSOCK_OP_RW);
 	vsock_header(vsock)->len = 65537;
 	hostile_expect("given back", vsock_send(vsock, VSOCK_TX_ROOM));
+	/* On a connection they take no credit, of which they would be more than there is. */
+	connect(VSOCK_ECHO_PORT);
+	vsock_make(vsock, VIRTIO_VSOCK_OP_RW, GUEST_PORT, VSOCK_ECHO_PORT);
+	vsock_header(vsock)->len = 65536;
+	for (unsigned int i = 0; i < 8; i++)
+		hostile_expect("given back", send_header());
+	vsock_header(vsock)->len = 16;
+	hostile_expect("sent", vsock_send(vsock, VSOCK_HEADER_SIZE + 16));
+	hostile_expect("echoed", vsock_wait(vsock, VIRTIO_VSOCK_OP_RW, GUEST_PORT));
+	hostile_expect("sent",
+		       vsock_packet(vsock, VIRTIO_VSOCK_OP_RST, GUEST_PORT, VSOCK_ECHO_PORT));
 }
 
 /* The guest's own credit: none, or more than it can be. */

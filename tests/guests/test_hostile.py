@@ -103,6 +103,8 @@ BLOCK_CASES = ["header-short", "header-writable", "header-in-bytes", "status-mis
                "identification-short", "write-read-only", "discard-ranges",
                "discard-not-negotiated", "read-into-descriptors", "read-into-available",
                "read-into-used", "status-is-used-index", "header-changes", "ring-changes"]
+BROKEN_RING_CASES = {"read-into-descriptors", "read-into-available", "read-into-used",
+                     "status-is-used-index", "ring-changes"}
 
 BAD_RX = "a receive buffer that is not writable or has no room for a header"
 NET_CASES = {"tx-short": None, "tx-long": None, "tx-longest": None, "tx-writable": None,
@@ -210,7 +212,9 @@ def test_transport(tmp_path, case):
 @pytest.mark.parametrize("engine", ["Sync", "Async"])
 @pytest.mark.parametrize("case", BLOCK_CASES)
 def test_block(tmp_path, case, engine):
-    survive(tmp_path, "badblock", case, "block", engine=engine)
+    warnings = survive(tmp_path, "badblock", case, "block", engine=engine)
+    # A request that is no good never gets as far as the file, where its failure would be logged.
+    assert case in BROKEN_RING_CASES or not warnings, warnings
     fixed = (tmp_path / "fixed").read_bytes()
     assert fixed[:8] == b"sector 0" and len(fixed) == host.CAPACITY
     assert (tmp_path / "scratch").stat().st_size == host.CAPACITY
