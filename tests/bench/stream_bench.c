@@ -81,7 +81,8 @@ static bool run_server_side(int fd, struct order order)
 	case 's':
 		return receive_all(fd, bytes) && send_all(fd, 1);
 	case 'e':
-		return order.count <= CHUNK && receive_all(fd, order.count) &&
+		return order.count <= CHUNK &&
+		       recv(fd, buffer, order.count, MSG_WAITALL) == (ssize_t)order.count &&
 		       send_all(fd, order.count);
 	default:
 		return send_all(fd, bytes);
