@@ -21,6 +21,7 @@ int virtio_device_open(struct virtio_device *device, const struct virtio_ops *op
 	device->type = type;
 	device->name = name;
 	device->queue_count = queue_count;
+	device->isr = &device->own_isr;
 	device->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		device->notify_fds[i] = -1;
@@ -102,9 +103,15 @@ static void signal_fd(int fd)
 	(void)n; /* it can only be full, and then it is readable already */
 }
 
+static void changed(struct virtio_device *device)
+{
+	if (device->changed)
+		device->changed(device->changed_opaque);
+}
+
 static void interrupt(struct virtio_device *device, unsigned int cause)
 {
-	atomic_fetch_or(&device->isr, cause);
+	atomic_fetch_or(device->isr, cause);
 	signal_fd(device->irq_fd);
 }
 
@@ -128,6 +135,7 @@ void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
 			 text);
 	device->active = false;
 	device->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	changed(device);
 	if (device->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt(device, VIRTIO_ISR_CONFIG);
 }
@@ -135,6 +143,7 @@ void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
 void virtio_device_config_changed(struct virtio_device *device)
 {
 	atomic_fetch_add(&device->config_generation, 1);
+	changed(device);
 	if (device->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt(device, VIRTIO_ISR_CONFIG);
 }
@@ -165,5 +174,5 @@ void virtio_device_reset(struct virtio_device *device)
 		virtq_reset(&device->queues[i]);
 	device->driver_features = 0;
 	device->status = 0;
-	atomic_store(&device->isr, 0);
+	atomic_store(device->isr, 0);
 }

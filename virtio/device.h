@@ -65,8 +65,17 @@ struct virtio_device {
 	struct log_limit log_limit;
 	uint64_t broken_count; /* how often the driver broke a rule and the device failed */
 
-	atomic_uint isr;	       /* InterruptStatus (4.2.2) */
+	/*
+	 * InterruptStatus (4.2.2): the device's own, or a word that the transport shows to the
+	 * driver.
+	 */
+	atomic_uint *isr;
+	atomic_uint own_isr;
 	atomic_uint config_generation; /* 2.5.1 */
+
+	/* What the driver can read of the device has changed. Under the lock; may be NULL. */
+	void (*changed)(void *opaque);
+	void *changed_opaque;
 
 	/* Main thread only. */
 	struct event *notify_events[VIRTIO_QUEUES_MAX];

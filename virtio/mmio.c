@@ -246,6 +246,57 @@ static void read_config(struct virtio_device *device, uint64_t offset, uint8_t *
 	memcpy(data, (const uint8_t *)device->config + offset, len);
 }
 
+/*
+ * 2.5.1: the generation is shown before the configuration that has it, so that a driver that reads
+ * across a change sees two generations, or hears of the change by the interrupt that follows.
+ */
+static void refresh(void *opaque)
+{
+	static const uint16_t offsets[] = {
+		VIRTIO_MMIO_MAGIC_VALUE,       VIRTIO_MMIO_VERSION,
+		VIRTIO_MMIO_DEVICE_ID,	       VIRTIO_MMIO_VENDOR_ID,
+		VIRTIO_MMIO_DEVICE_FEATURES,   VIRTIO_MMIO_QUEUE_NUM_MAX,
+		VIRTIO_MMIO_QUEUE_READY,       VIRTIO_MMIO_STATUS,
+		VIRTIO_MMIO_SHM_LEN_LOW,       VIRTIO_MMIO_SHM_LEN_HIGH,
+		VIRTIO_MMIO_SHM_BASE_LOW,      VIRTIO_MMIO_SHM_BASE_HIGH,
+		VIRTIO_MMIO_CONFIG_GENERATION,
+	};
+	struct virtio_mmio *mmio = opaque;
+	const struct virtio_device *device = mmio->device;
+
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++)
+		__atomic_store_n((uint32_t *)(void *)(mmio->page + offsets[i]),
+				 read_register(mmio, offsets[i]), __ATOMIC_RELEASE);
+	if (device->config_size > 0)
+		memcpy(mmio->page + VIRTIO_MMIO_CONFIG, device->config, device->config_size);
+}
+
+void virtio_mmio_show(struct virtio_mmio *mmio, void *page)
+{
+	struct virtio_device *device = mmio->device;
+
+	mmio->page = page;
+	pthread_mutex_lock(&device->lock);
+	device->isr = (atomic_uint *)(void *)(mmio->page + VIRTIO_MMIO_INTERRUPT_STATUS);
+	device->changed = refresh;
+	device->changed_opaque = mmio;
+	refresh(mmio);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_mmio_hide(struct virtio_mmio *mmio)
+{
+	struct virtio_device *device = mmio->device;
+
+	if (!mmio->page)
+		return;
+	pthread_mutex_lock(&device->lock);
+	device->isr = &device->own_isr;
+	device->changed = NULL;
+	pthread_mutex_unlock(&device->lock);
+	mmio->page = NULL;
+}
+
 static void mmio_read(void *opaque, uint64_t offset, uint8_t *data, unsigned int len)
 {
 	struct virtio_mmio *mmio = opaque;
@@ -264,7 +315,7 @@ static void mmio_read(void *opaque, uint64_t offset, uint8_t *data, unsigned int
 		return;
 	/* Without the lock, because it is read at every interrupt. */
 	if (offset == VIRTIO_MMIO_INTERRUPT_STATUS) {
-		value = atomic_load(&device->isr);
+		value = atomic_load(device->isr);
 	} else {
 		pthread_mutex_lock(&device->lock);
 		value = read_register(mmio, offset);
@@ -284,11 +335,13 @@ static void mmio_write(void *opaque, uint64_t offset, const uint8_t *data, unsig
 		return;
 	memcpy(&value, data, sizeof(value));
 	if (offset == VIRTIO_MMIO_INTERRUPT_ACK) {
-		atomic_fetch_and(&device->isr, ~value);
+		atomic_fetch_and(device->isr, ~value);
 		return;
 	}
 	pthread_mutex_lock(&device->lock);
 	write_register(mmio, offset, value);
+	if (mmio->page)
+		refresh(mmio);
 	pthread_mutex_unlock(&device->lock);
 }
 

@@ -16,10 +16,19 @@ struct virtio_device;
 
 struct virtio_mmio {
 	struct virtio_device *device; /* not owned; its lock guards what follows, too */
+	uint8_t *page;		      /* what the driver reads without an exit; NULL none */
 	uint32_t features_select;
 	uint32_t driver_features_select;
 	uint32_t queue_select;
 };
+
+/*
+ * Shows the registers and the configuration space in a page of VIRTIO_MMIO_SIZE bytes, which the
+ * guest can read but not write, and keeps it up to date until virtio_mmio_hide(). The interrupt
+ * handler's read of InterruptStatus is then no exit. Before the vCPUs run; behind their end.
+ */
+void virtio_mmio_show(struct virtio_mmio *mmio, void *page);
+void virtio_mmio_hide(struct virtio_mmio *mmio);
 
 extern const struct io_ops virtio_mmio_ops; /* of a struct virtio_mmio */
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -170,6 +171,36 @@ static int add_virtio(struct machine *machine, struct virtio_device *const *devi
 	return 0;
 }
 
+/* One slot for all devices: what their drivers read is then no exit. */
+static int show_virtio(struct machine *machine, struct err *err)
+{
+	const size_t size = machine->virtio_count * VIRTIO_MMIO_SIZE;
+	void *pages;
+	int rc;
+
+	if (machine->virtio_count == 0 || !machine->kvm.readonly_memory)
+		return 0;
+	pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+		     -1, 0);
+	if (pages == MAP_FAILED)
+		return err_sys(err, errno, "machine: the devices' registers");
+	machine->virtio_pages = pages;
+	rc = kvm_set_readonly(&machine->kvm, machine->memory.region_count, virtio_window(0), pages,
+			      size, err);
+	for (unsigned int i = 0; i < machine->virtio_count && rc == 0; i++)
+		virtio_mmio_show(&machine->virtio[i], (uint8_t *)pages + i * VIRTIO_MMIO_SIZE);
+	return rc;
+}
+
+static void hide_virtio(struct machine *machine)
+{
+	if (!machine->virtio_pages)
+		return;
+	for (unsigned int i = 0; i < machine->virtio_count; i++)
+		virtio_mmio_hide(&machine->virtio[i]);
+	munmap(machine->virtio_pages, machine->virtio_count * VIRTIO_MMIO_SIZE);
+}
+
 static int add_interrupts(struct machine *machine, struct err *err)
 {
 	int rc = kvm_add_irqfd(&machine->kvm, machine->serial.irq_fd, LAYOUT_IRQ_SERIAL, err);
@@ -234,6 +265,8 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 	if (rc == 0)
 		rc = add_virtio(machine, devices, device_count, err);
 	if (rc == 0)
+		rc = show_virtio(machine, err);
+	if (rc == 0)
 		rc = kvm_create_irqchip(&machine->kvm, err);
 	if (rc == 0)
 		rc = add_interrupts(machine, err);
@@ -275,6 +308,7 @@ void machine_close(struct machine *machine)
 	if (machine->end_fd <= 0)
 		return;
 	vcpu_group_close(&machine->vcpus);
+	hide_virtio(machine);
 	serial_close(&machine->serial);
 	kvm_close(&machine->kvm);
 	guest_memory_close(&machine->memory);

@@ -55,6 +55,7 @@ struct machine {
 	struct sleep_registers sleep;
 	struct virtio_mmio virtio[LAYOUT_VIRTIO_MAX];
 	unsigned int virtio_count;
+	void *virtio_pages;	  /* owned; what the guest reads of them; NULL: exits are taken */
 	struct panic_watch panic; /* under the serial port's lock while vCPUs run */
 	struct machine_phases phases;
 	int64_t process_start_ns; /* CLOCK_MONOTONIC; what the logged phases count from */

@@ -56,6 +56,7 @@ static int check_device(struct kvm *kvm, struct err *err)
 	if (size < (int)sizeof(struct kvm_run))
 		return err_set(err, ENOTSUP, KVM_DEVICE ": KVM_GET_VCPU_MMAP_SIZE says %d", size);
 	kvm->run_size = (size_t)size;
+	kvm->readonly_memory = ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
 	if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_PIO) > 0) {
 		page = ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
 		kvm->coalesced_at = page > 0 ? (size_t)page * GUEST_PAGE_SIZE : 0;
@@ -111,6 +112,24 @@ int kvm_set_memory(const struct kvm *kvm, const struct guest_memory *memory, str
 				       KVM_DEVICE ": KVM_SET_USER_MEMORY_REGION of %llu MiB",
 				       (unsigned long long)(slot.memory_size >> 20));
 	}
+	return 0;
+}
+
+int kvm_set_readonly(const struct kvm *kvm, uint32_t slot, uint64_t addr, void *host, uint64_t size,
+		     struct err *err)
+{
+	const struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = KVM_MEM_READONLY,
+		.guest_phys_addr = addr,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	if (ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+		return err_sys(err, errno,
+			       KVM_DEVICE ": KVM_SET_USER_MEMORY_REGION, read-only at 0x%llx",
+			       (unsigned long long)addr);
 	return 0;
 }
 

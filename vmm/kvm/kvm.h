@@ -3,6 +3,7 @@
 #ifndef MOTE_VMM_KVM_KVM_H
 #define MOTE_VMM_KVM_KVM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct kvm {
 	int vm_fd;	     /* owned */
 	size_t run_size;     /* bytes of a vCPU's shared kvm_run mapping */
 	size_t coalesced_at; /* in it: the VM's ring of coalesced writes; 0 none */
+	bool readonly_memory;
 };
 
 /*
@@ -29,6 +31,14 @@ void kvm_close(struct kvm *kvm);
  * that each memory slot costs an SRCU grace period, several milliseconds.
  */
 int kvm_set_memory(const struct kvm *kvm, const struct guest_memory *memory, struct err *err);
+
+/*
+ * Lets the guest read `size` bytes of the host's at guest physical address addr, in slot `slot`;
+ * its writes there are MMIO. Needs kvm->readonly_memory. As costly as kvm_set_memory behind
+ * kvm_create_irqchip.
+ */
+int kvm_set_readonly(const struct kvm *kvm, uint32_t slot, uint64_t addr, void *host, uint64_t size,
+		     struct err *err);
 
 /* PIC, IOAPIC, local APICs and PIT, all in the kernel. Before the first vCPU. */
 int kvm_create_irqchip(const struct kvm *kvm, struct err *err);
