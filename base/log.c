@@ -94,7 +94,8 @@ static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
 	*year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
-static void write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void
+write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list args)
 {
 	char line[2048];
 	struct timespec now;

@@ -2,7 +2,6 @@
 /* mote run: boots a microVM for one command and passes its input, output and status through. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,51 +18,17 @@
 #include "cli/agent_client.h"
 #include "cli/cli.h"
 #include "cli/passt.h"
-#include "cli/run_devices.h"
+#include "cli/run_options.h"
 #include "cli/sandbox.h"
 
-#define DEFAULT_KERNEL "microvm"
-#define BOOT_ARGS "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"
 /* The guest powers off by itself once its command's status is reported. */
 #define POWER_OFF_TIMEOUT_MS 2000
 /* How long a VM may be silent that has written something else than frames. */
 #define LINE_LOST_TIMEOUT_MS 5000
 
-static const char usage[] =
-	"usage: mote run [OPTION]... [--] COMMAND [ARGUMENT]...\n"
-	"Boots a microVM, runs COMMAND in it, and exits with its status.\n"
-	"\n"
-	"  --cpus N           virtual processors, 1 to 32 (default 1)\n"
-	"  --memory MIB       guest memory (default 128)\n"
-	"  --huge-pages KIND  None: small, the kernel's pages shared with other VMs until "
-	"written;\n"
-	"                     Transparent (default): starts faster; 2M: reserved by the host\n"
-	"  --kernel NAME|PATH a kernel that `mote kernel list` shows, or a file "
-	"(default " DEFAULT_KERNEL ")\n"
-	"  --initrd PATH      another initramfs with mote-init as its /init\n"
-	"  --boot-args TEXT   more for the kernel's command line\n"
-	"  --rootfs IMAGE     an ext4 or erofs image as the root, what is written to it in "
-	"memory;\n"
-	"                     IMAGE:rw writes to the image itself\n"
-	"  --drive FILE       a further drive, /dev/vdb and so on (FILE:ro read-only); repeatable\n"
-	"  --net KIND         none (default); user: through passt, no privilege needed;\n"
-	"                     tap:NAME: a tap device of the host, which --address goes with\n"
-	"  --address TEXT     ADDRESS/PREFIX[,GATEWAY[,DNS]] of the guest on its tap device\n"
-	"  --env NAME=VALUE   set a variable for COMMAND; repeatable\n"
-	"  --timing           print when each phase was reached\n"
-	"  --verbose          print the VMM's log\n"
-	"\n"
-	"Exit status: COMMAND's own; 128 + N if signal N killed it; 125 if the microVM failed,\n"
-	"127 if COMMAND could not be run in it; 2 for wrong usage.\n";
-
 struct run {
-	struct sandbox_config config;
-	char boot_args[4096]; /* what is longer than the kernel takes, the VMM refuses */
-	json_t *env;	      /* owned */
-	struct run_devices devices;
+	struct run_options options;
 	struct passt passt;
-	bool timing;
-	bool verbose;
 
 	struct sandbox sandbox;
 	struct agent_reader reader;
@@ -80,157 +45,6 @@ struct run {
 	int status;
 	int64_t command_done_ns;
 };
-
-static int usage_error(const char *what, const char *value, const char *expected)
-{
-	fprintf(stderr, "mote run: %s%s%s: %s; see mote run --help\n", what, *value ? " " : "",
-		value, expected);
-	return -1;
-}
-
-static int parse_number(const char *text, int *number)
-{
-	char *end;
-	long value = strtol(text, &end, 10);
-
-	if (end == text || *end || value < 1 || value > INT_MAX)
-		return -EINVAL;
-	*number = (int)value;
-	return 0;
-}
-
-/* 0 to go on, -1 if *status is to be returned. */
-static int parse(struct run *run, int argc, char **argv, int *status)
-{
-	enum {
-		CPUS,
-		MEMORY,
-		HUGE_PAGES,
-		KERNEL,
-		INITRD,
-		BOOT_ARGS_MORE,
-		ROOTFS,
-		DRIVE,
-		NET,
-		ADDRESS,
-		ENV,
-		TIMING,
-		VERBOSE,
-		HELP
-	};
-	static const struct option names[] = {
-		{ "cpus", required_argument, NULL, CPUS },
-		{ "memory", required_argument, NULL, MEMORY },
-		{ "huge-pages", required_argument, NULL, HUGE_PAGES },
-		{ "kernel", required_argument, NULL, KERNEL },
-		{ "initrd", required_argument, NULL, INITRD },
-		{ "boot-args", required_argument, NULL, BOOT_ARGS_MORE },
-		{ "rootfs", required_argument, NULL, ROOTFS },
-		{ "drive", required_argument, NULL, DRIVE },
-		{ "net", required_argument, NULL, NET },
-		{ "address", required_argument, NULL, ADDRESS },
-		{ "env", required_argument, NULL, ENV },
-		{ "timing", no_argument, NULL, TIMING },
-		{ "verbose", no_argument, NULL, VERBOSE },
-		{ "help", no_argument, NULL, HELP },
-		{ NULL, 0, NULL, 0 },
-	};
-	const char *kernel = DEFAULT_KERNEL;
-	const char *initrd = NULL;
-	const char *boot_args = NULL;
-	char own_initrd[NAME_MAX];
-	struct err err;
-	int option, rc;
-
-	*status = CLI_EXIT_USAGE;
-	while ((option = getopt_long(argc, argv, "+", names, NULL)) != -1) {
-		switch (option) {
-		case CPUS:
-			if (parse_number(optarg, &run->config.vcpu_count) < 0)
-				return usage_error("--cpus", optarg, "not a number from 1");
-			break;
-		case MEMORY:
-			if (parse_number(optarg, &run->config.mem_size_mib) < 0)
-				return usage_error("--memory", optarg, "not a number of MiB");
-			break;
-		case HUGE_PAGES:
-			run->config.huge_pages = optarg;
-			break;
-		case KERNEL:
-			kernel = optarg;
-			break;
-		case INITRD:
-			initrd = optarg;
-			break;
-		case BOOT_ARGS_MORE:
-			boot_args = optarg;
-			break;
-		case ROOTFS:
-			if (run_devices_rootfs(&run->devices, optarg) < 0)
-				return usage_error("--rootfs", optarg, "it can be given once");
-			break;
-		case DRIVE:
-			if (run_devices_drive(&run->devices, optarg) < 0)
-				return usage_error("--drive", optarg, "a path is expected");
-			break;
-		case NET:
-			if (run_devices_net(&run->devices, optarg) < 0)
-				return usage_error("--net", optarg,
-						   "none, user or tap:NAME is expected");
-			break;
-		case ADDRESS:
-			run->devices.address = optarg;
-			break;
-		case ENV:
-			if (!strchr(optarg, '=') ||
-			    json_array_append_new(run->env, json_string(optarg)) < 0)
-				return usage_error("--env", optarg, "NAME=VALUE is expected");
-			break;
-		case TIMING:
-			run->timing = true;
-			break;
-		case VERBOSE:
-			run->verbose = true;
-			break;
-		case HELP:
-			fputs(usage, stdout);
-			*status = EXIT_SUCCESS;
-			return -1;
-		default:
-			return -1;
-		}
-	}
-	if (optind == argc)
-		return usage_error("COMMAND", "", "the command to run is missing");
-	if (run->devices.address && run->devices.net != RUN_NET_TAP)
-		return usage_error("--address", run->devices.address,
-				   "it goes with --net tap:NAME");
-	*status = CLI_EXIT_SANDBOX;
-	rc = run_devices_finish(&run->devices, &err);
-	if (rc < 0)
-		return cli_fail(*status, &err), -1;
-	snprintf(run->boot_args, sizeof(run->boot_args), BOOT_ARGS "%s%s%s", run->devices.boot_args,
-		 boot_args ? " " : "", boot_args ? boot_args : "");
-	run->config.drives = run->devices.drives;
-	run->config.interfaces = run->devices.interfaces;
-	rc = cli_find_kernel(kernel, run->config.kernel, &err);
-	if (rc == 0 && initrd) {
-		rc = snprintf(run->config.initrd, sizeof(run->config.initrd), "%s", initrd) <
-				     (int)sizeof(run->config.initrd)
-			     ? 0
-			     : err_set(&err, ENAMETOOLONG, "--initrd: the path is too long");
-	} else if (rc == 0) {
-		/* A kernel of somebody else's needs its modules with it. */
-		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", kernel);
-		/* optarg, where it comes from, is set for every option with an argument. */
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
-		if (strchr(kernel, '/') || cli_find_own(own_initrd, run->config.initrd, &err) < 0)
-			rc = cli_find_own("initrd.cpio", run->config.initrd, &err);
-	}
-	if (rc < 0)
-		return cli_fail(*status, &err), -1;
-	return 0;
-}
 
 static void finish(struct run *run, int status)
 {
@@ -274,7 +88,7 @@ static int send_request(struct run *run, char **argv, struct err *err)
 
 	for (; *argv; argv++)
 		json_array_append_new(list, json_string(*argv));
-	request = json_pack("{s:{s:o, s:O}}", "exec", "argv", list, "env", run->env);
+	request = json_pack("{s:{s:o, s:O}}", "exec", "argv", list, "env", run->options.env);
 	text = request ? json_dumps(request, JSON_COMPACT) : NULL;
 	json_decref(request);
 	if (!text)
@@ -545,12 +359,12 @@ static int run_command(struct run *run, char **argv)
 	if (signal_fd < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
 	run->signal_fd = signal_fd;
-	if (run->devices.net == RUN_NET_USER) {
+	if (run->options.devices.net == RUN_NET_USER) {
 		if (passt_start(&run->passt, &err) < 0)
 			return cli_fail(CLI_EXIT_SANDBOX, &err);
-		run->config.passt_fd = run->passt.socket_fd;
+		run->options.config.passt_fd = run->passt.socket_fd;
 	}
-	rc = sandbox_start(&run->sandbox, &run->config, run->verbose, &err);
+	rc = sandbox_start(&run->sandbox, &run->options.config, run->options.verbose, &err);
 	passt_close_socket(&run->passt);
 	if (rc < 0) {
 		passt_close(&run->passt);
@@ -562,7 +376,7 @@ static int run_command(struct run *run, char **argv)
 		run->status = cli_fail(CLI_EXIT_SANDBOX, &err);
 	else if (!run->done)
 		run->status = report_early_end(run);
-	else if (run->timing)
+	else if (run->options.timing)
 		print_timing(run);
 	sandbox_close(&run->sandbox);
 	passt_close(&run->passt);
@@ -571,18 +385,11 @@ static int run_command(struct run *run, char **argv)
 
 int cli_run(int argc, char **argv)
 {
-	static struct run run = { .config = { .boot_args = run.boot_args,
-					      .vcpu_count = 1,
-					      .mem_size_mib = 128,
-					      .huge_pages = "Transparent" },
-				  .boot_args = BOOT_ARGS };
+	static struct run run;
 	int status;
 
-	run.env = json_array();
-	run_devices_open(&run.devices);
-	if (parse(&run, argc, argv, &status) == 0)
+	if (run_options_parse(&run.options, argc, argv, &status))
 		status = run_command(&run, argv + optind);
-	run_devices_close(&run.devices);
-	json_decref(run.env);
+	run_options_close(&run.options);
 	return status;
 }

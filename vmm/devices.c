@@ -87,7 +87,7 @@ int devices_set_drive(struct devices *devices, struct drive_config *config, stru
 		.limiter = config->rate_limiter,
 		.replaces = drive ? drive->block : NULL,
 	};
-	struct block *block;
+	struct block *block = NULL;
 	int rc = check_drive(devices, config, err);
 
 	if (rc == 0 && !drive)

@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,18 +25,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "line.h"
 #include "protocol.h"
 #include "setup.h"
 
-/* Input comes through the driver, which has interrupts; output goes to the port itself. */
-#define SERIAL_LINE "/dev/ttyS0"
-#define SERIAL_PORT 0x3f8
-#define SERIAL_LINE_STATUS (SERIAL_PORT + 5)
-#define SERIAL_TRANSMIT_EMPTY 0x20
 #define BOOT_TIMER_ADDR 0xc0000000
 #define BOOT_TIMER_VALUE 123
 #define SLEEP_CONTROL_PORT 0x600
@@ -68,12 +61,6 @@ struct command {
 	bool exited;
 	int status;
 	struct rusage usage;
-};
-
-struct line {
-	int fd;
-	uint8_t buffer[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX];
-	size_t used;
 };
 
 static void power_off(void)
@@ -159,94 +146,6 @@ static void tell_boot_timer(void)
 		munmap((void *)(uintptr_t)timer, 4096);
 	}
 	close(fd);
-}
-
-static int open_line(void)
-{
-	struct termios settings;
-	int fd = open(SERIAL_LINE, O_RDWR | O_NOCTTY | O_CLOEXEC);
-
-	if (fd < 0 || tcgetattr(fd, &settings) < 0 || ioperm(SERIAL_PORT, 8, 1) < 0 ||
-	    ioperm(PROTOCOL_SERIAL_BURST_PORT, 1, 1) < 0)
-		return -1;
-	cfmakeraw(&settings);
-	/* With flow control no byte is lost, however slowly the command reads. */
-	settings.c_cflag |= CRTSCTS | CLOCAL | CREAD;
-	cfsetspeed(&settings, B4000000);
-	tcsetattr(fd, TCSANOW, &settings);
-	return fd;
-}
-
-static void transmit(const void *data, size_t size)
-{
-	const struct timespec reader_is_slow = { .tv_nsec = 1000000 };
-	const bool fast = inb(PROTOCOL_SERIAL_BURST_PORT) == PROTOCOL_SERIAL_BURST_MAGIC;
-	const uint16_t port = fast ? PROTOCOL_SERIAL_BURST_PORT : SERIAL_PORT;
-	const size_t most = fast ? PROTOCOL_SERIAL_BURST : PROTOCOL_SERIAL_FIFO;
-	const uint8_t *at = data;
-
-	while (size > 0) {
-		size_t burst = size < most ? size : most;
-
-		while (!(inb(SERIAL_LINE_STATUS) & SERIAL_TRANSMIT_EMPTY))
-			nanosleep(&reader_is_slow, NULL);
-		outsb(port, at, burst);
-		at += burst;
-		size -= burst;
-	}
-}
-
-static void send_frame(uint8_t type, const void *payload, size_t size)
-{
-	const uint8_t header[PROTOCOL_HEADER_SIZE] = {
-		type, (uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16), 0,
-	};
-
-	transmit(header, sizeof(header));
-	transmit(payload, size);
-	/* Looking at the line's status sends off what the UART still holds together. */
-	(void)inb(SERIAL_LINE_STATUS);
-}
-
-__attribute__((format(printf, 1, 2))) static void send_error(const char *fmt, ...)
-{
-	char text[512];
-	va_list args;
-	int n;
-
-	va_start(args, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, args);
-	va_end(args);
-	if (n > 0)
-		send_frame(PROTOCOL_ERROR, text, strlen(text));
-}
-
-/* The length of the first whole frame in the buffer with its header; 0 if there is none yet. */
-static size_t whole_frame(const struct line *line)
-{
-	uint32_t size;
-
-	if (line->used < PROTOCOL_HEADER_SIZE)
-		return 0;
-	memcpy(&size, line->buffer + 1, sizeof(size));
-	if (size > PROTOCOL_PAYLOAD_MAX)
-		power_off(); /* not our client */
-	return line->used < PROTOCOL_HEADER_SIZE + size ? 0 : PROTOCOL_HEADER_SIZE + size;
-}
-
-static void drop_frame(struct line *line, size_t size)
-{
-	line->used -= size;
-	memmove(line->buffer, line->buffer + size, line->used);
-}
-
-static bool receive(struct line *line)
-{
-	ssize_t n = read(line->fd, line->buffer + line->used, sizeof(line->buffer) - line->used);
-
-	if (n > 0)
-		line->used += (size_t)n;
-	return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
 /* Whether the array has a string that begins with NAME=, as variable does. */
@@ -363,7 +262,7 @@ static bool forward(int *fd, uint8_t type)
 	ssize_t n = read(*fd, data, sizeof(data));
 
 	if (n > 0)
-		send_frame(type, data, (size_t)n);
+		line_send(type, data, (size_t)n);
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		close_end(fd);
 	return n > 0;
@@ -402,14 +301,14 @@ static void take_stdin(struct command *command, const uint8_t *data, size_t size
 /* Frames are taken one at a time, the next only when the command has read the last one's bytes. */
 static void handle_frames(struct line *line, struct command *command)
 {
-	size_t size;
+	ssize_t size = 0;
 
-	while (!command->pending && (size = whole_frame(line)) > 0) {
+	while (!command->pending && (size = line_frame(line)) > 0) {
 		const uint8_t *payload = line->buffer + PROTOCOL_HEADER_SIZE;
 
 		switch (line->buffer[0]) {
 		case PROTOCOL_STDIN:
-			take_stdin(command, payload, size - PROTOCOL_HEADER_SIZE);
+			take_stdin(command, payload, (size_t)size - PROTOCOL_HEADER_SIZE);
 			break;
 		case PROTOCOL_STDIN_END:
 			command->in_ends = true;
@@ -422,8 +321,10 @@ static void handle_frames(struct line *line, struct command *command)
 		default:
 			break;
 		}
-		drop_frame(line, size);
+		line_drop(line, (size_t)size);
 	}
+	if (size < 0)
+		power_off();
 }
 
 static void reap(struct command *command)
@@ -455,7 +356,7 @@ static void send_exit(const struct command *command)
 			 (long long)usage->ru_stime.tv_sec * 1000000 + usage->ru_stime.tv_usec,
 			 usage->ru_maxrss);
 
-	send_frame(PROTOCOL_EXIT, text, (size_t)n);
+	line_send(PROTOCOL_EXIT, text, (size_t)n);
 }
 
 static void serve(struct line *line, struct command *command)
@@ -486,7 +387,7 @@ static void serve(struct line *line, struct command *command)
 			forward(&command->err, PROTOCOL_STDERR);
 		if (fds[3].revents)
 			feed(command);
-		if (fds[4].revents && !receive(line))
+		if (fds[4].revents && !line_receive(line))
 			power_off();
 		handle_frames(line, command);
 		if (fds[0].revents && read(child_fd, &info, sizeof(info)) > 0)
@@ -510,12 +411,12 @@ static void execute(struct line *line, const json_t *request)
 	int failure;
 
 	if (!argv || !argv[0] || !env) {
-		send_error("exec: argv and env are lists of strings, argv not empty");
+		line_send_error("exec: argv and env are lists of strings, argv not empty");
 		return;
 	}
 	failure = spawn(&command, argv, env, cwd ? json_string_value(cwd) : "/");
 	if (failure != 0) {
-		send_error("%s: %s", argv[0], strerror(failure));
+		line_send_error("%s: %s", argv[0], strerror(failure));
 		return;
 	}
 	serve(line, &command);
@@ -523,27 +424,29 @@ static void execute(struct line *line, const json_t *request)
 
 static void handle_request(struct line *line, const char *failure)
 {
-	size_t size;
+	ssize_t size;
 	json_t *request, *exec;
 
-	while ((size = whole_frame(line)) == 0) {
-		if (!receive(line))
+	while ((size = line_frame(line)) == 0) {
+		if (!line_receive(line))
 			return;
 	}
+	if (size < 0)
+		return;
 	if (*failure) {
-		send_error("%s", failure);
+		line_send_error("%s", failure);
 		return;
 	}
 	request = line->buffer[0] != PROTOCOL_REQUEST
 			  ? NULL
 			  : json_loadb((const char *)line->buffer + PROTOCOL_HEADER_SIZE,
-				       size - PROTOCOL_HEADER_SIZE, 0, NULL);
-	drop_frame(line, size);
+				       (size_t)size - PROTOCOL_HEADER_SIZE, 0, NULL);
+	line_drop(line, (size_t)size);
 	exec = json_object_get(request, "exec");
 	if (exec)
 		execute(line, exec);
 	else if (!json_object_get(request, "shutdown"))
-		send_error("request: an object with \"exec\" or \"shutdown\" is expected");
+		line_send_error("request: an object with \"exec\" or \"shutdown\" is expected");
 	json_decref(request);
 }
 
@@ -560,13 +463,13 @@ int main(void)
 	tell_boot_timer();
 	load_modules();
 	signal(SIGPIPE, SIG_IGN);
-	line.fd = open_line();
+	line.fd = line_open();
 	if (line.fd < 0)
 		power_off();
 	/* From here on the line is the protocol's; only a panic may still write to it. */
 	klogctl(KLOG_SET_CONSOLE_LEVEL, NULL, 1);
-	transmit(PROTOCOL_SYNC, PROTOCOL_SYNC_SIZE);
-	send_frame(PROTOCOL_READY, NULL, 0);
+	line_send_sync();
+	line_send(PROTOCOL_READY, NULL, 0);
 	/* The host takes its time over its request: set up meanwhile. */
 	set_up(failure);
 	handle_request(&line, failure);
