@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The input is a configuration file, and also the body of each of its sections. */
+#include <jansson.h>
 #include <stdbool.h>
 #include <string.h>
 
+#include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
 #include "base/err.h"
 #include "tests/fuzz/fuzz.h"
@@ -14,6 +16,9 @@ static void read_bodies(const json_t *body)
 	struct machine_config machine = { .vcpu_count = 1, .mem_size_mib = CONFIG_MEMORY_MIN_MIB };
 	struct serial_config serial = { 0 };
 	struct logger_config logger = { 0 };
+	struct drive_config drive = { 0 };
+	struct network_interface_config interface = { 0 };
+	struct vsock_device_config vsock = { 0 };
 	struct err err;
 
 	if (body_boot_source(body, &boot_source, &err) == 0)
@@ -27,6 +32,13 @@ static void read_bodies(const json_t *body)
 	serial_config_free(&serial);
 	(void)body_logger(body, &logger, &err);
 	logger_config_free(&logger);
+	(void)body_drive(body, &drive, &err);
+	drive_config_free(&drive);
+	(void)body_network_interface(body, &interface, &err);
+	network_interface_config_free(&interface);
+	if (body_vsock(body, &vsock, &err) == 0)
+		REQUIRE(vsock.uds_path && vsock.guest_cid >= 3);
+	vsock_device_config_free(&vsock);
 }
 
 /*
