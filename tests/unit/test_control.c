@@ -142,6 +142,61 @@ START_TEST(boot_source_keeps_its_own_arguments)
 }
 END_TEST
 
+static int set_drive(const char *id, const char *path, bool root, bool read_only)
+{
+	struct drive_config config = {
+		.drive_id = strdup(id),
+		.path_on_host = strdup(path),
+		.is_root_device = root,
+		.is_read_only = read_only,
+	};
+	int rc = control_set_drive(&control, &config, &err);
+
+	drive_config_free(&config);
+	return rc;
+}
+
+START_TEST(devices_stand_before_what_is_for_init)
+{
+	write_text("disk.img", "a sector or so");
+	ck_assert_int_eq(set_boot_source("vmlinux", NULL, "quiet -- single"), 0);
+	ck_assert_int_eq(set_drive("data", "initrd.img", false, true), 0);
+	ck_assert_int_eq(set_drive("rootfs", "disk.img", true, false), 0);
+	assert_cmdline("quiet pci=off root=/dev/vda rw virtio_mmio.device=4K@0xc0001000:5 "
+		       "virtio_mmio.device=4K@0xc0002000:6 -- single");
+}
+END_TEST
+
+START_TEST(drive_may_be_configured_again)
+{
+	unsigned int fds;
+
+	ck_assert_int_eq(set_drive("data", "initrd.img", false, false), 0);
+	fds = count_open_fds();
+	/* Its own lock is not in the way, of whichever kind. */
+	ck_assert_int_eq(set_drive("data", "initrd.img", false, false), 0);
+	ck_assert_int_eq(set_drive("data", "initrd.img", false, true), 0);
+	ck_assert_int_eq(set_drive("data", "initrd.img", false, false), 0);
+	ck_assert_uint_eq(count_open_fds(), fds);
+	/* That of another is. */
+	ck_assert_int_eq(set_drive("other", "initrd.img", false, true), -EBUSY);
+	assert_contains(err.text, "drive other: initrd.img: in use");
+	ck_assert_int_lt(set_drive("data", "missing.img", false, false), 0);
+	ck_assert_uint_eq(control.devices.drive_count, 1);
+	ck_assert_str_eq(control.devices.drives[0].config.path_on_host, "initrd.img");
+}
+END_TEST
+
+START_TEST(there_is_one_root_drive)
+{
+	ck_assert_int_eq(set_drive("a", "initrd.img", true, true), 0);
+	ck_assert_int_eq(set_drive("b", "initrd.img", true, true), -EINVAL);
+	assert_contains(err.text, "drive a is it already");
+	ck_assert_int_eq(set_drive("b b", "initrd.img", false, true), -EINVAL);
+	assert_contains(err.text, "drive_id");
+}
+END_TEST
+
 START_TEST(boot_source_may_be_replaced)
 {
 	unsigned int fds;
@@ -253,13 +308,14 @@ END_TEST
 
 Suite *control_suite(void)
 {
-	Suite *suite =
-		SUITE("control", set_up, tear_down, defaults_are_one_vcpu_and_128_mib,
-		      nothing_but_a_start_is_possible_before_it, start_needs_a_boot_source,
-		      boot_source_gets_default_arguments, boot_source_keeps_its_own_arguments,
-		      boot_source_may_be_replaced, serial_output_goes_to_a_private_file,
-		      serial_output_may_go_back_to_standard_output,
-		      failed_serial_output_leaves_the_one_before);
+	Suite *suite = SUITE("control", set_up, tear_down, defaults_are_one_vcpu_and_128_mib,
+			     nothing_but_a_start_is_possible_before_it, start_needs_a_boot_source,
+			     boot_source_gets_default_arguments,
+			     boot_source_keeps_its_own_arguments, boot_source_may_be_replaced,
+			     devices_stand_before_what_is_for_init, drive_may_be_configured_again,
+			     there_is_one_root_drive, serial_output_goes_to_a_private_file,
+			     serial_output_may_go_back_to_standard_output,
+			     failed_serial_output_leaves_the_one_before);
 
 	add_table_test(suite, set_up, tear_down, configuration_ends_with_the_start,
 		       ARRAY_SIZE(later_states));
