@@ -364,6 +364,7 @@ static void *restart_driver(void *opaque)
 START_TEST(resets_come_from_other_threads)
 {
 	atomic_bool ended = false;
+	unsigned int received;
 	pthread_t thread;
 	uint32_t port;
 
@@ -379,9 +380,13 @@ START_TEST(resets_come_from_other_threads)
 	}
 	pthread_join(thread, NULL);
 	vsock_guest_restart(&guest, 16);
-	while (vsock_guest_receive(&guest))
-		;
-	vsock_guest_expect_nothing(&guest);
+	/* The last clients may have waited in the listener's queue for this driver. */
+	do {
+		received = 0;
+		vsock_guest_run(&guest);
+		while (vsock_guest_receive(&guest))
+			received++;
+	} while (received > 0);
 	close(vsock_guest_accept(&guest, &port));
 }
 END_TEST
