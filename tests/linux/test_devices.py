@@ -239,31 +239,30 @@ dd if=/dev/vdb iflag=direct of=/dev/null bs=4k count=1 2>/dev/null && echo good"
     assert "the file has become shorter" in guest.log()
 
 
+def seconds_to_read(start, drive, dd):
+    """How long the guest takes for `dd` options on the drive, by the host's clock."""
+    guest = start(f"""echo "@ start"; dd if=/dev/vdb iflag=direct of=/dev/null {dd} 2>/dev/null
+echo "@ stop" """, drives=[drive])
+    guest.wait_for("@ start")
+    begin = time.monotonic()
+    guest.wait_for("@ stop")
+    took = time.monotonic() - begin
+    guest.output()
+    return took
+
+
 def test_bandwidth_is_limited(start, tmp_path):
     """8 MiB at 4 MiB a second, with a bucket of 1 MiB that is full at the start."""
     drive = {"drive_id": "disk", "path_on_host": make_file(tmp_path / "disk.img", 8 << 20),
              "rate_limiter": {"bandwidth": {"size": 1 << 20, "refill_time": 250}}}
-    guest = start("""echo "@ start"; dd if=/dev/vdb iflag=direct of=/dev/null bs=128k 2>/dev/null
-echo "@ stop" """, drives=[drive])
-    guest.wait_for("@ start")
-    begin = time.monotonic()
-    guest.wait_for("@ stop")
-    took = time.monotonic() - begin
-    assert 1.75 * 0.9 <= took <= 1.75 * 1.1
-    guest.output()
+    assert 1.75 * 0.9 <= seconds_to_read(start, drive, "bs=128k") <= 1.75 * 1.1
 
 
 def test_operations_are_limited(start, tmp_path):
+    """210 at 100 a second, with a bucket of 10 that is full at the start."""
     drive = {"drive_id": "disk", "path_on_host": make_file(tmp_path / "disk.img", 1 << 20),
              "rate_limiter": {"ops": {"size": 10, "refill_time": 100}}}
-    guest = start("""echo "@ start"; dd if=/dev/vdb iflag=direct of=/dev/null bs=4k count=210 2>/dev/null
-echo "@ stop" """, drives=[drive])
-    guest.wait_for("@ start")
-    begin = time.monotonic()
-    guest.wait_for("@ stop")
-    took = time.monotonic() - begin
-    assert 2.0 * 0.9 <= took <= 2.0 * 1.1
-    guest.output()
+    assert 2.0 * 0.9 <= seconds_to_read(start, drive, "bs=4k count=210") <= 2.0 * 1.1
 
 
 class Net:
@@ -487,6 +486,7 @@ def test_a_hundred_connections_from_the_host(start, tmp_path):
             sockets.append(peer)
         else:
             peer.close()
+    assert len(sockets) == 100
     for peer in sockets:
         peer.sendall(b"e" + len(data).to_bytes(4, "little") + data)
     for peer in sockets:
