@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "virtio/batching.h"
 
 int virtio_device_open(struct virtio_device *device, const struct virtio_ops *ops, uint32_t type,
 		       const char *name, const uint16_t *queue_sizes, unsigned int queue_count,
@@ -58,20 +59,27 @@ static void on_notify(evutil_socket_t fd, short events, void *opaque)
 {
 	struct virtio_device *device = opaque;
 	unsigned int queue = 0;
+	uint16_t before, chains = 0;
 
 	(void)events;
 	while (device->notify_fds[queue] != fd)
 		queue++;
 	pthread_mutex_lock(&device->lock);
-	if (device->active && device->queues[queue].ready)
+	if (device->active && device->queues[queue].ready) {
+		before = device->queues[queue].next_avail;
 		device->ops->notified(device, queue);
+		chains = (uint16_t)(device->queues[queue].next_avail - before);
+	}
 	pthread_mutex_unlock(&device->lock);
+	if (device->batching)
+		batching_notified(device->batching, chains);
 }
 
 int virtio_device_attach(struct virtio_device *device, const struct guest_memory *memory,
-			 struct event_base *base, struct err *err)
+			 struct event_base *base, struct batching *batching, struct err *err)
 {
 	device->memory = memory;
+	device->batching = batching;
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		/* Edge-triggered: each notification is an edge, and nobody need read the eventfd.
 		 */

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "virtio/queue.h"
 
+struct batching;
 struct err;
 struct guest_memory;
 struct virtio_device;
@@ -78,6 +79,7 @@ struct virtio_device {
 	void *changed_opaque;
 
 	/* Main thread only. */
+	struct batching *batching; /* not owned; may be NULL */
 	struct event *notify_events[VIRTIO_QUEUES_MAX];
 };
 
@@ -95,9 +97,12 @@ int virtio_device_open(struct virtio_device *device, const struct virtio_ops *op
 /* Safe on a zeroed or already closed object. The vCPUs have ended. */
 void virtio_device_close(struct virtio_device *device);
 
-/* Gives the device its memory and puts its notifications into the event loop. Before the start. */
+/*
+ * Gives the device its memory and puts its notifications into the event loop; `batching`, if not
+ * NULL, is told of each and outlives the device's stay. Before the start.
+ */
 int virtio_device_attach(struct virtio_device *device, const struct guest_memory *memory,
-			 struct event_base *base, struct err *err);
+			 struct event_base *base, struct batching *batching, struct err *err);
 /* Takes it out of the event loop. Main thread. */
 void virtio_device_detach(struct virtio_device *device);
 

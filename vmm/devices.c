@@ -320,8 +320,9 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	unsigned int count = devices_list(devices, list);
 	int rc = 0;
 
+	batching_open(&devices->batching, base);
 	for (unsigned int i = 0; i < count && rc == 0; i++)
-		rc = virtio_device_attach(list[i], memory, base, err);
+		rc = virtio_device_attach(list[i], memory, base, &devices->batching, err);
 	for (unsigned int i = 0; i < devices->drive_count && rc == 0; i++)
 		rc = block_attach(devices->drives[i].block, base, err);
 	for (unsigned int i = 0; i < devices->interface_count && rc == 0; i++)
@@ -346,6 +347,7 @@ void devices_detach(struct devices *devices)
 		vsock_detach(devices->vsock);
 	for (unsigned int i = 0; i < count; i++)
 		virtio_device_detach(list[i]);
+	batching_close(&devices->batching);
 }
 
 void devices_log_metrics(const struct devices *devices)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "virtio/batching.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 
@@ -37,6 +38,7 @@ struct devices {
 	unsigned int interface_count;
 	struct vsock_device_config vsock_config; /* owned */
 	struct vsock *vsock;			 /* owned; NULL none */
+	struct batching batching;		 /* from devices_attach to devices_detach */
 };
 
 /* Each takes the configuration's strings when it succeeds. 0 or -errno with err set. */

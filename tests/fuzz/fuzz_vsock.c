@@ -100,7 +100,7 @@ static void set_up(void)
 	base = event_base_new();
 	REQUIRE(base);
 	REQUIRE(vsock_open(&vsock, &config, &err) == 0);
-	REQUIRE(virtio_device_attach(vsock_device(vsock), &memory, base, &err) == 0);
+	REQUIRE(virtio_device_attach(vsock_device(vsock), &memory, base, NULL, &err) == 0);
 	REQUIRE(vsock_attach(vsock, base, &err) == 0);
 	server = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	REQUIRE(bind(server, (const struct sockaddr *)&server_addr, sizeof(server_addr)) == 0);

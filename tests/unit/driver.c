@@ -37,8 +37,8 @@ void driver_attach(struct driver *driver, struct virtio_device *device)
 {
 	struct err err;
 
-	ck_assert_msg(virtio_device_attach(device, &driver->memory, driver->base, &err) == 0, "%s",
-		      err.text);
+	ck_assert_msg(virtio_device_attach(device, &driver->memory, driver->base, NULL, &err) == 0,
+		      "%s", err.text);
 	driver->device = device;
 	driver->mmio.device = device;
 }

@@ -10,6 +10,7 @@
 	X(acpi) \
 	X(agent_client) \
 	X(aml) \
+	X(batching) \
 	X(block) \
 	X(block_device) \
 	X(bodies) \
