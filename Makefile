@@ -42,7 +42,7 @@ SEES_virtio := base virtio
 SEES_vmm := base virtio vmm
 SEES_api-socket := base virtio vmm api-socket
 SEES_cli := base cli rootfs-tools
-SEES_programs := base virtio vmm api-socket cli
+SEES_programs := base virtio vmm api-socket cli programs
 SEES_tests := base virtio vmm api-socket cli rootfs-tools tests
 FLOORS := base virtio vmm api-socket cli programs tests
 
@@ -172,9 +172,9 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 endef
 $(foreach floor,base virtio vmm api-socket cli,$(eval $(call library_rules,$(floor))))
 
-$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
+$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -levent_core -luring
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(say) LINK $@

@@ -10,7 +10,6 @@
 #include "api-socket/fields.h"
 #include "base/err.h"
 #include "base/guest_memory.h"
-#include "base/log.h"
 #include "virtio/block.h"
 
 static const char *const huge_pages_choices[] = {
@@ -135,6 +134,28 @@ static const struct field vsock_fields[] = {
 	{ NULL },
 };
 
+static const char *const action_choices[] = {
+	[ACTION_INSTANCE_START] = "InstanceStart",
+	[ACTION_FLUSH_METRICS] = "FlushMetrics",
+	[ACTION_SEND_CTRL_ALT_DEL] = "SendCtrlAltDel",
+	NULL,
+};
+static const char *const vm_state_choices[] = {
+	[VM_STATE_PAUSED] = "Paused",
+	[VM_STATE_RESUMED] = "Resumed",
+	NULL,
+};
+
+static const struct field action_fields[] = {
+	{ "action_type", FIELD_CHOICE, .required = true, .choices = action_choices },
+	{ NULL },
+};
+
+static const struct field vm_state_fields[] = {
+	{ "state", FIELD_CHOICE, .required = true, .choices = vm_state_choices },
+	{ NULL },
+};
+
 static const struct field logger_fields[] = {
 	{ "log_path", FIELD_STRING, FIELD_AT(logger_config, log_path) },
 	{ "level", FIELD_STRING, FIELD_AT(logger_config, level) },
@@ -143,14 +164,6 @@ static const struct field logger_fields[] = {
 	{ "module", FIELD_STRING, FIELD_AT(logger_config, module) },
 	{ NULL },
 };
-
-void logger_config_free(struct logger_config *config)
-{
-	free(config->log_path);
-	free(config->level);
-	free(config->module);
-	memset(config, 0, sizeof(*config));
-}
 
 json_t *body_parse(const char *text, size_t len, const char *what, struct err *err)
 {
@@ -188,6 +201,11 @@ int body_machine(const json_t *body, struct machine_config *config, struct err *
 	return fields_read(body, machine_fields, config, err);
 }
 
+int body_machine_update(const json_t *body, struct machine_config *config, struct err *err)
+{
+	return fields_read_some(body, machine_fields, config, err);
+}
+
 int body_serial(const json_t *body, struct serial_config *config, struct err *err)
 {
 	return fields_read(body, serial_fields, config, err);
@@ -220,13 +238,55 @@ int body_vsock(const json_t *body, struct vsock_device_config *config, struct er
 	return fields_read(body, vsock_fields, config, err);
 }
 
+int body_action(const json_t *body, enum body_action *action, struct err *err)
+{
+	int choice = 0;
+	int rc = fields_read(body, action_fields, &choice, err);
+
+	*action = (enum body_action)choice;
+	return rc;
+}
+
+int body_vm_state(const json_t *body, enum body_vm_state *state, struct err *err)
+{
+	int choice = 0;
+	int rc = fields_read(body, vm_state_fields, &choice, err);
+
+	*state = (enum body_vm_state)choice;
+	return rc;
+}
+
 int body_logger(const json_t *body, struct logger_config *config, struct err *err)
 {
-	enum log_level level;
-	int rc = fields_read(body, logger_fields, config, err);
+	return fields_read(body, logger_fields, config, err);
+}
 
-	if (rc == 0 && config->level && !log_level_parse(config->level, &level))
-		rc = err_set(err, EINVAL,
-			     "level: one of Error, Warning, Info, Debug, Trace is expected");
-	return rc;
+json_t *body_of_boot_source(const struct boot_source_config *config)
+{
+	return fields_write(boot_source_fields, config);
+}
+
+json_t *body_of_machine(const struct machine_config *config)
+{
+	return fields_write(machine_fields, config);
+}
+
+json_t *body_of_serial(const struct serial_config *config)
+{
+	return fields_write(serial_fields, config);
+}
+
+json_t *body_of_drive(const struct drive_config *config)
+{
+	return fields_write(drive_fields, config);
+}
+
+json_t *body_of_network_interface(const struct network_interface_config *config)
+{
+	return fields_write(network_interface_fields, config);
+}
+
+json_t *body_of_vsock(const struct vsock_device_config *config)
+{
+	return fields_write(vsock_fields, config);
 }

@@ -12,15 +12,8 @@
 
 struct err;
 
-struct logger_config {
-	char *log_path;
-	char *level;
-	bool show_level;
-	bool show_log_origin;
-	char *module;
-};
-
-void logger_config_free(struct logger_config *config);
+enum body_action { ACTION_INSTANCE_START, ACTION_FLUSH_METRICS, ACTION_SEND_CTRL_ALT_DEL };
+enum body_vm_state { VM_STATE_PAUSED, VM_STATE_RESUMED };
 
 /*
  * Parses text of len bytes as one JSON object, refusing duplicate keys. NULL with err set; `what`
@@ -34,6 +27,8 @@ json_t *body_parse(const char *text, size_t len, const char *what, struct err *e
  */
 int body_boot_source(const json_t *body, struct boot_source_config *config, struct err *err);
 int body_machine(const json_t *body, struct machine_config *config, struct err *err);
+/* The same with every field optional. */
+int body_machine_update(const json_t *body, struct machine_config *config, struct err *err);
 int body_serial(const json_t *body, struct serial_config *config, struct err *err);
 int body_drive(const json_t *body, struct drive_config *config, struct err *err);
 int body_drive_update(const json_t *body, struct drive_update *update, struct err *err);
@@ -42,6 +37,16 @@ int body_network_interface(const json_t *body, struct network_interface_config *
 int body_network_interface_update(const json_t *body, struct network_interface_update *update,
 				  struct err *err);
 int body_vsock(const json_t *body, struct vsock_device_config *config, struct err *err);
+int body_action(const json_t *body, enum body_action *action, struct err *err);
+int body_vm_state(const json_t *body, enum body_vm_state *state, struct err *err);
 int body_logger(const json_t *body, struct logger_config *config, struct err *err);
+
+/* The other way; the caller owns the object. NULL without memory. */
+json_t *body_of_boot_source(const struct boot_source_config *config);
+json_t *body_of_machine(const struct machine_config *config);
+json_t *body_of_serial(const struct serial_config *config);
+json_t *body_of_drive(const struct drive_config *config);
+json_t *body_of_network_interface(const struct network_interface_config *config);
+json_t *body_of_vsock(const struct vsock_device_config *config);
 
 #endif

@@ -7,79 +7,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "api-socket/apply.h"
 #include "api-socket/bodies.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "base/log.h"
 #include "vmm/control.h"
 
 #define CONFIG_FILE_SIZE_MAX (1 << 20)
 
-static int apply_boot_source(struct control *control, const json_t *body, struct err *err)
-{
-	struct boot_source_config config = { 0 };
-	int rc = body_boot_source(body, &config, err);
-
-	if (rc == 0)
-		rc = control_set_boot_source(control, &config, err);
-	boot_source_config_free(&config);
-	return rc;
-}
-
-static int apply_machine(struct control *control, const json_t *body, struct err *err)
-{
-	struct machine_config config = control->machine_config;
-	int rc = body_machine(body, &config, err);
-
-	return rc < 0 ? rc : control_set_machine(control, &config, err);
-}
-
-static int apply_serial(struct control *control, const json_t *body, struct err *err)
-{
-	struct serial_config config = { 0 };
-	int rc = body_serial(body, &config, err);
-
-	if (rc == 0)
-		rc = control_set_serial(control, &config, err);
-	serial_config_free(&config);
-	return rc;
-}
-
-static int apply_drive(struct control *control, const json_t *body, struct err *err)
-{
-	struct drive_config config = { 0 };
-	int rc = body_drive(body, &config, err);
-
-	if (rc == 0)
-		rc = control_set_drive(control, &config, err);
-	drive_config_free(&config);
-	return rc;
-}
-
-static int apply_network_interface(struct control *control, const json_t *body, struct err *err)
-{
-	struct network_interface_config config = { 0 };
-	int rc = body_network_interface(body, &config, err);
-
-	if (rc == 0)
-		rc = control_set_interface(control, &config, err);
-	network_interface_config_free(&config);
-	return rc;
-}
-
-static int apply_vsock(struct control *control, const json_t *body, struct err *err)
-{
-	struct vsock_device_config config = { 0 };
-	int rc = body_vsock(body, &config, err);
-
-	if (rc == 0)
-		rc = control_set_vsock(control, &config, err);
-	vsock_device_config_free(&config);
-	return rc;
-}
-
-static int apply_list(int (*apply)(struct control *control, const json_t *body, struct err *err),
-		      struct control *control, const json_t *list, struct err *err)
+static int apply_list(apply_body *apply, struct control *control, const json_t *list,
+		      struct err *err)
 {
 	struct err cause;
 	json_t *body;
@@ -106,25 +43,10 @@ static int apply_network_interfaces(struct control *control, const json_t *list,
 	return apply_list(apply_network_interface, control, list, err);
 }
 
-static int apply_logger(struct control *control, const json_t *body, struct err *err)
-{
-	struct logger_config config = { 0 };
-	enum log_level level;
-	int rc = body_logger(body, &config, err);
-
-	(void)control;
-	if (rc == 0 && config.log_path)
-		rc = log_open(config.log_path, err);
-	if (rc == 0 && config.level && log_level_parse(config.level, &level))
-		log_set_level(level);
-	logger_config_free(&config);
-	return rc;
-}
-
 static const struct section {
 	const char *name;
 	/* NULL: known to Firecracker, not to mote yet; only an empty list or null is taken. */
-	int (*apply)(struct control *control, const json_t *body, struct err *err);
+	apply_body *apply;
 } sections[] = {
 	/* In the order in which they take effect. */
 	{ "logger", apply_logger },

@@ -103,7 +103,7 @@ static const struct field *find_field(const struct field *fields, const char *na
 	return NULL;
 }
 
-int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
+int fields_read_some(const json_t *body, const struct field *fields, void *config, struct err *err)
 {
 	const char *name;
 	json_t *value;
@@ -121,9 +121,78 @@ int fields_read(const json_t *body, const struct field *fields, void *config, st
 		if (rc < 0)
 			return rc;
 	}
+	return 0;
+}
+
+int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
+{
+	int rc = fields_read_some(body, fields, config, err);
+
+	if (rc < 0)
+		return rc;
 	for (; fields->name; fields++) {
 		if (fields->required && !json_object_get(body, fields->name))
 			return err_set(err, EINVAL, "%s: the field is missing", fields->name);
 	}
 	return 0;
+}
+
+static bool given(const struct field *field, const void *from)
+{
+	switch (field->type) {
+	case FIELD_STRING:
+		return *(char *const *)from != NULL;
+	case FIELD_INTEGER:
+		return *(const int64_t *)from >= field->min && *(const int64_t *)from <= field->max;
+	case FIELD_OBJECT:
+		for (const struct field *part = field->fields; part->name; part++) {
+			const void *at = (const char *)from + part->offset;
+
+			if (part->type == FIELD_INTEGER ? *(const int64_t *)at != 0
+							: given(part, at))
+				return true;
+		}
+		return false;
+	case FIELD_ABSENT:
+		return false;
+	case FIELD_BOOL:
+	case FIELD_CHOICE:
+		return true;
+	}
+	return false;
+}
+
+static json_t *write_field(const struct field *field, const void *from)
+{
+	switch (field->type) {
+	case FIELD_STRING:
+		return json_string(*(char *const *)from);
+	case FIELD_INTEGER:
+		return json_integer(*(const int64_t *)from);
+	case FIELD_CHOICE:
+		return json_string(field->choices[*(const int *)from]);
+	case FIELD_BOOL:
+		return json_boolean(*(const bool *)from);
+	case FIELD_OBJECT:
+		return fields_write(field->fields, from);
+	case FIELD_ABSENT:
+		break;
+	}
+	return NULL;
+}
+
+json_t *fields_write(const struct field *fields, const void *from)
+{
+	json_t *object = json_object();
+
+	for (; object && fields->name; fields++) {
+		const void *at = (const char *)from + fields->offset;
+
+		if ((fields->required || given(fields, at)) &&
+		    json_object_set_new(object, fields->name, write_field(fields, at)) < 0) {
+			json_decref(object);
+			return NULL;
+		}
+	}
+	return object;
 }

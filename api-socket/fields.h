@@ -39,5 +39,14 @@ struct field {
 
 /* Null stands for a field that is not given. 0 or -EINVAL with err set. */
 int fields_read(const json_t *object, const struct field *fields, void *to, struct err *err);
+/* The same, but no field is required. */
+int fields_read_some(const json_t *object, const struct field *fields, void *to, struct err *err);
+
+/*
+ * The other way: an object that fields_read takes, owned by the caller; NULL without memory. What
+ * is not required and as good as not given is left out: no string, an object of such, an integer
+ * out of its range.
+ */
+json_t *fields_write(const struct field *fields, const void *from);
 
 #endif

@@ -56,6 +56,17 @@ int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset)
 	return 0;
 }
 
+int fd_open_append(const char *path)
+{
+	const int flags = O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int fd = open(path, O_WRONLY | flags, 0600);
+
+	/* A fifo that nobody reads, yet. */
+	if (fd < 0 && errno == ENXIO)
+		fd = open(path, O_RDWR | flags, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
 int fd_write_all(int fd, const void *buffer, size_t len)
 {
 	const char *at = buffer;

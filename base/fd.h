@@ -26,6 +26,12 @@ int fd_take(int *fd);
  */
 int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset);
 
+/*
+ * A file, fifo or device to append to, created with mode 0600; or -errno. Never waits: a fifo need
+ * not have a reader, and what its buffer does not take is -EAGAIN of the write.
+ */
+int fd_open_append(const char *path);
+
 /* Writes all of buffer; 0 or -errno. */
 int fd_write_all(int fd, const void *buffer, size_t len);
 

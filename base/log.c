@@ -18,6 +18,9 @@
 static int log_fd = STDERR_FILENO;
 static enum log_level log_max = LOG_INFO;
 static const char *log_id = "anonymous-instance";
+static bool log_shows_level = true;
+static bool log_shows_origin;
+static const char *log_module;
 static _Thread_local const char *thread_name = "main";
 
 static const char *const level_names[] = { "ERROR", "WARN", "INFO", "DEBUG" };
@@ -28,8 +31,9 @@ bool log_level_parse(const char *name, enum log_level *level)
 		const char *name;
 		enum log_level level;
 	} names[] = {
-		{ "Error", LOG_ERROR }, { "Warning", LOG_WARN }, { "Warn", LOG_WARN },
-		{ "Info", LOG_INFO },	{ "Debug", LOG_DEBUG },	 { "Trace", LOG_DEBUG },
+		{ "Off", LOG_OFF },	{ "Error", LOG_ERROR }, { "Warning", LOG_WARN },
+		{ "Warn", LOG_WARN },	{ "Info", LOG_INFO },	{ "Debug", LOG_DEBUG },
+		{ "Trace", LOG_DEBUG },
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -43,12 +47,10 @@ bool log_level_parse(const char *name, enum log_level *level)
 
 int log_open(const char *path, struct err *err)
 {
-	/* Without O_NONBLOCK a fifo nobody reads would hold up the start for ever. */
-	int fd =
-		open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+	int fd = fd_open_append(path);
 
 	if (fd < 0)
-		return err_sys(err, errno, "log file %s", path);
+		return err_sys(err, -fd, "log file %s", path);
 	if (log_fd != STDERR_FILENO)
 		fd_close(&log_fd);
 	log_fd = fd;
@@ -68,6 +70,17 @@ void log_set_level(enum log_level level)
 bool log_wants(enum log_level level)
 {
 	return level <= log_max;
+}
+
+void log_show(bool show_level, bool show_origin)
+{
+	log_shows_level = show_level;
+	log_shows_origin = show_origin;
+}
+
+void log_set_module(const char *module)
+{
+	log_module = module;
 }
 
 void log_set_thread_name(const char *name)
@@ -94,9 +107,23 @@ static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
 	*year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
-__attribute__((format(printf, 3, 0))) static void
-write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list args)
+/* Where a line comes from. */
+struct origin {
+	const char *file;
+	int line;
+	enum log_level level;
+};
+
+static bool wanted(const struct origin *origin)
 {
+	return log_wants(origin->level) &&
+	       (!log_module || strncmp(origin->file, log_module, strlen(log_module)) == 0);
+}
+
+__attribute__((format(printf, 3, 0))) static void
+write_line(const struct origin *origin, uint64_t withheld, const char *fmt, va_list args)
+{
+	char place[128] = "";
 	char line[2048];
 	struct timespec now;
 	int year, month, day, second;
@@ -105,9 +132,12 @@ write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list arg
 	clock_gettime(CLOCK_REALTIME, &now);
 	date_of_day(now.tv_sec / 86400, &year, &month, &day);
 	second = (int)(now.tv_sec % 86400);
-	used = snprintf(line, sizeof(line), "%04d-%02d-%02dT%02d:%02d:%02d.%09ld [%s:%s:%s] ", year,
-			month, day, second / 3600, second / 60 % 60, second % 60, now.tv_nsec,
-			log_id, thread_name, level_names[level]);
+	if (log_shows_origin)
+		snprintf(place, sizeof(place), ":%s:%d", origin->file, origin->line);
+	used = snprintf(line, sizeof(line), "%04d-%02d-%02dT%02d:%02d:%02d.%09ld [%s:%s%s%s%s] ",
+			year, month, day, second / 3600, second / 60 % 60, second % 60, now.tv_nsec,
+			log_id, thread_name, log_shows_level ? ":" : "",
+			log_shows_level ? level_names[origin->level] : "", place);
 	if (used < 0 || used >= (int)sizeof(line))
 		return;
 	n = vsnprintf(line + used, sizeof(line) - (size_t)used, fmt, args);
@@ -131,24 +161,27 @@ write_line(enum log_level level, uint64_t withheld, const char *fmt, va_list arg
 	(void)fd_write_all(log_fd, line, (size_t)used);
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+void log_line_at(const char *file, int line, enum log_level level, const char *fmt, ...)
 {
+	const struct origin origin = { file, line, level };
 	va_list args;
 
-	if (level > log_max)
+	if (!wanted(&origin))
 		return;
 	va_start(args, fmt);
-	write_line(level, 0, fmt, args);
+	write_line(&origin, 0, fmt, args);
 	va_end(args);
 }
 
-void log_limited_line(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+void log_limited_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
+			 const char *fmt, ...)
 {
+	const struct origin origin = { file, line, level };
 	struct timespec now;
 	int64_t now_ns;
 	va_list args;
 
-	if (level > log_max)
+	if (!wanted(&origin))
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
@@ -157,7 +190,7 @@ void log_limited_line(struct log_limit *limit, enum log_level level, const char 
 		return;
 	}
 	va_start(args, fmt);
-	write_line(level, limit->withheld, fmt, args);
+	write_line(&origin, limit->withheld, fmt, args);
 	va_end(args);
 	limit->withheld = 0;
 	limit->next_ns = now_ns + 1000000000;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The log: one line an event, written with one write(2), from any thread.
- * Format: TIMESTAMP [ID:THREAD:LEVEL] TEXT, the timestamp in UTC with nanoseconds.
+ * Format: TIMESTAMP [ID:THREAD:LEVEL:FILE:LINE] TEXT, the timestamp in UTC with nanoseconds, the
+ * level, file and line as log_show says.
  */
 #ifndef MOTE_BASE_LOG_H
 #define MOTE_BASE_LOG_H
@@ -11,9 +12,9 @@
 
 struct err;
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level { LOG_OFF = -1, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-/* Level names as Firecracker spells them: Error, Warning (or Warn), Info, Debug (or Trace). */
+/* Level names as Firecracker spells them: Off, Error, Warning (or Warn), Info, Debug (or Trace). */
 bool log_level_parse(const char *name, enum log_level *level);
 
 /*
@@ -29,7 +30,14 @@ void log_set_level(enum log_level level);
 bool log_wants(enum log_level level);
 void log_set_thread_name(const char *name);
 
-void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Whether lines name their level (they do unless told otherwise), and their file and line. */
+void log_show(bool show_level, bool show_origin);
+/* Only lines from files whose path begins so; NULL: all. Not copied. */
+void log_set_module(const char *module);
+
+void log_line_at(const char *file, int line, enum log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+#define log_line(...) log_line_at(__FILE__, __LINE__, __VA_ARGS__)
 
 /* For lines that a guest can cause: one a second for each object that has such a limit. */
 struct log_limit {
@@ -38,8 +46,9 @@ struct log_limit {
 };
 
 /* Not thread-safe for one limit. A line that is written says how many before it were not. */
-void log_limited_line(struct log_limit *limit, enum log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+void log_limited_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
+			 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+#define log_limited_line(...) log_limited_line_at(__FILE__, __LINE__, __VA_ARGS__)
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)

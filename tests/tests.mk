@@ -46,7 +46,7 @@ $(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TE
 $(BUILD)/unit-tests $(BUILD)/control-tests:
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
-		-ljansson -levent_core -luring -lcheck -lsubunit -lrt -lm
+		-ljansson -lhttp_parser -levent_core -luring -lcheck -lsubunit -lrt -lm
 
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -56,7 +56,7 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(SRC_api
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Ibuild/include/tests -o $@ $(filter %.c,$^) \
-		-ljansson -levent_core -luring -pthread
+		-ljansson -lhttp_parser -levent_core -luring -pthread
 
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)

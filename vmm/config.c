@@ -12,6 +12,14 @@ void boot_source_config_free(struct boot_source_config *config)
 	memset(config, 0, sizeof(*config));
 }
 
+void logger_config_free(struct logger_config *config)
+{
+	free(config->log_path);
+	free(config->level);
+	free(config->module);
+	memset(config, 0, sizeof(*config));
+}
+
 void serial_config_free(struct serial_config *config)
 {
 	free(config->serial_out_path);

@@ -36,6 +36,14 @@ struct serial_config {
 	char *serial_out_path; /* NULL: standard output */
 };
 
+struct logger_config {
+	char *log_path; /* NULL: as it is */
+	char *level;	/* the same; log_level_parse takes it */
+	char *module;	/* only what files whose path begins so have to say; NULL: all */
+	bool show_level;
+	bool show_log_origin;
+};
+
 #define CONFIG_ID_SIZE_MAX 64
 
 enum cache_type { CACHE_UNSAFE, CACHE_WRITEBACK };
@@ -89,6 +97,7 @@ void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);
 void vsock_device_config_free(struct vsock_device_config *config);
 void boot_source_config_free(struct boot_source_config *config);
+void logger_config_free(struct logger_config *config);
 void serial_config_free(struct serial_config *config);
 
 #endif

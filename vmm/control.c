@@ -25,6 +25,13 @@ const char *control_state_name(const struct control *control)
 	return state_names[control->state];
 }
 
+static void set_state(struct control *control, enum control_state state)
+{
+	control->state = state;
+	if (control->state_changed)
+		control->state_changed(control->opaque);
+}
+
 static int expect(const struct control *control, enum control_state state, const char *action,
 		  struct err *err)
 {
@@ -91,9 +98,11 @@ void control_close(struct control *control)
 	close_running(control);
 	devices_close(&control->devices);
 	close_files(&control->files);
-	free(control->boot_args);
-	control->boot_args = NULL;
+	boot_source_config_free(&control->boot_source);
 	close_serial(control);
+	serial_config_free(&control->serial);
+	log_set_module(NULL);
+	logger_config_free(&control->logger);
 }
 
 /*
@@ -102,7 +111,8 @@ void control_close(struct control *control)
  */
 char *control_cmdline(const struct control *control)
 {
-	const char *own = control->boot_args ? control->boot_args : CONFIG_DEFAULT_BOOT_ARGS;
+	const char *args = control->boot_source.boot_args;
+	const char *own = args ? args : CONFIG_DEFAULT_BOOT_ARGS;
 	const char *init = strstr(own, " -- ");
 	int length = (int)(init ? (size_t)(init - own) : strlen(own));
 	char *devices = devices_cmdline(&control->devices);
@@ -149,29 +159,24 @@ static int open_files(struct boot_files *files, const struct boot_source_config 
 	return config->boot_args ? check_cmdline(config->boot_args, err) : 0;
 }
 
-int control_set_boot_source(struct control *control, const struct boot_source_config *config,
+int control_set_boot_source(struct control *control, struct boot_source_config *config,
 			    struct err *err)
 {
 	struct boot_files files = { .initrd_fd = -1 };
-	char *boot_args = NULL;
 	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the boot source", err);
 
 	if (rc < 0)
 		return rc;
 	rc = open_files(&files, config, err);
-	if (rc == 0 && config->boot_args) {
-		boot_args = strdup(config->boot_args);
-		if (!boot_args)
-			rc = err_sys(err, ENOMEM, "kernel command line");
-	}
 	if (rc < 0) {
 		close_files(&files);
 		return rc;
 	}
 	close_files(&control->files);
 	control->files = files;
-	free(control->boot_args);
-	control->boot_args = boot_args;
+	boot_source_config_free(&control->boot_source);
+	control->boot_source = *config;
+	memset(config, 0, sizeof(*config));
 	control->has_boot_source = true;
 	return 0;
 }
@@ -201,7 +206,29 @@ int control_set_machine(struct control *control, const struct machine_config *co
 	return 0;
 }
 
-int control_set_serial(struct control *control, const struct serial_config *config, struct err *err)
+int control_set_logger(struct control *control, struct logger_config *config, struct err *err)
+{
+	enum log_level level = LOG_INFO;
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the logger", err);
+
+	if (rc == 0 && config->level && !log_level_parse(config->level, &level))
+		rc = err_set(err, EINVAL,
+			     "level: one of Error, Warning, Info, Debug, Trace, Off is expected");
+	if (rc == 0 && config->log_path)
+		rc = log_open(config->log_path, err);
+	if (rc < 0)
+		return rc;
+	if (config->level)
+		log_set_level(level);
+	log_show(config->show_level, config->show_log_origin);
+	log_set_module(config->module);
+	logger_config_free(&control->logger);
+	control->logger = *config;
+	memset(config, 0, sizeof(*config));
+	return 0;
+}
+
+int control_set_serial(struct control *control, struct serial_config *config, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the serial port", err);
 	int fd;
@@ -211,14 +238,15 @@ int control_set_serial(struct control *control, const struct serial_config *conf
 	if (!config->serial_out_path) {
 		fd = open_standard_output();
 	} else {
-		fd = open(config->serial_out_path,
-			  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+		fd = fd_open_append(config->serial_out_path);
 		if (fd < 0)
-			return err_sys(err, errno, "serial_out_path %s", config->serial_out_path);
+			return err_sys(err, -fd, "serial_out_path %s", config->serial_out_path);
 	}
 	close_serial(control);
 	control->serial_fd = fd;
-	control->serial_to_file = config->serial_out_path != NULL;
+	serial_config_free(&control->serial);
+	control->serial = *config;
+	memset(config, 0, sizeof(*config));
 	return 0;
 }
 
@@ -242,6 +270,20 @@ int control_set_vsock(struct control *control, struct vsock_device_config *confi
 	int rc = expect(control, CONTROL_NOT_STARTED, "Configuring the vsock device", err);
 
 	return rc < 0 ? rc : devices_set_vsock(&control->devices, config, err);
+}
+
+int control_remove_drive(struct control *control, const char *id, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Removing a drive", err);
+
+	return rc < 0 ? rc : devices_remove_drive(&control->devices, id, err);
+}
+
+int control_remove_interface(struct control *control, const char *id, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Removing a network interface", err);
+
+	return rc < 0 ? rc : devices_remove_interface(&control->devices, id, err);
 }
 
 static int expect_started(const struct control *control, const char *action, struct err *err)
@@ -299,7 +341,7 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 	log_exits(&machine->vcpus);
 	devices_detach(&control->devices);
 	devices_log_metrics(&control->devices);
-	control->state = CONTROL_ENDED;
+	set_state(control, CONTROL_ENDED);
 	event_free(control->ended_event);
 	control->ended_event = NULL;
 	console_close(&control->console);
@@ -310,7 +352,8 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 static int watch(struct control *control, struct err *err)
 {
 	int rc = console_open(&control->console, control->base, &control->machine.serial,
-			      control->serial_to_file ? -1 : STDIN_FILENO, control->serial_fd, err);
+			      control->serial.serial_out_path ? -1 : STDIN_FILENO,
+			      control->serial_fd, err);
 
 	if (rc < 0)
 		return rc;
@@ -358,7 +401,7 @@ int control_start(struct control *control, struct err *err)
 	rc = open_machine(control, err);
 	if (rc < 0)
 		return rc;
-	control->state = CONTROL_RUNNING;
+	set_state(control, CONTROL_RUNNING);
 	vcpu_group_resume(&control->machine.vcpus);
 	return 0;
 }
@@ -370,7 +413,7 @@ int control_pause(struct control *control, struct err *err)
 	if (rc < 0)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
-	control->state = CONTROL_PAUSED;
+	set_state(control, CONTROL_PAUSED);
 	return 0;
 }
 
@@ -381,7 +424,20 @@ int control_resume(struct control *control, struct err *err)
 	if (rc < 0)
 		return rc;
 	vcpu_group_resume(&control->machine.vcpus);
-	control->state = CONTROL_RUNNING;
+	set_state(control, CONTROL_RUNNING);
+	return 0;
+}
+
+int control_send_ctrl_alt_del(struct control *control, struct err *err)
+{
+	int rc = expect(control, CONTROL_RUNNING, "SendCtrlAltDel", err);
+
+	if (rc < 0)
+		return rc;
+	if (!i8042_ctrl_alt_del(&control->machine.i8042))
+		return err_set(
+			err, EAGAIN,
+			"SendCtrlAltDel: the guest has no keyboard driver that would see it");
 	return 0;
 }
 

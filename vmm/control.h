@@ -32,16 +32,19 @@ struct control {
 	enum control_state state;
 	struct machine_config machine_config;
 	struct boot_files files;
-	char *boot_args; /* owned; NULL: CONFIG_DEFAULT_BOOT_ARGS */
+	struct boot_source_config boot_source; /* owned */
 	bool has_boot_source;
 	struct devices devices;
-	int serial_fd;		  /* owned unless it is standard output itself */
-	bool serial_to_file;	  /* it has no input then */
-	bool boot_timer;	  /* log the boot time and its phases */
-	int64_t process_start_ns; /* CLOCK_MONOTONIC */
+	struct logger_config logger; /* owned */
+	struct serial_config serial; /* owned */
+	int serial_fd;		     /* owned unless it is standard output itself */
+	bool boot_timer;	     /* log the boot time and its phases */
+	int64_t process_start_ns;    /* CLOCK_MONOTONIC */
 	struct machine machine;
 	struct console console;
 	struct event *ended_event;
+	/* Called whenever `state` has changed; may be NULL. */
+	void (*state_changed)(void *opaque);
 	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;
@@ -56,18 +59,22 @@ void control_close(struct control *control);
  * Configuration, before the start only. Files are opened and checked here, so that a mistake shows
  * early. A call that fails leaves what was configured before. 0 or -errno with err set.
  */
-int control_set_boot_source(struct control *control, const struct boot_source_config *config,
-			    struct err *err);
 int control_set_machine(struct control *control, const struct machine_config *config,
 			struct err *err);
-int control_set_serial(struct control *control, const struct serial_config *config,
-		       struct err *err);
 
 /* These take the configuration's strings when they succeed. */
+int control_set_boot_source(struct control *control, struct boot_source_config *config,
+			    struct err *err);
+int control_set_logger(struct control *control, struct logger_config *config, struct err *err);
+int control_set_serial(struct control *control, struct serial_config *config, struct err *err);
 int control_set_drive(struct control *control, struct drive_config *config, struct err *err);
 int control_set_interface(struct control *control, struct network_interface_config *config,
 			  struct err *err);
 int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err);
+
+/* Before the start, too. -ENOENT if there is none of that id. */
+int control_remove_drive(struct control *control, const char *id, struct err *err);
+int control_remove_interface(struct control *control, const char *id, struct err *err);
 
 /* The whole of the kernel's command line as configured so far, to be freed; NULL without memory. */
 char *control_cmdline(const struct control *control);
@@ -82,6 +89,8 @@ int control_update_interface(struct control *control, const struct network_inter
 int control_start(struct control *control, struct err *err);
 int control_pause(struct control *control, struct err *err);
 int control_resume(struct control *control, struct err *err);
+/* Asks the guest to shut down. Fails if its kernel has no keyboard driver that would see it. */
+int control_send_ctrl_alt_del(struct control *control, struct err *err);
 /* Ends the VM at once; `ended` is called from the event loop. */
 int control_stop(struct control *control, const char *why, struct err *err);
 

@@ -214,13 +214,52 @@ void devices_close(struct devices *devices)
 	memset(devices, 0, sizeof(*devices));
 }
 
+static int no_drive(const char *id, struct err *err)
+{
+	return err_set(err, ENOENT, "drive_id: there is no drive %s", id);
+}
+
+static int no_interface(const char *id, struct err *err)
+{
+	return err_set(err, ENOENT, "iface_id: there is no network interface %s", id);
+}
+
+/* Those behind it move up, so that the order stays. */
+int devices_remove_drive(struct devices *devices, const char *id, struct err *err)
+{
+	struct drive *drive = find_drive(devices, id);
+	struct drive *last = &devices->drives[devices->drive_count];
+
+	if (!drive)
+		return no_drive(id, err);
+	block_close(drive->block);
+	drive_config_free(&drive->config);
+	devices->drive_count--;
+	memmove(drive, drive + 1, (size_t)((char *)last - (char *)(drive + 1)));
+	return 0;
+}
+
+int devices_remove_interface(struct devices *devices, const char *id, struct err *err)
+{
+	struct network_interface *interface = find_interface(devices, id);
+	struct network_interface *last = &devices->interfaces[devices->interface_count];
+
+	if (!interface)
+		return no_interface(id, err);
+	net_close(interface->net);
+	network_interface_config_free(&interface->config);
+	devices->interface_count--;
+	memmove(interface, interface + 1, (size_t)((char *)last - (char *)(interface + 1)));
+	return 0;
+}
+
 int devices_update_drive(struct devices *devices, const struct drive_update *update,
 			 struct err *err)
 {
 	struct drive *drive = find_drive(devices, update->drive_id);
 
 	if (!drive)
-		return err_set(err, ENOENT, "drive_id: there is no drive %s", update->drive_id);
+		return no_drive(update->drive_id, err);
 	if (update->path_on_host) {
 		char *path = strdup(update->path_on_host);
 		int rc = path ? block_replace_file(drive->block, path, err)
@@ -246,8 +285,7 @@ int devices_update_interface(struct devices *devices, const struct network_inter
 	struct network_interface *interface = find_interface(devices, update->iface_id);
 
 	if (!interface)
-		return err_set(err, ENOENT, "iface_id: there is no network interface %s",
-			       update->iface_id);
+		return no_interface(update->iface_id, err);
 	net_set_limiters(interface->net,
 			 update->has_rx_rate_limiter ? &update->rx_rate_limiter : NULL,
 			 update->has_tx_rate_limiter ? &update->tx_rate_limiter : NULL);

@@ -48,6 +48,10 @@ int devices_set_interface(struct devices *devices, struct network_interface_conf
 int devices_set_vsock(struct devices *devices, struct vsock_device_config *config, struct err *err);
 void devices_close(struct devices *devices);
 
+/* Closes one that has not been attached. -ENOENT if there is none of that id. */
+int devices_remove_drive(struct devices *devices, const char *id, struct err *err);
+int devices_remove_interface(struct devices *devices, const char *id, struct err *err);
+
 /* Changes one that exists; fields that are not given stay. -ENOENT if there is none of that id. */
 int devices_update_drive(struct devices *devices, const struct drive_update *update,
 			 struct err *err);

@@ -118,6 +118,8 @@ static int add_devices(struct machine *machine, int out_fd, struct err *err)
 {
 	int rc = serial_open(&machine->serial, out_fd, err);
 
+	if (rc == 0)
+		rc = i8042_open(&machine->i8042, err);
 	if (rc < 0)
 		return rc;
 	machine->serial.tap = panic_watch_byte;
@@ -205,6 +207,8 @@ static int add_interrupts(struct machine *machine, struct err *err)
 {
 	int rc = kvm_add_irqfd(&machine->kvm, machine->serial.irq_fd, LAYOUT_IRQ_SERIAL, err);
 
+	if (rc == 0)
+		rc = kvm_add_irqfd(&machine->kvm, machine->i8042.irq_fd, LAYOUT_IRQ_KEYBOARD, err);
 	for (unsigned int i = 0; i < machine->virtio_count && rc == 0; i++)
 		rc = kvm_add_irqfd(&machine->kvm, machine->virtio[i].device->irq_fd,
 				   LAYOUT_VIRTIO_IRQ + i, err);
@@ -309,6 +313,7 @@ void machine_close(struct machine *machine)
 		return;
 	vcpu_group_close(&machine->vcpus);
 	hide_virtio(machine);
+	i8042_close(&machine->i8042);
 	serial_close(&machine->serial);
 	kvm_close(&machine->kvm);
 	guest_memory_close(&machine->memory);

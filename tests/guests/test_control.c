@@ -52,10 +52,11 @@ static void tear_down(void)
 static void configure(const char *guest, int vcpus)
 {
 	char path[64];
-	struct boot_source_config source = { .kernel_image_path = path };
+	struct boot_source_config source = { 0 };
 	const struct machine_config machine = { .vcpu_count = vcpus, .mem_size_mib = 16 };
 
 	snprintf(path, sizeof(path), "build/guests/%s", guest);
+	source.kernel_image_path = strdup(path);
 	ck_assert_msg(control_set_boot_source(&control, &source, &err) == 0, "%s", err.text);
 	ck_assert_msg(control_set_machine(&control, &machine, &err) == 0, "%s", err.text);
 }
@@ -168,16 +169,17 @@ END_TEST
 
 START_TEST(failed_start_leaves_state_and_descriptors_as_they_were)
 {
-	struct boot_source_config source = { .kernel_image_path = (char[]){ "build/guests/hello" },
-					     .initrd_path = (char[]){ "initrd-XXXXXX" } };
-	int fd = mkstemp(source.initrd_path);
+	char initrd[] = "initrd-XXXXXX";
+	int fd = mkstemp(initrd);
+	struct boot_source_config source = { .kernel_image_path = strdup("build/guests/hello"),
+					     .initrd_path = strdup(initrd) };
 	int before;
 
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(ftruncate(fd, 256 << 20), 0);
 	close(fd);
 	ck_assert_int_eq(control_set_boot_source(&control, &source, &err), 0);
-	unlink(source.initrd_path);
+	unlink(initrd);
 	before = open_descriptors();
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_lt(control_start(&control, &err), 0);

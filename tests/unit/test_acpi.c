@@ -228,7 +228,7 @@ static void strip_layout(char *source)
 	*to = '\0';
 }
 
-START_TEST(dsdt_names_serial_port_and_power_off)
+START_TEST(dsdt_names_serial_port_keyboard_and_power_off)
 {
 	char *source = disassemble("dsdt", dsdt());
 
@@ -239,6 +239,11 @@ START_TEST(dsdt_names_serial_port_and_power_off)
 	assert_contains(source, "IO(Decode16,0x03F8,0x03F8,0x01,0x08,)");
 	assert_contains(source,
 			"Interrupt(ResourceConsumer,Edge,ActiveHigh,Exclusive,,,){0x00000004,}");
+	assert_contains(source, "Device(PS2)");
+	assert_contains(source, "IO(Decode16,0x0060,0x0060,0x01,0x01,)");
+	assert_contains(source, "IO(Decode16,0x0064,0x0064,0x01,0x01,)");
+	assert_contains(source,
+			"Interrupt(ResourceConsumer,Edge,ActiveHigh,Exclusive,,,){0x00000001,}");
 	assert_contains(source, "Name(_S5,Package(0x04){0x05,");
 	free(source);
 }
@@ -261,7 +266,7 @@ Suite *acpi_suite(void)
 {
 	Suite *suite = SUITE("acpi", set_up_one, tear_down, rsdp_is_valid, fadt_is_hardware_reduced,
 			     fadt_registers_are_those_of_the_devices,
-			     dsdt_names_serial_port_and_power_off, disassembled_dsdt_compiles);
+			     dsdt_names_serial_port_keyboard_and_power_off, disassembled_dsdt_compiles);
 
 	add_table_test(suite, set_up, tear_down, every_table_is_valid_and_in_its_place,
 		       ARRAY_SIZE(vcpu_counts));

@@ -58,7 +58,7 @@ START_TEST(whole_configuration_is_applied)
 		       "  \"show_level\": true, \"show_log_origin\": false, \"module\": \"x\"}}");
 	ck_assert(control.has_boot_source);
 	ck_assert_str_eq(control.files.initrd_path, "initrd.img");
-	ck_assert_str_eq(control.boot_args, "console=ttyS0");
+	ck_assert_str_eq(control.boot_source.boot_args, "console=ttyS0");
 	ck_assert_int_eq(control.machine_config.vcpu_count, 4);
 	ck_assert_int_eq(control.machine_config.mem_size_mib, 512);
 	ck_assert(control.machine_config.smt);

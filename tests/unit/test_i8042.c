@@ -7,6 +7,9 @@
 enum { DATA = 0, STATUS = 4, COMMAND = 4 };
 
 #define OUTPUT_FULL 0x01
+#define KEYBOARD_INTERRUPT 0x01
+#define CONFIG 0x04
+#define ACK 0xfa
 
 static unsigned int resets;
 static struct i8042 i8042;
@@ -23,6 +26,13 @@ static void set_up(void)
 	memset(&i8042, 0, sizeof(i8042));
 	i8042.reset = count;
 	i8042.opaque = &resets;
+	ck_assert_int_eq(i8042_open(&i8042, NULL), 0);
+}
+
+static void tear_down(void)
+{
+	i8042_close(&i8042);
+	i8042_close(&i8042);
 }
 
 static void put(uint64_t reg, uint8_t value)
@@ -96,8 +106,9 @@ END_TEST
 START_TEST(data_without_a_command_changes_nothing)
 {
 	put(DATA, 0x74);
+	ck_assert_uint_eq(get(DATA), ACK);
 	put(COMMAND, 0x20);
-	ck_assert_uint_eq(get(DATA), 0);
+	ck_assert_uint_eq(get(DATA), CONFIG);
 }
 END_TEST
 
@@ -107,7 +118,57 @@ START_TEST(another_command_cancels_the_one_that_waits)
 	put(COMMAND, 0xaa);
 	put(DATA, 0x74);
 	put(COMMAND, 0x20);
-	ck_assert_uint_eq(get(DATA), 0);
+	ck_assert_uint_eq(get(DATA), 0x55);
+	ck_assert_uint_eq(get(DATA), ACK);
+	ck_assert_uint_eq(get(DATA), CONFIG);
+}
+END_TEST
+
+START_TEST(output_that_is_not_read_is_bounded)
+{
+	unsigned int bytes = 0;
+
+	for (unsigned int i = 0; i < 100; i++)
+		put(DATA, 0);
+	for (; get(STATUS) & OUTPUT_FULL; bytes++)
+		ck_assert_uint_eq(get(DATA), ACK);
+	ck_assert_uint_eq(bytes, I8042_OUTPUT);
+}
+END_TEST
+
+START_TEST(keys_are_not_pressed_while_nobody_listens)
+{
+	ck_assert(!i8042_ctrl_alt_del(&i8042));
+	ck_assert_uint_eq(get(STATUS), 0);
+	ck_assert_uint_eq(take_eventfd(i8042.irq_fd), 0);
+}
+END_TEST
+
+START_TEST(each_byte_of_ctrl_alt_del_is_an_interrupt)
+{
+	static const uint8_t codes[] = { 0x14, 0x11, 0xe0, 0x71 };
+
+	put(COMMAND, 0x60);
+	put(DATA, CONFIG | KEYBOARD_INTERRUPT);
+	ck_assert(i8042_ctrl_alt_del(&i8042));
+	for (size_t i = 0; i < sizeof(codes); i++) {
+		ck_assert_uint_eq(take_eventfd(i8042.irq_fd), 1);
+		ck_assert_uint_eq(get(DATA), codes[i]);
+	}
+	ck_assert_uint_eq(take_eventfd(i8042.irq_fd), 0);
+	ck_assert_uint_eq(get(STATUS), 0);
+}
+END_TEST
+
+START_TEST(keys_are_pressed_as_a_whole_or_not)
+{
+	put(COMMAND, 0x60);
+	put(DATA, KEYBOARD_INTERRUPT);
+	for (unsigned int i = 0; i < I8042_OUTPUT - 3; i++)
+		put(DATA, 0);
+	ck_assert(!i8042_ctrl_alt_del(&i8042));
+	(void)get(DATA);
+	ck_assert(i8042_ctrl_alt_del(&i8042));
 }
 END_TEST
 
@@ -122,9 +183,12 @@ END_TEST
 
 Suite *i8042_suite(void)
 {
-	return SUITE("i8042", set_up, NULL, reset_command_resets_once,
-		     reset_value_in_the_data_register_resets_nothing, wide_write_is_no_command,
-		     nothing_waits_at_first, self_test_passes, keyboard_interface_test_passes,
-		     configuration_byte_is_kept, data_without_a_command_changes_nothing,
+	return SUITE("i8042", set_up, tear_down, output_that_is_not_read_is_bounded,
+		     keys_are_not_pressed_while_nobody_listens,
+		     each_byte_of_ctrl_alt_del_is_an_interrupt, keys_are_pressed_as_a_whole_or_not,
+		     reset_command_resets_once, reset_value_in_the_data_register_resets_nothing,
+		     wide_write_is_no_command, nothing_waits_at_first, self_test_passes,
+		     keyboard_interface_test_passes, configuration_byte_is_kept,
+		     data_without_a_command_changes_nothing,
 		     another_command_cancels_the_one_that_waits, ports_between_read_as_zero);
 }

@@ -180,6 +180,14 @@ static bool build_dsdt(struct table *dsdt, unsigned int virtio_count)
 	aml_resource_interrupt(&aml, LAYOUT_IRQ_SERIAL);
 	aml_resources_end(&aml, resources);
 	aml_end(&aml, device);
+	device = aml_device_begin(&aml, "PS2_");
+	aml_name_eisa_id(&aml, "_HID", "PNP0303");
+	resources = aml_resources_begin(&aml);
+	aml_resource_io(&aml, LAYOUT_PORT_I8042, 1);
+	aml_resource_io(&aml, LAYOUT_PORT_I8042 + 4, 1);
+	aml_resource_interrupt(&aml, LAYOUT_IRQ_KEYBOARD);
+	aml_resources_end(&aml, resources);
+	aml_end(&aml, device);
 	for (unsigned int i = 0; i < virtio_count; i++)
 		describe_virtio(&aml, i);
 	aml_end(&aml, scope);

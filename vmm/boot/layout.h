@@ -50,6 +50,7 @@
  * until the guest reads one of that port's registers.
  */
 #define LAYOUT_PORT_SERIAL_BURST 0x608
+#define LAYOUT_IRQ_KEYBOARD 1
 #define LAYOUT_IRQ_SERIAL 4
 
 #endif

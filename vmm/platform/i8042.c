@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm/platform/i8042.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
 
 #define REG_DATA 0
 #define REG_COMMAND 4
 
 #define STATUS_OUTPUT_FULL 0x01
+
+#define CONFIG_KEYBOARD_INTERRUPT 0x01
+#define CONFIG_SYSTEM 0x04 /* the self test has passed */
 
 #define COMMAND_READ_CONFIG 0x20
 #define COMMAND_WRITE_CONFIG 0x60
@@ -15,10 +24,70 @@
 #define COMMAND_RESET 0xfe
 #define SELF_TEST_PASSED 0x55
 
-static void answer(struct i8042 *i8042, uint8_t value)
+#define KEYBOARD_ACK 0xfa
+
+/* What the keys send when pressed, in scan code set 2. */
+static const uint8_t ctrl_alt_del[] = { 0x14, 0x11, 0xe0, 0x71 };
+
+int i8042_open(struct i8042 *i8042, struct err *err)
 {
-	i8042->output = value;
-	i8042->output_full = true;
+	i8042->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (i8042->irq_fd < 0)
+		return err_sys(err, errno, "keyboard controller: eventfd");
+	pthread_mutex_init(&i8042->lock, NULL);
+	i8042->config = CONFIG_SYSTEM;
+	return 0;
+}
+
+void i8042_close(struct i8042 *i8042)
+{
+	if (i8042->irq_fd <= 0)
+		return;
+	fd_close(&i8042->irq_fd);
+	pthread_mutex_destroy(&i8042->lock);
+}
+
+static void interrupt(struct i8042 *i8042)
+{
+	const uint64_t one = 1;
+	ssize_t n = 0;
+
+	if (i8042->config & CONFIG_KEYBOARD_INTERRUPT)
+		n = write(i8042->irq_fd, &one, sizeof(one));
+	(void)n; /* it can only be full, and then it is readable already */
+}
+
+static bool output_full(const struct i8042 *i8042)
+{
+	return i8042->head != i8042->tail;
+}
+
+static bool answer(struct i8042 *i8042, const uint8_t *bytes, unsigned int count)
+{
+	bool was_full = output_full(i8042);
+
+	if (I8042_OUTPUT - (i8042->tail - i8042->head) < count)
+		return false;
+	for (unsigned int i = 0; i < count; i++)
+		i8042->output[i8042->tail++ % I8042_OUTPUT] = bytes[i];
+	if (!was_full)
+		interrupt(i8042);
+	return true;
+}
+
+static void answer_byte(struct i8042 *i8042, uint8_t byte)
+{
+	(void)answer(i8042, &byte, 1);
+}
+
+static uint8_t read_data(struct i8042 *i8042)
+{
+	if (output_full(i8042)) {
+		i8042->last = i8042->output[i8042->head++ % I8042_OUTPUT];
+		if (output_full(i8042))
+			interrupt(i8042);
+	}
+	return i8042->last;
 }
 
 static void i8042_read(void *device, uint64_t offset, uint8_t *data, unsigned int len)
@@ -26,12 +95,12 @@ static void i8042_read(void *device, uint64_t offset, uint8_t *data, unsigned in
 	struct i8042 *i8042 = device;
 
 	memset(data, 0, len);
-	if (offset == REG_DATA) {
-		data[0] = i8042->output;
-		i8042->output_full = false;
-	} else if (offset == REG_COMMAND) {
-		data[0] = i8042->output_full ? STATUS_OUTPUT_FULL : 0;
-	}
+	pthread_mutex_lock(&i8042->lock);
+	if (offset == REG_DATA)
+		data[0] = read_data(i8042);
+	else if (offset == REG_COMMAND)
+		data[0] = output_full(i8042) ? STATUS_OUTPUT_FULL : 0;
+	pthread_mutex_unlock(&i8042->lock);
 }
 
 static void write_command(struct i8042 *i8042, uint8_t command)
@@ -39,16 +108,16 @@ static void write_command(struct i8042 *i8042, uint8_t command)
 	i8042->command = 0;
 	switch (command) {
 	case COMMAND_READ_CONFIG:
-		answer(i8042, i8042->config);
+		answer_byte(i8042, i8042->config);
 		break;
 	case COMMAND_WRITE_CONFIG:
 		i8042->command = command;
 		break;
 	case COMMAND_SELF_TEST:
-		answer(i8042, SELF_TEST_PASSED);
+		answer_byte(i8042, SELF_TEST_PASSED);
 		break;
 	case COMMAND_TEST_KEYBOARD:
-		answer(i8042, 0);
+		answer_byte(i8042, 0);
 		break;
 	case COMMAND_RESET:
 		i8042->reset(i8042->opaque);
@@ -58,18 +127,40 @@ static void write_command(struct i8042 *i8042, uint8_t command)
 	}
 }
 
+static void write_data(struct i8042 *i8042, uint8_t byte)
+{
+	if (i8042->command == COMMAND_WRITE_CONFIG) {
+		i8042->config = byte;
+		i8042->command = 0;
+	} else {
+		/* For the keyboard, which takes whatever it is told. */
+		answer_byte(i8042, KEYBOARD_ACK);
+	}
+}
+
 static void i8042_write(void *device, uint64_t offset, const uint8_t *data, unsigned int len)
 {
 	struct i8042 *i8042 = device;
 
 	if (len != 1)
 		return;
-	if (offset == REG_COMMAND) {
+	pthread_mutex_lock(&i8042->lock);
+	if (offset == REG_COMMAND)
 		write_command(i8042, data[0]);
-	} else if (offset == REG_DATA && i8042->command == COMMAND_WRITE_CONFIG) {
-		i8042->config = data[0];
-		i8042->command = 0;
-	}
+	else if (offset == REG_DATA)
+		write_data(i8042, data[0]);
+	pthread_mutex_unlock(&i8042->lock);
 }
 
 const struct io_ops i8042_ops = { i8042_read, i8042_write };
+
+bool i8042_ctrl_alt_del(struct i8042 *i8042)
+{
+	bool heard;
+
+	pthread_mutex_lock(&i8042->lock);
+	heard = i8042->config & CONFIG_KEYBOARD_INTERRUPT &&
+		answer(i8042, ctrl_alt_del, sizeof(ctrl_alt_del));
+	pthread_mutex_unlock(&i8042->lock);
+	return heard;
+}

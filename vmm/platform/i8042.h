@@ -1,29 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * As much of an i8042 keyboard controller as a kernel needs to reset the machine: status,
- * configuration byte, self test, and command 0xFE, which pulses the processor's reset line.
+ * As much of an i8042 keyboard controller as a kernel needs to reset the machine (command 0xFE
+ * pulses the processor's reset line) and to be asked to shut down: a keyboard whose only keys are
+ * Ctrl, Alt and Del. Registers are accessed by vCPU threads.
  */
 #ifndef MOTE_VMM_PLATFORM_I8042_H
 #define MOTE_VMM_PLATFORM_I8042_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/io_bus.h"
 
-#define I8042_PORTS 5 /* 0x60 data to 0x64 command */
+struct err;
 
-/* A race between vCPUs on these registers only confuses the guest that causes it. */
+#define I8042_PORTS 5	/* 0x60 data to 0x64 command */
+#define I8042_OUTPUT 16 /* bytes that wait to be read, a power of two */
+
 struct i8042 {
 	/* Called on the vCPU thread that wrote. */
 	void (*reset)(void *opaque);
 	void *opaque;
-	_Atomic uint8_t config;
-	_Atomic uint8_t output;
-	_Atomic bool output_full;
-	_Atomic uint8_t command; /* waits for its data byte; 0 none */
+	int irq_fd; /* owned; an interrupt for every 1 written, through irqfd */
+
+	pthread_mutex_t lock;
+	uint8_t config;
+	uint8_t command; /* waits for its data byte; 0 none */
+	uint8_t last;	 /* what an empty output reads as */
+	uint8_t output[I8042_OUTPUT];
+	unsigned int head; /* free-running: next to take out */
+	unsigned int tail; /* free-running: next to put in */
 };
 
+/* Into a zeroed object. 0 or -errno with err set. */
+int i8042_open(struct i8042 *i8042, struct err *err);
+/* Safe on a zeroed object. */
+void i8042_close(struct i8042 *i8042);
+
 extern const struct io_ops i8042_ops;
+
+/*
+ * Presses Ctrl, Alt and Del. False if no driver has enabled the keyboard's interrupt: nobody would
+ * see it. From any thread.
+ */
+bool i8042_ctrl_alt_del(struct i8042 *i8042);
 
 #endif

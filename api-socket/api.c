@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/api.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api-socket/bodies.h"
+#include "api-socket/describe.h"
+#include "api-socket/routes.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "vmm/control.h"
+
+static const char json_media_type[] = "application/json";
+
+/* Takes the object. */
+static void answer_json(struct http_answer *answer, unsigned int status, json_t *body)
+{
+	answer->status = status;
+	answer->content_type = json_media_type;
+	answer->body = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	if (answer->body)
+		answer->body_len = strlen(answer->body);
+	else
+		answer->status = HTTP_STATUS_INTERNAL_SERVER_ERROR;
+	json_decref(body);
+}
+
+/* A path of the client's need not be UTF-8, and JSON must. */
+static void answer_fault(struct http_answer *answer, const struct err *err)
+{
+	json_t *body = json_pack("{s:s}", "fault_message", err->text);
+
+	if (!body) {
+		char text[ERR_TEXT_SIZE];
+		size_t i;
+
+		for (i = 0; i < sizeof(text) - 1 && err->text[i]; i++)
+			text[i] = (unsigned char)err->text[i] < 0x80 ? err->text[i] : '?';
+		text[i] = '\0';
+		body = json_pack("{s:s}", "fault_message", text);
+	}
+	answer_json(answer, HTTP_STATUS_BAD_REQUEST, body);
+}
+
+static int check_id(const struct route *route, const char *id, const json_t *body, struct err *err)
+{
+	const char *own = json_string_value(json_object_get(body, route->id_field));
+
+	/* What is wrong with the field itself is the parser's to say. */
+	if (!own || strcmp(own, id) == 0)
+		return 0;
+	return err_set(err, EINVAL, "%s: \"%s\" is not the path's \"%s\"", route->id_field, own,
+		       id);
+}
+
+static int apply(struct api *api, const struct route *route, const char *id,
+		 const struct http_request *request, struct err *err)
+{
+	json_t *body;
+	int rc = 0;
+
+	if (request->body_len == 0)
+		return err_set(err, EINVAL, "%s %s: a JSON body is expected",
+			       http_method_str(request->method), request->path);
+	body = body_parse(request->body, request->body_len, "body", err);
+	if (!body)
+		return -EINVAL;
+	if (route->id_field)
+		rc = check_id(route, id, body, err);
+	if (rc == 0)
+		rc = route->apply(api->control, body, err);
+	json_decref(body);
+	return rc;
+}
+
+/* One line of JSON for /events, to be freed. */
+static char *event_line(json_t *event, size_t *len)
+{
+	char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+
+	json_decref(event);
+	if (!text)
+		return NULL;
+	*len = strlen(text);
+	/* The terminating zero's place. */
+	text[(*len)++] = '\n';
+	return text;
+}
+
+static int begin_stream(const struct api *api, const struct route *route,
+			struct http_answer *answer)
+{
+	answer->status = HTTP_STATUS_OK;
+	answer->stream = route->stream;
+	answer->content_type = "application/x-ndjson";
+	answer->body = event_line(describe_state_event(api), &answer->body_len);
+	return answer->body ? 0 : -ENOMEM;
+}
+
+static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
+	       struct err *err)
+{
+	const char *id;
+	const struct route *route = routes_find(request->method, request->path, &id, err);
+	int rc;
+
+	if (!route)
+		return -EINVAL;
+	if (route->missing)
+		return err_set(err, ENOTSUP, "%s %s: %s", http_method_str(request->method),
+			       request->path, route->missing);
+	answer->status = HTTP_STATUS_NO_CONTENT;
+	if (route->apply)
+		return apply(api, route, id, request, err);
+	if (request->body_len > 0)
+		return err_set(err, EINVAL, "%s %s: no body is expected",
+			       http_method_str(request->method), request->path);
+	if (route->remove)
+		return route->remove(api->control, id, err);
+	if (route->stream != HTTP_STREAM_NONE) {
+		rc = begin_stream(api, route, answer);
+		return rc < 0 ? err_sys(err, -rc, "%s", request->path) : 0;
+	}
+	answer_json(answer, HTTP_STATUS_OK, route->describe(api));
+	return 0;
+}
+
+void api_handle(void *opaque, const struct http_request *request, struct http_answer *answer)
+{
+	struct api *api = opaque;
+	struct err err;
+	int rc = act(api, request, answer, &err);
+
+	if (rc < 0) {
+		answer_fault(answer, &err);
+		log_warn("API: %s %s: %s", http_method_str(request->method), request->path,
+			 err.text);
+	} else {
+		log_debug("API: %s %s: %u", http_method_str(request->method), request->path,
+			  answer->status);
+	}
+}
+
+static void publish_event(struct api *api, json_t *event)
+{
+	size_t len;
+	char *line = event_line(event, &len);
+
+	if (line && api->server)
+		http_server_publish(api->server, HTTP_STREAM_EVENTS, line, len);
+	free(line);
+}
+
+void api_publish_state(struct api *api)
+{
+	/* Of an end, api_publish_end tells. */
+	if (api->control->state != CONTROL_ENDED)
+		publish_event(api, describe_state_event(api));
+}
+
+void api_publish_end(struct api *api, const struct vm_end *end)
+{
+	publish_event(api, describe_end_event(end));
+}

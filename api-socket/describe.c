@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/describe.h"
+
+#include <stdint.h>
+#include <time.h>
+
+#include "api-socket/api.h"
+#include "api-socket/bodies.h"
+#include "vmm/control.h"
+
+json_t *describe_instance(const struct api *api)
+{
+	return json_pack("{s:s, s:s, s:s, s:s}", "id", api->id, "state",
+			 control_state_name(api->control), "vmm_version", MOTE_VERSION, "app_name",
+			 "mote");
+}
+
+/* Clients of Firecracker's read the first to know what they may ask for. */
+json_t *describe_version(const struct api *api)
+{
+	(void)api;
+	return json_pack("{s:s, s:s}", "firecracker_version", API_FIRECRACKER_VERSION,
+			 "mote_version", MOTE_VERSION);
+}
+
+json_t *describe_machine(const struct api *api)
+{
+	return body_of_machine(&api->control->machine_config);
+}
+
+static json_t *describe_drives(const struct devices *devices)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < devices->drive_count; i++)
+		(void)json_array_append_new(list, body_of_drive(&devices->drives[i].config));
+	return list;
+}
+
+static json_t *describe_interfaces(const struct devices *devices)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		(void)json_array_append_new(
+			list, body_of_network_interface(&devices->interfaces[i].config));
+	return list;
+}
+
+json_t *describe_vm(const struct api *api)
+{
+	const struct control *control = api->control;
+	const struct devices *devices = &control->devices;
+	json_t *vm = json_object();
+
+	if (control->has_boot_source)
+		(void)json_object_set_new(vm, "boot-source",
+					  body_of_boot_source(&control->boot_source));
+	(void)json_object_set_new(vm, "machine-config", body_of_machine(&control->machine_config));
+	(void)json_object_set_new(vm, "drives", describe_drives(devices));
+	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
+	if (devices->vsock)
+		(void)json_object_set_new(vm, "vsock", body_of_vsock(&devices->vsock_config));
+	if (control->serial.serial_out_path)
+		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
+	return vm;
+}
+
+static json_int_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+json_t *describe_state_event(const struct api *api)
+{
+	return json_pack("{s:I, s:s, s:s}", "timestamp_ms", now_ms(), "event", "state", "state",
+			 control_state_name(api->control));
+}
+
+json_t *describe_end_event(const struct vm_end *end)
+{
+	static const char *const kinds[] = {
+		[VM_END_NONE] = "none",		  [VM_END_POWER_OFF] = "power_off",
+		[VM_END_RESET] = "reset",	  [VM_END_STOPPED] = "stopped",
+		[VM_END_PANIC] = "panic",	  [VM_END_TRIPLE_FAULT] = "triple_fault",
+		[VM_END_KVM_ERROR] = "kvm_error",
+	};
+
+	return json_pack("{s:I, s:s, s:s, s:s, s:i}", "timestamp_ms", now_ms(), "event", "ended",
+			 "kind", kinds[end->kind], "reason", end->text, "exit_status",
+			 vm_end_exit_status(end));
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the API tells of a VM. Each returns an object that the caller owns; NULL without memory. */
+#ifndef MOTE_API_SOCKET_DESCRIBE_H
+#define MOTE_API_SOCKET_DESCRIBE_H
+
+#include <jansson.h>
+
+struct api;
+struct vm_end;
+
+json_t *describe_instance(const struct api *api);
+json_t *describe_version(const struct api *api);
+json_t *describe_machine(const struct api *api);
+/* The whole configuration; as a configuration file it makes the same VM. */
+json_t *describe_vm(const struct api *api);
+
+/* What /events tells: the state that the VM is in; its end. */
+json_t *describe_state_event(const struct api *api);
+json_t *describe_end_event(const struct vm_end *end);
+
+#endif

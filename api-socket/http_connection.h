@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One client of the HTTP server: its requests are answered one after the other. */
+#ifndef MOTE_API_SOCKET_HTTP_CONNECTION_H
+#define MOTE_API_SOCKET_HTTP_CONNECTION_H
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <http_parser.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/queue.h>
+
+#include "api-socket/http.h"
+
+#define HTTP_INPUT_SIZE 16384
+#define HTTP_FIELD_SIZE 256 /* of a header field that matters, with the terminating zero */
+
+struct http_connection {
+	LIST_ENTRY(http_connection) others;
+	struct http_server *server; /* not owned */
+	int fd;			    /* owned */
+	struct event *readable;
+	struct event *writable;
+	struct event *deadline;
+	struct evbuffer *out;
+
+	http_parser parser;
+	/* What was read and is not yet parsed. */
+	char in[HTTP_INPUT_SIZE];
+	size_t in_start;
+	size_t in_end;
+
+	/* The request that comes in. */
+	bool in_request; /* its first byte is there */
+	bool complete;
+	unsigned int refused; /* the status that it is refused with */
+	const char *reason;
+	char url[HTTP_PATH_SIZE];
+	size_t url_len;
+	char name[HTTP_FIELD_SIZE]; /* the header field that is being read */
+	size_t name_len;
+	char value[HTTP_FIELD_SIZE];
+	size_t value_len;
+	bool in_value;
+	bool wants_text;
+	bool expects_continue;
+	char *body; /* owned */
+	size_t body_len;
+
+	bool timed_request; /* what the deadline is for */
+	bool answered;	    /* since it was set */
+	enum http_stream stream;
+	bool chunked;
+	bool closing; /* once its output is written */
+};
+
+LIST_HEAD(http_connections, http_connection);
+
+/* What all connections of a server share. */
+struct http_server {
+	struct event_base *base; /* not owned */
+	char *path;		 /* owned */
+	int fd;			 /* owned */
+	struct event *acceptable;
+	size_t body_max;
+	http_handler *handle;
+	void *opaque;
+	struct http_connections connections;
+	unsigned int count;
+};
+
+/* Takes fd, whatever comes of it; a connection ends by itself, or with http_connection_close. */
+void http_connection_open(struct http_server *server, int fd);
+void http_connection_close(struct http_connection *connection);
+
+/* For a reader of a stream. May close the connection. */
+void http_connection_publish(struct http_connection *connection, const char *data, size_t len);
+
+/* The whole of an answer with a JSON object of one string. */
+int http_format_refusal(char *text, size_t size, unsigned int status, const char *reason);
+
+#endif

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "api-socket/http_connection.h"
+#include "base/err.h"
+#include "base/fd.h"
+
+#define BACKLOG 128
+
+/* A client that is one too many learns it at once. */
+static void turn_away(int fd)
+{
+	char text[256];
+	int len = http_format_refusal(text, sizeof(text), HTTP_STATUS_SERVICE_UNAVAILABLE,
+				      "too many connections");
+
+	(void)send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	/* With its request unread, closing would be a reset. */
+	(void)shutdown(fd, SHUT_WR);
+	while (recv(fd, text, sizeof(text), MSG_DONTWAIT) > 0)
+		;
+	fd_close(&fd);
+}
+
+static void on_acceptable(evutil_socket_t listener, short events, void *opaque)
+{
+	struct http_server *server = opaque;
+
+	(void)events;
+	for (unsigned int i = 0; i < BACKLOG; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0)
+			return;
+		if (server->count >= HTTP_CONNECTIONS_MAX)
+			turn_away(fd);
+		else
+			http_connection_open(server, fd);
+	}
+}
+
+/* Removes a socket that nobody serves. 0, or -errno with err set if something else is there. */
+static int clear_place(const char *path, const struct sockaddr_un *address, struct err *err)
+{
+	CLEANUP_FD int fd = -1;
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "API socket %s", path);
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(err, EEXIST, "API socket %s: something else is there", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_sys(err, errno, "API socket %s", path);
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+	    errno != ECONNREFUSED)
+		return err_set(err, EADDRINUSE, "API socket %s: in use by another process", path);
+	if (unlink(path) < 0)
+		return err_sys(err, errno, "API socket %s", path);
+	return 0;
+}
+
+static int listen_at(struct http_server *server, const char *path, struct err *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int rc;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return err_set(err, ENAMETOOLONG,
+			       "API socket %s: a path of at most %zu bytes is "
+			       "possible",
+			       path, sizeof(address.sun_path) - 1);
+	strcpy(address.sun_path, path);
+	rc = clear_place(path, &address, err);
+	if (rc < 0)
+		return rc;
+	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (server->fd < 0)
+		return err_sys(err, errno, "API socket %s", path);
+	mask = umask(0177);
+	rc = bind(server->fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+	umask(mask);
+	if (rc < 0)
+		return err_sys(err, -rc, "API socket %s", path);
+	server->path = strdup(path);
+	if (!server->path || listen(server->fd, BACKLOG) < 0) {
+		rc = err_sys(err, server->path ? errno : ENOMEM, "API socket %s", path);
+		(void)unlink(path);
+		return rc;
+	}
+	return 0;
+}
+
+int http_server_open(struct http_server **opened, struct event_base *base, const char *path,
+		     size_t body_max, http_handler *handle, void *opaque, struct err *err)
+{
+	struct http_server *server = calloc(1, sizeof(*server));
+	int rc;
+
+	*opened = NULL;
+	if (!server)
+		return err_sys(err, ENOMEM, "API socket %s", path);
+	server->base = base;
+	server->fd = -1;
+	server->body_max = body_max;
+	server->handle = handle;
+	server->opaque = opaque;
+	LIST_INIT(&server->connections);
+	rc = listen_at(server, path, err);
+	if (rc == 0) {
+		server->acceptable =
+			event_new(base, server->fd, EV_READ | EV_PERSIST, on_acceptable, server);
+		if (!server->acceptable || event_add(server->acceptable, NULL) < 0)
+			rc = err_sys(err, ENOMEM, "API socket %s", path);
+	}
+	if (rc < 0) {
+		http_server_close(server);
+		return rc;
+	}
+	*opened = server;
+	return 0;
+}
+
+void http_server_close(struct http_server *server)
+{
+	if (!server)
+		return;
+	while (!LIST_EMPTY(&server->connections))
+		http_connection_close(LIST_FIRST(&server->connections));
+	if (server->acceptable)
+		event_free(server->acceptable);
+	if (server->path)
+		(void)unlink(server->path);
+	fd_close(&server->fd);
+	free(server->path);
+	free(server);
+}
+
+void http_server_publish(struct http_server *server, enum http_stream stream, const char *data,
+			 size_t len)
+{
+	struct http_connection *connection = LIST_FIRST(&server->connections);
+
+	while (connection) {
+		struct http_connection *next = LIST_NEXT(connection, others);
+
+		if (connection->stream == stream)
+			http_connection_publish(connection, data, len);
+		connection = next;
+	}
+}
+
+bool http_server_has_reader(const struct http_server *server, enum http_stream stream)
+{
+	const struct http_connection *connection;
+
+	LIST_FOREACH(connection, &server->connections, others)
+	{
+		if (connection->stream == stream)
+			return true;
+	}
+	return false;
+}

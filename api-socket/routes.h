@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the API answers to, as one table. */
+#ifndef MOTE_API_SOCKET_ROUTES_H
+#define MOTE_API_SOCKET_ROUTES_H
+
+#include <http_parser.h>
+#include <jansson.h>
+
+#include "api-socket/apply.h"
+#include "api-socket/http.h"
+
+struct api;
+struct err;
+
+struct route {
+	enum http_method method;
+	const char *path;     /* a last part of "{}" stands for an id */
+	const char *id_field; /* of the body, which must be the same as the id; NULL none */
+	/* One of these. */
+	apply_body *apply;			    /* takes a body, answers 204 */
+	json_t *(*describe)(const struct api *api); /* NULL: no memory */
+	int (*remove)(struct control *control, const char *id, struct err *err);
+	enum http_stream stream;
+	const char *missing; /* why there is no such thing */
+};
+
+/* Ends with a NULL path. */
+extern const struct route routes[];
+
+/* The route, with *id pointing behind its last slash; NULL with err set. */
+const struct route *routes_find(enum http_method method, const char *path, const char **id,
+				struct err *err);
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "programs/vmm_options.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api-socket/http.h"
+#include "base/log.h"
+
+#define ID_LENGTH_MAX 64
+#define DEFAULT_API_SOCK "/run/firecracker.socket"
+
+static const char usage[] =
+	"usage: mote-vmm [--api-sock PATH] [--config-file FILE] [OPTION]...\n"
+	"Runs one microVM until its guest ends, driven by JSON over a Unix socket.\n"
+	"\n"
+	"  --api-sock PATH       where the API is served (default " DEFAULT_API_SOCK ")\n"
+	"  --no-api              no API: the VM is what --config-file says, and starts at once\n"
+	"  --config-file FILE    configures and starts a VM (JSON, Firecracker's format)\n"
+	"  --id ID               the VM's name: 1 to 64 letters, digits and dashes\n"
+	"  --log-path FILE       append the log to FILE instead of standard error\n"
+	"  --level LEVEL         Off, Error, Warning, Info (default), Debug or Trace\n"
+	"  --show-level          lines of the log name their level (they do without, too)\n"
+	"  --show-log-origin     lines of the log name their source file and line\n"
+	"  --module PREFIX       only log what source files whose path begins so have to say\n"
+	"  --boot-timer          log the boot time and its phases\n"
+	"  --http-api-max-payload-size BYTES\n"
+	"                        the largest body of a request (default 51200)\n"
+	"  --start-time-us TIME  when the process was started, microseconds of CLOCK_MONOTONIC\n"
+	"  --start-time-cpu-us TIME, --parent-cpu-time-us TIME\n"
+	"                        taken, without effect\n"
+	"  --version, --help\n"
+	"\n"
+	"Exit status: 0 the guest powered off or reset, or was stopped; 160 its kernel panicked;\n"
+	"161 triple fault; 162 KVM error; 152 bad configuration; 153 bad arguments; 1 other "
+	"errors.\n";
+
+static int bad(const char *option, const char *value, const char *cause)
+{
+	fprintf(stderr, "mote-vmm: --%s %s: %s\n", option, value, cause);
+	return EXIT_BAD_ARGUMENTS;
+}
+
+static int parse_number(const char *option, const char *text, int64_t max, int64_t *number)
+{
+	char *end;
+	long long value = strtoll(text, &end, 10);
+
+	if (*end || end == text || value < 0 || value > max)
+		return bad(option, text, "not a number that is possible");
+	*number = value;
+	return 0;
+}
+
+static int parse_id(const char *id)
+{
+	size_t len = strlen(id);
+
+	if (len < 1 || len > ID_LENGTH_MAX ||
+	    strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != len)
+		return bad("id", id, "1 to 64 letters, digits and dashes are expected");
+	return 0;
+}
+
+enum option_number {
+	API_SOCK,
+	NO_API,
+	CONFIG_FILE,
+	ID,
+	LOG_PATH,
+	LEVEL,
+	SHOW_LEVEL,
+	SHOW_LOG_ORIGIN,
+	MODULE,
+	BOOT_TIMER,
+	PAYLOAD,
+	START_TIME,
+	START_TIME_CPU,
+	PARENT_CPU_TIME,
+	VERSION,
+	HELP,
+};
+
+static const struct option names[] = {
+	{ "api-sock", required_argument, NULL, API_SOCK },
+	{ "no-api", no_argument, NULL, NO_API },
+	{ "config-file", required_argument, NULL, CONFIG_FILE },
+	{ "id", required_argument, NULL, ID },
+	{ "log-path", required_argument, NULL, LOG_PATH },
+	{ "level", required_argument, NULL, LEVEL },
+	{ "show-level", no_argument, NULL, SHOW_LEVEL },
+	{ "show-log-origin", no_argument, NULL, SHOW_LOG_ORIGIN },
+	{ "module", required_argument, NULL, MODULE },
+	{ "boot-timer", no_argument, NULL, BOOT_TIMER },
+	{ "http-api-max-payload-size", required_argument, NULL, PAYLOAD },
+	{ "start-time-us", required_argument, NULL, START_TIME },
+	{ "start-time-cpu-us", required_argument, NULL, START_TIME_CPU },
+	{ "parent-cpu-time-us", required_argument, NULL, PARENT_CPU_TIME },
+	{ "version", no_argument, NULL, VERSION },
+	{ "help", no_argument, NULL, HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+static int take(int option, const char *name, struct vmm_options *options, bool *show_origin)
+{
+	enum log_level level;
+	int64_t number;
+	int rc;
+
+	switch (option) {
+	case API_SOCK:
+		options->api_sock = optarg;
+		return 0;
+	case NO_API:
+		options->api_sock = NULL;
+		return 0;
+	case CONFIG_FILE:
+		options->config_file = optarg;
+		return 0;
+	case ID:
+		options->id = optarg;
+		return parse_id(optarg);
+	case LOG_PATH:
+		options->log_path = optarg;
+		return 0;
+	case LEVEL:
+		if (!log_level_parse(optarg, &level))
+			return bad(name, optarg, "no such level");
+		log_set_level(level);
+		return 0;
+	case SHOW_LEVEL:
+		return 0;
+	case SHOW_LOG_ORIGIN:
+		*show_origin = true;
+		return 0;
+	case MODULE:
+		log_set_module(optarg);
+		return 0;
+	case BOOT_TIMER:
+		options->boot_timer = true;
+		return 0;
+	case PAYLOAD:
+		rc = parse_number(name, optarg, 1 << 30, &number);
+		if (rc == 0)
+			options->body_max = (size_t)number;
+		return rc;
+	case START_TIME:
+		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_time_us);
+	case START_TIME_CPU:
+	case PARENT_CPU_TIME:
+		return parse_number(name, optarg, INT64_MAX, &number);
+	case VERSION:
+		printf("mote-vmm %s\n", MOTE_VERSION);
+		return -1;
+	case HELP:
+		fputs(usage, stdout);
+		return -1;
+	default:
+		return EXIT_BAD_ARGUMENTS;
+	}
+}
+
+int vmm_options_parse(int argc, char **argv, struct vmm_options *options)
+{
+	bool show_origin = false;
+	int option, index = 0;
+
+	*options = (struct vmm_options){ .api_sock = DEFAULT_API_SOCK,
+					 .id = "anonymous-instance",
+					 .body_max = HTTP_BODY_MAX };
+	while ((option = getopt_long(argc, argv, "", names, &index)) != -1) {
+		int rc = take(option, names[index].name, options, &show_origin);
+
+		if (rc != 0)
+			return rc;
+	}
+	if (optind < argc) {
+		fprintf(stderr, "mote-vmm: unexpected argument %s\n", argv[optind]);
+		return EXIT_BAD_ARGUMENTS;
+	}
+	if (!options->api_sock && !options->config_file) {
+		fputs("mote-vmm: --no-api: --config-file FILE is needed then\n", stderr);
+		return EXIT_BAD_ARGUMENTS;
+	}
+	log_show(true, show_origin);
+	log_set_id(options->id);
+	return 0;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote-vmm's command line, Firecracker's. */
+#ifndef MOTE_PROGRAMS_VMM_OPTIONS_H
+#define MOTE_PROGRAMS_VMM_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Firecracker's exit codes. */
+#define EXIT_BAD_CONFIGURATION 152
+#define EXIT_BAD_ARGUMENTS 153
+
+struct vmm_options {
+	const char *api_sock;	 /* NULL: no API */
+	const char *config_file; /* NULL: none */
+	const char *id;
+	const char *log_path; /* NULL: standard error */
+	bool boot_timer;
+	size_t body_max;       /* of the API's requests, bytes */
+	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */
+};
+
+/*
+ * Sets the log's level and format, too. 0; EXIT_BAD_ARGUMENTS with the cause printed; or -1 if the
+ * answer is printed and nothing is left to do.
+ */
+int vmm_options_parse(int argc, char **argv, struct vmm_options *options);
+
+#endif
