@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api-socket/bodies.h"
 #include "api-socket/describe.h"
@@ -12,6 +13,9 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "vmm/control.h"
+
+/* How long a slow reader may take for the last that the streams have to say. */
+#define FINISH_TIME_MS 1000
 
 static const char json_media_type[] = "application/json";
 
@@ -90,14 +94,59 @@ static char *event_line(json_t *event, size_t *len)
 	return text;
 }
 
-static int begin_stream(const struct api *api, const struct route *route,
-			struct http_answer *answer)
+/* What the console's readers have not been sent yet. */
+static void publish_console(struct api *api)
 {
+	size_t len;
+	char *text = console_ring_read(&api->control->console_ring, &api->console_seen, &len);
+
+	if (text)
+		http_server_publish(api->server, HTTP_STREAM_CONSOLE, text, len);
+	free(text);
+}
+
+/* A guest prints byte by byte: what follows the first is waited for a little. */
+static void on_console_notified(evutil_socket_t fd, short events, void *opaque)
+{
+	static const struct timeval after = { .tv_usec = 1000 };
+	struct api *api = opaque;
+	uint64_t count;
+	ssize_t n = read(fd, &count, sizeof(count));
+
+	(void)n;
+	(void)events;
+	(void)evtimer_add(api->console_timer, &after);
+}
+
+static void on_console_timer(evutil_socket_t fd, short events, void *opaque)
+{
+	struct api *api = opaque;
+
+	(void)fd;
+	(void)events;
+	/* Without a reader it is not asked for, and so not notified of. */
+	if (http_server_has_reader(api->server, HTTP_STREAM_CONSOLE))
+		publish_console(api);
+}
+
+static void begin_stream(struct api *api, const struct route *route, struct http_answer *answer)
+{
+	uint64_t from_the_start = 0;
+
 	answer->status = HTTP_STATUS_OK;
 	answer->stream = route->stream;
-	answer->content_type = "application/x-ndjson";
-	answer->body = event_line(describe_state_event(api), &answer->body_len);
-	return answer->body ? 0 : -ENOMEM;
+	if (route->stream == HTTP_STREAM_EVENTS) {
+		answer->content_type = "application/x-ndjson";
+		answer->body = event_line(describe_state_event(api), &answer->body_len);
+		return;
+	}
+	answer->content_type = "application/octet-stream";
+	/* The others' share first, so that all have seen the same. */
+	publish_console(api);
+	answer->body =
+		console_ring_read(&api->control->console_ring, &from_the_start, &answer->body_len);
+	if (answer->body)
+		api->console_seen = from_the_start;
 }
 
 static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
@@ -105,7 +154,6 @@ static int act(struct api *api, const struct http_request *request, struct http_
 {
 	const char *id;
 	const struct route *route = routes_find(request->method, request->path, &id, err);
-	int rc;
 
 	if (!route)
 		return -EINVAL;
@@ -120,11 +168,10 @@ static int act(struct api *api, const struct http_request *request, struct http_
 			       http_method_str(request->method), request->path);
 	if (route->remove)
 		return route->remove(api->control, id, err);
-	if (route->stream != HTTP_STREAM_NONE) {
-		rc = begin_stream(api, route, answer);
-		return rc < 0 ? err_sys(err, -rc, "%s", request->path) : 0;
-	}
-	answer_json(answer, HTTP_STATUS_OK, route->describe(api));
+	if (route->stream != HTTP_STREAM_NONE)
+		begin_stream(api, route, answer);
+	else
+		answer_json(answer, HTTP_STATUS_OK, route->describe(api));
 	return 0;
 }
 
@@ -149,7 +196,7 @@ static void publish_event(struct api *api, json_t *event)
 	size_t len;
 	char *line = event_line(event, &len);
 
-	if (line && api->server)
+	if (line)
 		http_server_publish(api->server, HTTP_STREAM_EVENTS, line, len);
 	free(line);
 }
@@ -157,11 +204,44 @@ static void publish_event(struct api *api, json_t *event)
 void api_publish_state(struct api *api)
 {
 	/* Of an end, api_publish_end tells. */
-	if (api->control->state != CONTROL_ENDED)
+	if (api->server && api->control->state != CONTROL_ENDED)
 		publish_event(api, describe_state_event(api));
 }
 
 void api_publish_end(struct api *api, const struct vm_end *end)
 {
+	if (!api->server)
+		return;
+	publish_console(api);
 	publish_event(api, describe_end_event(end));
+	http_server_finish(api->server, FINISH_TIME_MS);
+}
+
+int api_open(struct api *api, struct control *control, const char *id, const char *path,
+	     size_t body_max, struct err *err)
+{
+	int rc;
+
+	*api = (struct api){ .control = control, .id = id };
+	rc = http_server_open(&api->server, control->base, path, body_max, api_handle, api, err);
+	if (rc < 0)
+		return rc;
+	api->console_notified = event_new(control->base, control->console_ring.notify_fd,
+					  EV_READ | EV_PERSIST, on_console_notified, api);
+	api->console_timer = evtimer_new(control->base, on_console_timer, api);
+	if (api->console_notified && api->console_timer &&
+	    event_add(api->console_notified, NULL) == 0)
+		return 0;
+	api_close(api);
+	return err_set(err, ENOMEM, "API socket %s: no memory for its events", path);
+}
+
+void api_close(struct api *api)
+{
+	if (api->console_notified)
+		event_free(api->console_notified);
+	if (api->console_timer)
+		event_free(api->console_timer);
+	http_server_close(api->server);
+	memset(api, 0, sizeof(*api));
 }

@@ -3,9 +3,13 @@
 #ifndef MOTE_API_SOCKET_API_H
 #define MOTE_API_SOCKET_API_H
 
+#include <event2/event.h>
+#include <stdint.h>
+
 #include "api-socket/http.h"
 
 struct control;
+struct err;
 struct vm_end;
 
 /* The version of Firecracker's API that is served. */
@@ -14,14 +18,24 @@ struct vm_end;
 struct api {
 	struct control *control;    /* not owned */
 	const char *id;		    /* not owned */
-	struct http_server *server; /* not owned; NULL: nobody reads events */
+	struct http_server *server; /* owned */
+	uint64_t console_seen;	    /* bytes of the console that its readers have been sent */
+	struct event *console_notified;
+	struct event *console_timer;
 };
+
+/* Serves at path; body_max is in bytes. 0 or -errno with err set and nothing to close. */
+int api_open(struct api *api, struct control *control, const char *id, const char *path,
+	     size_t body_max, struct err *err);
+/* Safe on a zeroed object. */
+void api_close(struct api *api);
 
 /* opaque is a struct api. */
 http_handler api_handle;
 
-/* The state has changed, or the VM has ended: tells who reads /events. */
+/* Tells who reads /events. Both do nothing on a zeroed object. */
 void api_publish_state(struct api *api);
+/* It is the end of all streams, too: waits a while for those who are slow to read them. */
 void api_publish_end(struct api *api, const struct vm_end *end);
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/guest_memory.h"
 #include "virtio/block.h"
+#include "vmm/console_ring.h"
 
 static const char *const huge_pages_choices[] = {
 	[HUGE_PAGES_NONE] = "None",
@@ -53,6 +54,8 @@ static const struct field machine_fields[] = {
 
 static const struct field serial_fields[] = {
 	{ "serial_out_path", FIELD_STRING, FIELD_AT(serial_config, serial_out_path) },
+	{ "buffer_size", FIELD_INTEGER, FIELD_AT(serial_config, buffer_size), .min = 1,
+	  .max = CONSOLE_RING_MAX },
 	{ "rate_limiter", FIELD_ABSENT },
 	{ NULL },
 };

@@ -16,11 +16,12 @@ struct err;
 struct http_server;
 
 #define HTTP_CONNECTIONS_MAX 10
-#define HTTP_PATH_SIZE 256	    /* with the terminating zero */
-#define HTTP_HEADER_MAX 8192	    /* bytes of a request's line and fields */
-#define HTTP_BODY_MAX 51200	    /* bytes, by default */
-#define HTTP_OUTPUT_MAX (256 << 10) /* bytes that wait for a stream's reader, who is then dropped  \
-				     */
+#define HTTP_PATH_SIZE 256   /* with the terminating zero */
+#define HTTP_HEADER_MAX 8192 /* bytes of a request's line and fields */
+#define HTTP_BODY_MAX 51200  /* bytes, by default */
+#define HTTP_OUTPUT_MAX                                                                            \
+	(2 << 20) /* bytes that wait for a stream's reader, who is then dropped                    \
+		   */
 /* Seconds: between requests; from a request's first byte to its last; for taking an answer. */
 #define HTTP_IDLE_TIME 60
 #define HTTP_REQUEST_TIME 10
@@ -60,6 +61,8 @@ void http_server_close(struct http_server *server);
 /* To every reader of the stream. */
 void http_server_publish(struct http_server *server, enum http_stream stream, const char *data,
 			 size_t len);
+/* Ends all streams, and waits at most timeout_ms for all output to be taken. */
+void http_server_finish(struct http_server *server, int timeout_ms);
 /* Whether the stream has a reader. */
 bool http_server_has_reader(const struct http_server *server, enum http_stream stream);
 

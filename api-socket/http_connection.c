@@ -407,6 +407,14 @@ void http_connection_publish(struct http_connection *connection, const char *dat
 		(void)flush(connection);
 }
 
+bool http_connection_finish(struct http_connection *connection)
+{
+	if (connection->stream != HTTP_STREAM_NONE && !connection->closing && connection->chunked)
+		(void)evbuffer_add(connection->out, "0\r\n\r\n", 5);
+	connection->closing = true;
+	return flush(connection);
+}
+
 void http_connection_open(struct http_server *server, int fd)
 {
 	struct http_connection *connection = calloc(1, sizeof(*connection));

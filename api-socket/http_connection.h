@@ -76,6 +76,9 @@ void http_connection_close(struct http_connection *connection);
 /* For a reader of a stream. May close the connection. */
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len);
 
+/* Ends a stream, and goes on with the output. False if nothing is left, and it is closed. */
+bool http_connection_finish(struct http_connection *connection);
+
 /* The whole of an answer with a JSON object of one string. */
 int http_format_refusal(char *text, size_t size, unsigned int status, const char *reason);
 

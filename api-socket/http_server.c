@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <poll.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api-socket/http_connection.h"
@@ -153,6 +156,33 @@ void http_server_publish(struct http_server *server, enum http_stream stream, co
 
 		if (connection->stream == stream)
 			http_connection_publish(connection, data, len);
+		connection = next;
+	}
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void http_server_finish(struct http_server *server, int timeout_ms)
+{
+	const int64_t end = now_ms() + timeout_ms;
+	struct http_connection *connection = LIST_FIRST(&server->connections);
+
+	while (connection) {
+		struct http_connection *next = LIST_NEXT(connection, others);
+
+		while (http_connection_finish(connection)) {
+			struct pollfd writable = { .fd = connection->fd, .events = POLLOUT };
+			int64_t left = end - now_ms();
+
+			if (left <= 0 || poll(&writable, 1, (int)left) == 0)
+				break;
+		}
 		connection = next;
 	}
 }

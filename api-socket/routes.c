@@ -21,6 +21,7 @@ const struct route routes[] = {
 	{ HTTP_GET, "/vm/config", .describe = describe_vm },
 	{ HTTP_GET, "/machine-config", .describe = describe_machine },
 	{ HTTP_GET, "/events", .stream = HTTP_STREAM_EVENTS },
+	{ HTTP_GET, "/console", .stream = HTTP_STREAM_CONSOLE },
 	{ HTTP_PUT, "/boot-source", .apply = apply_boot_source },
 	{ HTTP_PUT, "/machine-config", .apply = apply_machine },
 	{ HTTP_PATCH, "/machine-config", .apply = apply_machine_update },

@@ -103,9 +103,8 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 {
 	struct err err;
 
-	if (options->api_sock &&
-	    http_server_open(&run->api.server, run->base, options->api_sock, options->body_max,
-			     api_handle, &run->api, &err) < 0)
+	if (options->api_sock && api_open(&run->api, &run->control, options->id, options->api_sock,
+					  options->body_max, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
 	if (options->config_file &&
 	    config_file_apply(&run->control, options->config_file, &err) < 0)
@@ -126,8 +125,8 @@ static void close_run(struct run *run)
 			event_free(events[i]);
 	}
 	run->control.state_changed = NULL;
+	api_close(&run->api);
 	control_close(&run->control);
-	http_server_close(run->api.server);
 	event_base_free(run->base);
 }
 
@@ -156,14 +155,14 @@ int main(int argc, char **argv)
 		err_set(&err, ENOMEM, "mote-vmm: no event loop");
 		return fail(EXIT_FAILURE, &err);
 	}
-	control_open(&run.control, run.base);
+	if (control_open(&run.control, run.base, &err) < 0)
+		return fail(EXIT_FAILURE, &err);
 	run.control.boot_timer = options.boot_timer;
 	if (options.start_time_us > 0)
 		run.control.process_start_ns = options.start_time_us * 1000;
 	run.control.ended = on_ended;
 	run.control.state_changed = on_state_changed;
 	run.control.opaque = &run;
-	run.api = (struct api){ .control = &run.control, .id = options.id };
 	status = run_vm(&run, &options);
 	close_run(&run);
 	return status;

@@ -34,6 +34,7 @@ struct machine_config {
 
 struct serial_config {
 	char *serial_out_path; /* NULL: standard output */
+	int64_t buffer_size;   /* mote's own: bytes that /console begins with; 0: the default */
 };
 
 struct logger_config {

@@ -55,14 +55,27 @@ static int open_standard_output(void)
 	return fd < 0 ? STDOUT_FILENO : fd;
 }
 
-void control_open(struct control *control, struct event_base *base)
+static void close_serial(struct control *control)
 {
+	if (control->serial_fd != STDOUT_FILENO)
+		fd_close(&control->serial_fd);
+	control->serial_fd = STDOUT_FILENO;
+}
+
+int control_open(struct control *control, struct event_base *base, struct err *err)
+{
+	int rc;
+
 	memset(control, 0, sizeof(*control));
 	control->base = base;
 	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
 	control->files.initrd_fd = -1;
 	control->serial_fd = open_standard_output();
 	control->process_start_ns = monotonic_ns();
+	rc = console_ring_open(&control->console_ring, CONSOLE_RING_DEFAULT, err);
+	if (rc < 0)
+		close_serial(control);
+	return rc;
 }
 
 static void close_files(struct boot_files *files)
@@ -73,13 +86,6 @@ static void close_files(struct boot_files *files)
 	free(files->cmdline);
 	files->initrd_path = NULL;
 	files->cmdline = NULL;
-}
-
-static void close_serial(struct control *control)
-{
-	if (control->serial_fd != STDOUT_FILENO)
-		fd_close(&control->serial_fd);
-	control->serial_fd = STDOUT_FILENO;
 }
 
 static void close_running(struct control *control)
@@ -101,6 +107,7 @@ void control_close(struct control *control)
 	boot_source_config_free(&control->boot_source);
 	close_serial(control);
 	serial_config_free(&control->serial);
+	console_ring_close(&control->console_ring);
 	log_set_module(NULL);
 	logger_config_free(&control->logger);
 }
@@ -242,6 +249,14 @@ int control_set_serial(struct control *control, struct serial_config *config, st
 		if (fd < 0)
 			return err_sys(err, -fd, "serial_out_path %s", config->serial_out_path);
 	}
+	rc = console_ring_resize(
+		&control->console_ring,
+		config->buffer_size > 0 ? (size_t)config->buffer_size : CONSOLE_RING_DEFAULT, err);
+	if (rc < 0) {
+		if (fd != STDOUT_FILENO)
+			fd_close(&fd);
+		return rc;
+	}
 	close_serial(control);
 	control->serial_fd = fd;
 	serial_config_free(&control->serial);
@@ -380,6 +395,7 @@ static int open_machine(struct control *control, struct err *err)
 	if (rc < 0)
 		return rc;
 	control->machine.process_start_ns = control->process_start_ns;
+	control->machine.console_ring = &control->console_ring;
 	control->machine.boot_timer_logged = control->boot_timer;
 	rc = watch(control, err);
 	if (rc == 0)

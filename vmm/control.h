@@ -15,6 +15,7 @@
 
 #include "vmm/config.h"
 #include "vmm/console.h"
+#include "vmm/console_ring.h"
 #include "vmm/devices.h"
 #include "vmm/machine.h"
 
@@ -38,8 +39,9 @@ struct control {
 	struct logger_config logger; /* owned */
 	struct serial_config serial; /* owned */
 	int serial_fd;		     /* owned unless it is standard output itself */
-	bool boot_timer;	     /* log the boot time and its phases */
-	int64_t process_start_ns;    /* CLOCK_MONOTONIC */
+	struct console_ring console_ring;
+	bool boot_timer;	  /* log the boot time and its phases */
+	int64_t process_start_ns; /* CLOCK_MONOTONIC */
 	struct machine machine;
 	struct console console;
 	struct event *ended_event;
@@ -50,8 +52,11 @@ struct control {
 	void *opaque;
 };
 
-/* Sets the defaults; the caller then fills in the callback. */
-void control_open(struct control *control, struct event_base *base);
+/*
+ * Sets the defaults; the caller then fills in the callbacks. 0 or -errno with err set and nothing
+ * to close.
+ */
+int control_open(struct control *control, struct event_base *base, struct err *err);
 /* Stops a running VM without calling back. */
 void control_close(struct control *control);
 

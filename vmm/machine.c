@@ -19,6 +19,7 @@
 #include "vmm/boot/layout.h"
 #include "vmm/boot/mptable.h"
 #include "vmm/boot/params.h"
+#include "vmm/console_ring.h"
 #include "vmm/kvm/registers.h"
 
 int64_t monotonic_ns(void)
@@ -114,6 +115,15 @@ struct vm_end machine_end_reason(struct machine *machine)
 	return end;
 }
 
+static void transmitted(void *opaque, uint8_t byte)
+{
+	struct machine *machine = opaque;
+
+	panic_watch_byte(&machine->panic, byte);
+	if (machine->console_ring)
+		console_ring_put(machine->console_ring, byte);
+}
+
 static int add_devices(struct machine *machine, int out_fd, struct err *err)
 {
 	int rc = serial_open(&machine->serial, out_fd, err);
@@ -122,8 +132,8 @@ static int add_devices(struct machine *machine, int out_fd, struct err *err)
 		rc = i8042_open(&machine->i8042, err);
 	if (rc < 0)
 		return rc;
-	machine->serial.tap = panic_watch_byte;
-	machine->serial.tap_opaque = &machine->panic;
+	machine->serial.tap = transmitted;
+	machine->serial.tap_opaque = machine;
 	machine->i8042.reset = guest_reset;
 	machine->i8042.opaque = machine;
 	machine->sleep.power_off = guest_power_off;

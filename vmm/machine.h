@@ -25,6 +25,7 @@
 #include "vmm/platform/sleep.h"
 #include "vmm/vm_end.h"
 
+struct console_ring;
 struct err;
 struct virtio_device;
 
@@ -55,7 +56,9 @@ struct machine {
 	struct sleep_registers sleep;
 	struct virtio_mmio virtio[LAYOUT_VIRTIO_MAX];
 	unsigned int virtio_count;
-	void *virtio_pages;	  /* owned; what the guest reads of them; NULL: exits are taken */
+	void *virtio_pages; /* owned; what the guest reads of them; NULL: exits are taken */
+	/* Where the serial port's output is kept; not owned; NULL, or set before the vCPUs run. */
+	struct console_ring *console_ring;
 	struct panic_watch panic; /* under the serial port's lock while vCPUs run */
 	struct machine_phases phases;
 	int64_t process_start_ns; /* CLOCK_MONOTONIC; what the logged phases count from */

@@ -52,7 +52,7 @@ static void apply(const char *text, size_t size, const json_t *file)
 
 	if (json_object_get(file, "logger"))
 		return;
-	control_open(&control, NULL);
+	REQUIRE(control_open(&control, NULL, NULL) == 0);
 	control.state = CONTROL_RUNNING;
 	REQUIRE(config_text_apply(&control, text, size, "vm.json", &err) < 0);
 	REQUIRE(strstr(err.text, "vm.json"));

@@ -38,7 +38,7 @@ static void set_up(void)
 	event_set_log_callback(ignore_libevent);
 	base = event_base_new();
 	ck_assert_ptr_nonnull(base);
-	control_open(&control, base);
+	ck_assert_int_eq(control_open(&control, base, &err), 0);
 	control.ended = on_ended;
 	seen_end.kind = VM_END_NONE;
 }
@@ -162,7 +162,7 @@ START_TEST(close_of_a_running_vm_leaves_nothing_open)
 
 	start("ends-spin", 2);
 	control_close(&control);
-	control_open(&control, base);
+	ck_assert_int_eq(control_open(&control, base, &err), 0);
 	ck_assert_int_eq(open_descriptors(), before);
 }
 END_TEST

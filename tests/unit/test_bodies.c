@@ -28,7 +28,7 @@ static void set_up(void)
 	elf_image_init(&elf);
 	write_file("vmlinux", &elf, sizeof(elf));
 	write_text("initrd.img", "initrd");
-	control_open(&control, NULL);
+	ck_assert_int_eq(control_open(&control, NULL, NULL), 0);
 }
 
 static void tear_down(void)

@@ -23,7 +23,7 @@ static void set_up(void)
 	write_file("vmlinux", &elf, sizeof(elf));
 	write_text("initrd.img", "initrd");
 	fds_before = count_open_fds();
-	control_open(&control, NULL);
+	ck_assert_int_eq(control_open(&control, NULL, NULL), 0);
 }
 
 static void tear_down(void)

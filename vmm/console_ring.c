@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/console_ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+
+int console_ring_open(struct console_ring *ring, size_t size, struct err *err)
+{
+	memset(ring, 0, sizeof(*ring));
+	ring->bytes = malloc(size);
+	ring->size = size;
+	ring->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!ring->bytes || ring->notify_fd < 0) {
+		int rc = err_sys(err, ring->bytes ? errno : ENOMEM, "console buffer");
+
+		fd_close(&ring->notify_fd);
+		free(ring->bytes);
+		ring->bytes = NULL;
+		return rc;
+	}
+	pthread_mutex_init(&ring->lock, NULL);
+	return 0;
+}
+
+void console_ring_close(struct console_ring *ring)
+{
+	if (!ring->bytes)
+		return;
+	fd_close(&ring->notify_fd);
+	free(ring->bytes);
+	ring->bytes = NULL;
+	pthread_mutex_destroy(&ring->lock);
+}
+
+int console_ring_resize(struct console_ring *ring, size_t size, struct err *err)
+{
+	uint8_t *bytes = malloc(size);
+
+	if (!bytes)
+		return err_sys(err, ENOMEM, "console buffer of %zu bytes", size);
+	pthread_mutex_lock(&ring->lock);
+	free(ring->bytes);
+	ring->bytes = bytes;
+	ring->size = size;
+	ring->written = 0;
+	pthread_mutex_unlock(&ring->lock);
+	return 0;
+}
+
+void console_ring_put(struct console_ring *ring, uint8_t byte)
+{
+	const uint64_t one = 1;
+	ssize_t n = 0;
+
+	pthread_mutex_lock(&ring->lock);
+	ring->bytes[ring->written++ % ring->size] = byte;
+	if (ring->watched)
+		n = write(ring->notify_fd, &one, sizeof(one));
+	ring->watched = false;
+	pthread_mutex_unlock(&ring->lock);
+	(void)n; /* it can only be full, and then it is readable already */
+}
+
+char *console_ring_read(struct console_ring *ring, uint64_t *seen, size_t *len)
+{
+	char *copy = NULL;
+	uint64_t count;
+	ssize_t n = read(ring->notify_fd, &count, sizeof(count));
+
+	(void)n; /* nothing if nobody wrote */
+	pthread_mutex_lock(&ring->lock);
+	ring->watched = true;
+	count = ring->written - *seen;
+	if (count > ring->size)
+		count = ring->size;
+	if (count > 0)
+		copy = malloc(count);
+	if (copy) {
+		size_t start = (ring->written - count) % ring->size;
+		size_t first = ring->size - start < count ? ring->size - start : count;
+
+		memcpy(copy, ring->bytes + start, first);
+		memcpy(copy + first, ring->bytes, count - first);
+		*seen = ring->written;
+		*len = count;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return copy;
+}
