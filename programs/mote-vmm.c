@@ -119,7 +119,11 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 static void close_run(struct run *run)
 {
 	struct event *const events[] = { run->terminate, run->interrupt, run->grace };
+	sigset_t all;
 
+	/* One more signal must not end the process before its socket is removed. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
 		if (events[i])
 			event_free(events[i]);
