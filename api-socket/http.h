@@ -22,9 +22,13 @@ struct http_server;
 #define HTTP_OUTPUT_MAX                                                                            \
 	(2 << 20) /* bytes that wait for a stream's reader, who is then dropped                    \
 		   */
-/* Seconds: between requests; from a request's first byte to its last; for taking an answer. */
+/*
+ * Seconds: between requests; from a request's first byte to its last, and for taking an answer; for
+ * closing after a refusal.
+ */
 #define HTTP_IDLE_TIME 60
 #define HTTP_REQUEST_TIME 10
+#define HTTP_LINGER_TIME 1
 
 struct http_request {
 	enum http_method method;

@@ -21,16 +21,6 @@ static const char *status_text(unsigned int status)
 	return http_status_str((enum http_status)status);
 }
 
-int http_format_refusal(char *text, size_t size, unsigned int status, const char *reason)
-{
-	static const char body[] = "{\"error\": \"%s\"}";
-
-	return snprintf(text, size,
-			"HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Type: application/json\r\n"
-			"Content-Length: %zu\r\n\r\n{\"error\": \"%s\"}",
-			status, status_text(status), sizeof(body) - 3 + strlen(reason), reason);
-}
-
 static void set_deadline(struct http_connection *connection, int seconds)
 {
 	const struct timeval after = { .tv_sec = seconds };
@@ -43,8 +33,13 @@ static void set_deadline(struct http_connection *connection, int seconds)
 
 void http_connection_close(struct http_connection *connection)
 {
+	struct http_server *server = connection->server;
+
 	LIST_REMOVE(connection, others);
-	connection->server->count--;
+	if (connection->turned_away)
+		server->turned_away--;
+	else
+		server->count--;
 	if (connection->readable)
 		event_free(connection->readable);
 	if (connection->writable)
@@ -154,6 +149,9 @@ static int on_headers_complete(http_parser *parser)
 
 	if (connection->in_value)
 		end_field(connection);
+	if (parser->http_major != 1)
+		return refuse(connection, HTTP_STATUS_HTTP_VERSION_NOT_SUPPORTED,
+			      "only HTTP/1.1 and HTTP/1.0 are spoken");
 	if (parser->upgrade)
 		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "no other protocol is spoken");
 	if (parser->flags & F_CONTENTLENGTH &&
@@ -321,30 +319,49 @@ static bool flush(struct http_connection *connection)
 		}
 		return true;
 	}
-	if (connection->closing) {
+	if (!connection->closing)
+		return true;
+	if (!connection->refused) {
 		http_connection_close(connection);
 		return false;
 	}
+	/* With input unread, closing would be a reset: the client must see the answer first. */
+	if (!connection->lingers) {
+		(void)shutdown(connection->fd, SHUT_WR);
+		set_deadline(connection, HTTP_LINGER_TIME);
+	}
+	connection->lingers = true;
 	return true;
+}
+
+bool http_connection_is_dead(const struct http_connection *connection)
+{
+	char byte;
+
+	return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static void send_refusal(struct http_connection *connection)
+{
+	static const char body[] = "{\"error\": \"%s\"}";
+
+	if (!connection->refused)
+		refuse(connection, HTTP_STATUS_INTERNAL_SERVER_ERROR, "no memory");
+	connection->closing = true;
+	(void)evbuffer_add_printf(connection->out,
+				  "HTTP/1.1 %u %s\r\nConnection: close\r\n"
+				  "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+				  connection->refused, status_text(connection->refused),
+				  sizeof(body) - sizeof("%s") + strlen(connection->reason));
+	(void)evbuffer_add_printf(connection->out, body, connection->reason);
 }
 
 /* After whatever has happened: go on reading, or wait for the reader of the output. */
 static void proceed(struct http_connection *connection)
 {
-	char text[512];
-
 	for (;;) {
-		if (work(connection) < 0) {
-			int len = http_format_refusal(
-				text, sizeof(text),
-				connection->refused ? connection->refused
-						    : HTTP_STATUS_INTERNAL_SERVER_ERROR,
-				connection->reason ? connection->reason : "no memory");
-
-			connection->in_start = connection->in_end;
-			connection->closing = true;
-			(void)evbuffer_add(connection->out, text, (size_t)len);
-		}
+		if (work(connection) < 0)
+			send_refusal(connection);
 		if (!flush(connection))
 			return;
 		if (evbuffer_get_length(connection->out) > 0) {
@@ -353,10 +370,12 @@ static void proceed(struct http_connection *connection)
 		}
 		if (connection->in_start == connection->in_end)
 			break;
-		if (connection->stream != HTTP_STREAM_NONE)
+		if (connection->stream != HTTP_STREAM_NONE || connection->closing)
 			connection->in_start = connection->in_end;
 	}
 	(void)event_add(connection->readable, NULL);
+	if (connection->lingers)
+		return;
 	/* A request's time counts from its first byte: one now and then does not hold it open. */
 	if (connection->stream != HTTP_STREAM_NONE)
 		set_deadline(connection, 0);
@@ -415,7 +434,7 @@ bool http_connection_finish(struct http_connection *connection)
 	return flush(connection);
 }
 
-void http_connection_open(struct http_server *server, int fd)
+void http_connection_open(struct http_server *server, int fd, bool serve)
 {
 	struct http_connection *connection = calloc(1, sizeof(*connection));
 
@@ -438,7 +457,11 @@ void http_connection_open(struct http_server *server, int fd)
 	connection->server = server;
 	connection->fd = fd;
 	LIST_INSERT_HEAD(&server->connections, connection, others);
-	server->count++;
+	connection->turned_away = !serve;
+	if (serve)
+		server->count++;
+	else
+		server->turned_away++;
 	http_parser_init(&connection->parser, HTTP_REQUEST);
 	connection->parser.data = connection;
 	connection->readable =
@@ -447,8 +470,14 @@ void http_connection_open(struct http_server *server, int fd)
 	connection->deadline = evtimer_new(server->base, on_deadline, connection);
 	connection->out = evbuffer_new();
 	if (!connection->readable || !connection->writable || !connection->deadline ||
-	    !connection->out || event_add(connection->readable, NULL) < 0)
+	    !connection->out || event_add(connection->readable, NULL) < 0) {
 		http_connection_close(connection);
-	else
-		set_deadline(connection, HTTP_IDLE_TIME);
+		return;
+	}
+	set_deadline(connection, HTTP_IDLE_TIME);
+	if (serve)
+		return;
+	refuse(connection, HTTP_STATUS_SERVICE_UNAVAILABLE, "too many connections");
+	send_refusal(connection);
+	proceed(connection);
 }

@@ -51,7 +51,9 @@ struct http_connection {
 	bool answered;	    /* since it was set */
 	enum http_stream stream;
 	bool chunked;
+	bool turned_away;
 	bool closing; /* once its output is written */
+	bool lingers; /* only waits for the client to close, or for the deadline */
 };
 
 LIST_HEAD(http_connections, http_connection);
@@ -66,20 +68,24 @@ struct http_server {
 	http_handler *handle;
 	void *opaque;
 	struct http_connections connections;
-	unsigned int count;
+	unsigned int count;	  /* of connections that are served */
+	unsigned int turned_away; /* of those that only linger with their 503 */
 };
 
-/* Takes fd, whatever comes of it; a connection ends by itself, or with http_connection_close. */
-void http_connection_open(struct http_server *server, int fd);
+/*
+ * Takes fd, whatever comes of it; a connection ends by itself, or with http_connection_close. With
+ * `serve` false it is answered that it is one too many.
+ */
+void http_connection_open(struct http_server *server, int fd, bool serve);
 void http_connection_close(struct http_connection *connection);
+
+/* Whether the client has closed it, and said nothing before that is unread. */
+bool http_connection_is_dead(const struct http_connection *connection);
 
 /* For a reader of a stream. May close the connection. */
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len);
 
 /* Ends a stream, and goes on with the output. False if nothing is left, and it is closed. */
 bool http_connection_finish(struct http_connection *connection);
-
-/* The whole of an answer with a JSON object of one string. */
-int http_format_refusal(char *text, size_t size, unsigned int status, const char *reason);
 
 #endif

@@ -15,37 +15,41 @@
 #include "base/fd.h"
 
 #define BACKLOG 128
+/* Clients that are one too many and still read that they are; more just see the end. */
+#define TURNED_AWAY_MAX 32
 
-/* A client that is one too many learns it at once. */
-static void turn_away(int fd)
+/* Those whose clients are gone, which the event loop has not come to yet. */
+static void close_dead(struct http_server *server)
 {
-	char text[256];
-	int len = http_format_refusal(text, sizeof(text), HTTP_STATUS_SERVICE_UNAVAILABLE,
-				      "too many connections");
+	struct http_connection *connection = LIST_FIRST(&server->connections);
 
-	(void)send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	/* With its request unread, closing would be a reset. */
-	(void)shutdown(fd, SHUT_WR);
-	while (recv(fd, text, sizeof(text), MSG_DONTWAIT) > 0)
-		;
-	fd_close(&fd);
+	while (connection) {
+		struct http_connection *next = LIST_NEXT(connection, others);
+
+		if (http_connection_is_dead(connection))
+			http_connection_close(connection);
+		connection = next;
+	}
 }
 
+/*
+ * One a turn of the event loop: those that came before are served first, so that a client of many
+ * short connections does not find its own earlier ones in the way.
+ */
 static void on_acceptable(evutil_socket_t listener, short events, void *opaque)
 {
 	struct http_server *server = opaque;
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
-	for (unsigned int i = 0; i < BACKLOG; i++) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-		if (fd < 0)
-			return;
-		if (server->count >= HTTP_CONNECTIONS_MAX)
-			turn_away(fd);
-		else
-			http_connection_open(server, fd);
-	}
+	if (fd < 0)
+		return;
+	if (server->count >= HTTP_CONNECTIONS_MAX)
+		close_dead(server);
+	if (server->count >= HTTP_CONNECTIONS_MAX && server->turned_away >= TURNED_AWAY_MAX)
+		fd_close(&fd);
+	else
+		http_connection_open(server, fd, server->count < HTTP_CONNECTIONS_MAX);
 }
 
 /* Removes a socket that nobody serves. 0, or -errno with err set if something else is there. */

@@ -20,8 +20,8 @@ class Connection(http.client.HTTPConnection):
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
+        self.sock.settimeout(self.timeout)
 
 
 class Vmm:
@@ -93,8 +93,8 @@ class Vmm:
 
     def connect(self):
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.settimeout(TIME_LIMIT)
         client.connect(str(self.socket_path))
+        client.settimeout(TIME_LIMIT)
         return client
 
     def log(self):
