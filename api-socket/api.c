@@ -204,8 +204,10 @@ static void publish_event(struct api *api, json_t *event)
 void api_publish_state(struct api *api)
 {
 	/* Of an end, api_publish_end tells. */
-	if (api->server && api->control->state != CONTROL_ENDED)
-		publish_event(api, describe_state_event(api));
+	if (!api->server || api->control->state == CONTROL_ENDED)
+		return;
+	http_server_limit(api->server, api->control->state == CONTROL_RUNNING);
+	publish_event(api, describe_state_event(api));
 }
 
 void api_publish_end(struct api *api, const struct vm_end *end)

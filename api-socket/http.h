@@ -62,6 +62,15 @@ int http_server_open(struct http_server **server, struct event_base *base, const
 /* Closes all connections and removes the socket. NULL is fine. */
 void http_server_close(struct http_server *server);
 
+/*
+ * While a VM runs, clients must not keep the thread that serves its devices: what they make it do
+ * is limited to HTTP_RATE_BURST steps (requests, connections, reads) and HTTP_RATE a second behind
+ * that; the rest waits.
+ */
+#define HTTP_RATE_BURST 100
+#define HTTP_RATE 500
+void http_server_limit(struct http_server *server, bool limited);
+
 /* To every reader of the stream. */
 void http_server_publish(struct http_server *server, enum http_stream stream, const char *data,
 			 size_t len);

@@ -35,7 +35,7 @@ void http_connection_close(struct http_connection *connection)
 {
 	struct http_server *server = connection->server;
 
-	LIST_REMOVE(connection, others);
+	TAILQ_REMOVE(&server->connections, connection, others);
 	if (connection->turned_away)
 		server->turned_away--;
 	else
@@ -279,7 +279,8 @@ static int work(struct http_connection *connection)
 {
 	while (connection->in_start < connection->in_end && !connection->closing &&
 	       connection->stream == HTTP_STREAM_NONE &&
-	       evbuffer_get_length(connection->out) < OUTPUT_PAUSE) {
+	       evbuffer_get_length(connection->out) < OUTPUT_PAUSE &&
+	       http_server_take(connection->server)) {
 		size_t len = connection->in_end - connection->in_start;
 		size_t used = http_parser_execute(&connection->parser, &settings,
 						  connection->in + connection->in_start, len);
@@ -368,12 +369,13 @@ static void proceed(struct http_connection *connection)
 			(void)event_del(connection->readable);
 			return;
 		}
-		if (connection->in_start == connection->in_end)
+		if (connection->in_start == connection->in_end || connection->server->paused)
 			break;
 		if (connection->stream != HTTP_STREAM_NONE || connection->closing)
 			connection->in_start = connection->in_end;
 	}
-	(void)event_add(connection->readable, NULL);
+	if (!connection->server->paused)
+		(void)event_add(connection->readable, NULL);
 	if (connection->lingers)
 		return;
 	/* A request's time counts from its first byte: one now and then does not hold it open. */
@@ -417,6 +419,17 @@ static void on_deadline(evutil_socket_t fd, short events, void *opaque)
 	http_connection_close(opaque);
 }
 
+void http_connection_pause(struct http_connection *connection)
+{
+	(void)event_del(connection->readable);
+}
+
+void http_connection_resume(struct http_connection *connection)
+{
+	if (evbuffer_get_length(connection->out) == 0)
+		proceed(connection);
+}
+
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len)
 {
 	if (evbuffer_get_length(connection->out) + len > HTTP_OUTPUT_MAX ||
@@ -456,7 +469,7 @@ void http_connection_open(struct http_server *server, int fd, bool serve)
 	}
 	connection->server = server;
 	connection->fd = fd;
-	LIST_INSERT_HEAD(&server->connections, connection, others);
+	TAILQ_INSERT_TAIL(&server->connections, connection, others);
 	connection->turned_away = !serve;
 	if (serve)
 		server->count++;

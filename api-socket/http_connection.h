@@ -11,12 +11,13 @@
 #include <sys/queue.h>
 
 #include "api-socket/http.h"
+#include "base/rate_limiter.h"
 
 #define HTTP_INPUT_SIZE 16384
 #define HTTP_FIELD_SIZE 256 /* of a header field that matters, with the terminating zero */
 
 struct http_connection {
-	LIST_ENTRY(http_connection) others;
+	TAILQ_ENTRY(http_connection) others;
 	struct http_server *server; /* not owned */
 	int fd;			    /* owned */
 	struct event *readable;
@@ -56,7 +57,7 @@ struct http_connection {
 	bool lingers; /* only waits for the client to close, or for the deadline */
 };
 
-LIST_HEAD(http_connections, http_connection);
+TAILQ_HEAD(http_connections, http_connection);
 
 /* What all connections of a server share. */
 struct http_server {
@@ -68,9 +69,16 @@ struct http_server {
 	http_handler *handle;
 	void *opaque;
 	struct http_connections connections;
-	unsigned int count;	  /* of connections that are served */
+	unsigned int count; /* of connections that are served */
+	bool limited;
+	bool paused; /* until limiter_timer */
+	struct rate_limiter limiter;
+	struct event *limiter_timer;
 	unsigned int turned_away; /* of those that only linger with their 503 */
 };
+
+/* Whether one more step may be made now; if not, the server is paused. */
+bool http_server_take(struct http_server *server);
 
 /*
  * Takes fd, whatever comes of it; a connection ends by itself, or with http_connection_close. With
@@ -81,6 +89,10 @@ void http_connection_close(struct http_connection *connection);
 
 /* Whether the client has closed it, and said nothing before that is unread. */
 bool http_connection_is_dead(const struct http_connection *connection);
+
+/* Reads nothing more; and goes on, which may close it. */
+void http_connection_pause(struct http_connection *connection);
+void http_connection_resume(struct http_connection *connection);
 
 /* For a reader of a stream. May close the connection. */
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len);

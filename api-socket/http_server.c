@@ -18,13 +18,21 @@
 /* Clients that are one too many and still read that they are; more just see the end. */
 #define TURNED_AWAY_MAX 32
 
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* Those whose clients are gone, which the event loop has not come to yet. */
 static void close_dead(struct http_server *server)
 {
-	struct http_connection *connection = LIST_FIRST(&server->connections);
+	struct http_connection *connection = TAILQ_FIRST(&server->connections);
 
 	while (connection) {
-		struct http_connection *next = LIST_NEXT(connection, others);
+		struct http_connection *next = TAILQ_NEXT(connection, others);
 
 		if (http_connection_is_dead(connection))
 			http_connection_close(connection);
@@ -39,9 +47,12 @@ static void close_dead(struct http_server *server)
 static void on_acceptable(evutil_socket_t listener, short events, void *opaque)
 {
 	struct http_server *server = opaque;
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd;
 
 	(void)events;
+	if (!http_server_take(server))
+		return;
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
 	if (server->count >= HTTP_CONNECTIONS_MAX)
@@ -50,6 +61,66 @@ static void on_acceptable(evutil_socket_t listener, short events, void *opaque)
 		fd_close(&fd);
 	else
 		http_connection_open(server, fd, server->count < HTTP_CONNECTIONS_MAX);
+}
+
+/* Another is the first each time, and one that connects has its turn, so that nobody starves. */
+static void resume(struct http_server *server)
+{
+	struct http_connection *connection = TAILQ_FIRST(&server->connections);
+
+	server->paused = false;
+	(void)event_add(server->acceptable, NULL);
+	on_acceptable(server->fd, 0, server);
+	if (connection) {
+		TAILQ_REMOVE(&server->connections, connection, others);
+		TAILQ_INSERT_TAIL(&server->connections, connection, others);
+	}
+	connection = TAILQ_FIRST(&server->connections);
+	while (connection && !server->paused) {
+		struct http_connection *next = TAILQ_NEXT(connection, others);
+
+		http_connection_resume(connection);
+		connection = next;
+	}
+}
+
+static void on_limiter(evutil_socket_t fd, short events, void *opaque)
+{
+	(void)fd;
+	(void)events;
+	resume(opaque);
+}
+
+bool http_server_take(struct http_server *server)
+{
+	static const struct timeval pause = { .tv_usec = 20000 };
+	struct http_connection *connection;
+
+	if (server->paused)
+		return false;
+	if (!server->limited || rate_limiter_take(&server->limiter, 0, now_ns()) == 0 ||
+	    evtimer_add(server->limiter_timer, &pause) < 0)
+		return true;
+	server->paused = true;
+	(void)event_del(server->acceptable);
+	TAILQ_FOREACH(connection, &server->connections, others)
+	http_connection_pause(connection);
+	return false;
+}
+
+void http_server_limit(struct http_server *server, bool limited)
+{
+	static const struct rate_limiter_config config = {
+		.ops = { .size = HTTP_RATE_BURST,
+			 .refill_time = HTTP_RATE_BURST * INT64_C(1000) / HTTP_RATE },
+	};
+
+	server->limited = limited;
+	rate_limiter_init(&server->limiter, &config, now_ns());
+	if (server->paused && !limited) {
+		(void)evtimer_del(server->limiter_timer);
+		resume(server);
+	}
 }
 
 /* Removes a socket that nobody serves. 0, or -errno with err set if something else is there. */
@@ -119,12 +190,14 @@ int http_server_open(struct http_server **opened, struct event_base *base, const
 	server->body_max = body_max;
 	server->handle = handle;
 	server->opaque = opaque;
-	LIST_INIT(&server->connections);
+	TAILQ_INIT(&server->connections);
 	rc = listen_at(server, path, err);
 	if (rc == 0) {
 		server->acceptable =
 			event_new(base, server->fd, EV_READ | EV_PERSIST, on_acceptable, server);
-		if (!server->acceptable || event_add(server->acceptable, NULL) < 0)
+		server->limiter_timer = evtimer_new(base, on_limiter, server);
+		if (!server->acceptable || !server->limiter_timer ||
+		    event_add(server->acceptable, NULL) < 0)
 			rc = err_sys(err, ENOMEM, "API socket %s", path);
 	}
 	if (rc < 0) {
@@ -139,10 +212,12 @@ void http_server_close(struct http_server *server)
 {
 	if (!server)
 		return;
-	while (!LIST_EMPTY(&server->connections))
-		http_connection_close(LIST_FIRST(&server->connections));
+	while (!TAILQ_EMPTY(&server->connections))
+		http_connection_close(TAILQ_FIRST(&server->connections));
 	if (server->acceptable)
 		event_free(server->acceptable);
+	if (server->limiter_timer)
+		event_free(server->limiter_timer);
 	if (server->path)
 		(void)unlink(server->path);
 	fd_close(&server->fd);
@@ -153,10 +228,10 @@ void http_server_close(struct http_server *server)
 void http_server_publish(struct http_server *server, enum http_stream stream, const char *data,
 			 size_t len)
 {
-	struct http_connection *connection = LIST_FIRST(&server->connections);
+	struct http_connection *connection = TAILQ_FIRST(&server->connections);
 
 	while (connection) {
-		struct http_connection *next = LIST_NEXT(connection, others);
+		struct http_connection *next = TAILQ_NEXT(connection, others);
 
 		if (connection->stream == stream)
 			http_connection_publish(connection, data, len);
@@ -164,25 +239,17 @@ void http_server_publish(struct http_server *server, enum http_stream stream, co
 	}
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void http_server_finish(struct http_server *server, int timeout_ms)
 {
-	const int64_t end = now_ms() + timeout_ms;
-	struct http_connection *connection = LIST_FIRST(&server->connections);
+	const int64_t end = now_ns() + timeout_ms * INT64_C(1000000);
+	struct http_connection *connection = TAILQ_FIRST(&server->connections);
 
 	while (connection) {
-		struct http_connection *next = LIST_NEXT(connection, others);
+		struct http_connection *next = TAILQ_NEXT(connection, others);
 
 		while (http_connection_finish(connection)) {
 			struct pollfd writable = { .fd = connection->fd, .events = POLLOUT };
-			int64_t left = end - now_ms();
+			int64_t left = (end - now_ns()) / 1000000;
 
 			if (left <= 0 || poll(&writable, 1, (int)left) == 0)
 				break;
@@ -195,7 +262,7 @@ bool http_server_has_reader(const struct http_server *server, enum http_stream s
 {
 	const struct http_connection *connection;
 
-	LIST_FOREACH(connection, &server->connections, others)
+	TAILQ_FOREACH(connection, &server->connections, others)
 	{
 		if (connection->stream == stream)
 			return true;

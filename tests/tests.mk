@@ -54,7 +54,7 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(SRC_api
 		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
-	$(Q)clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
+	$(Q)clang -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Ibuild/include/tests -o $@ $(filter %.c,$^) \
 		-ljansson -lhttp_parser -levent_core -luring -pthread
 
