@@ -6,6 +6,7 @@
 
 #include "api-socket/api.h"
 #include "api-socket/bodies.h"
+#include "api-socket/cpu_config.h"
 #include "vmm/control.h"
 
 json_t *describe_instance(const struct api *api)
@@ -57,6 +58,9 @@ json_t *describe_vm(const struct api *api)
 		(void)json_object_set_new(vm, "boot-source",
 					  body_of_boot_source(&control->boot_source));
 	(void)json_object_set_new(vm, "machine-config", body_of_machine(&control->machine_config));
+	if (control->has_cpu_config)
+		(void)json_object_set_new(vm, "cpu-config",
+					  cpu_config_json(&control->cpu_template));
 	(void)json_object_set_new(vm, "drives", describe_drives(devices));
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
 	if (devices->vsock)

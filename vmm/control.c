@@ -103,6 +103,7 @@ void control_close(struct control *control)
 {
 	close_running(control);
 	devices_close(&control->devices);
+	cpu_template_free(&control->cpu_template);
 	close_files(&control->files);
 	boot_source_config_free(&control->boot_source);
 	close_serial(control);
@@ -287,6 +288,19 @@ int control_set_vsock(struct control *control, struct vsock_device_config *confi
 	return rc < 0 ? rc : devices_set_vsock(&control->devices, config, err);
 }
 
+int control_set_cpu_config(struct control *control, struct cpu_template *template, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the CPU configuration", err);
+
+	if (rc < 0)
+		return rc;
+	cpu_template_free(&control->cpu_template);
+	control->cpu_template = *template;
+	control->has_cpu_config = true;
+	memset(template, 0, sizeof(*template));
+	return 0;
+}
+
 int control_remove_drive(struct control *control, const char *id, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Removing a drive", err);
@@ -390,8 +404,8 @@ static int open_machine(struct control *control, struct err *err)
 	rc = check_cmdline(control->files.cmdline, err);
 	if (rc < 0)
 		return rc;
-	rc = machine_open(&control->machine, &control->machine_config, &control->files, list, count,
-			  control->serial_fd, err);
+	rc = machine_open(&control->machine, &control->machine_config, &control->cpu_template,
+			  &control->files, list, count, control->serial_fd, err);
 	if (rc < 0)
 		return rc;
 	control->machine.process_start_ns = control->process_start_ns;

@@ -17,6 +17,7 @@
 #include "vmm/console.h"
 #include "vmm/console_ring.h"
 #include "vmm/devices.h"
+#include "vmm/kvm/cpu_template.h"
 #include "vmm/machine.h"
 
 struct err;
@@ -32,6 +33,8 @@ struct control {
 	struct event_base *base; /* not owned */
 	enum control_state state;
 	struct machine_config machine_config;
+	struct cpu_template cpu_template; /* owned */
+	bool has_cpu_config;
 	struct boot_files files;
 	struct boot_source_config boot_source; /* owned */
 	bool has_boot_source;
@@ -67,7 +70,7 @@ void control_close(struct control *control);
 int control_set_machine(struct control *control, const struct machine_config *config,
 			struct err *err);
 
-/* These take the configuration's strings when they succeed. */
+/* These take what the configuration owns when they succeed. */
 int control_set_boot_source(struct control *control, struct boot_source_config *config,
 			    struct err *err);
 int control_set_logger(struct control *control, struct logger_config *config, struct err *err);
@@ -76,6 +79,7 @@ int control_set_drive(struct control *control, struct drive_config *config, stru
 int control_set_interface(struct control *control, struct network_interface_config *config,
 			  struct err *err);
 int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err);
+int control_set_cpu_config(struct control *control, struct cpu_template *template, struct err *err);
 
 /* Before the start, too. -ENOENT if there is none of that id. */
 int control_remove_drive(struct control *control, const char *id, struct err *err);

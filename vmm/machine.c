@@ -257,10 +257,11 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 }
 
 static int open_parts(struct machine *machine, const struct machine_config *config,
-		      const struct boot_files *files, struct virtio_device *const *devices,
-		      unsigned int device_count, int out_fd, struct err *err)
+		      const struct cpu_template *cpu_template, const struct boot_files *files,
+		      struct virtio_device *const *devices, unsigned int device_count, int out_fd,
+		      struct err *err)
 {
-	int rc = kvm_open(&machine->kvm, err);
+	int rc = kvm_open(&machine->kvm, cpu_template, err);
 
 	if (rc < 0)
 		return rc;
@@ -290,6 +291,7 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 		return rc;
 	machine->vcpus.ports = &machine->ports;
 	machine->vcpus.mmio = &machine->mmio;
+	machine->vcpus.cpu_template = cpu_template;
 	machine->vcpus.ended = vcpu_ended;
 	machine->vcpus.opaque = machine;
 	return vcpu_group_open(&machine->vcpus, &machine->kvm, (unsigned int)config->vcpu_count,
@@ -297,8 +299,9 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 }
 
 int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct boot_files *files, struct virtio_device *const *devices,
-		 unsigned int device_count, int out_fd, struct err *err)
+		 const struct cpu_template *cpu_template, const struct boot_files *files,
+		 struct virtio_device *const *devices, unsigned int device_count, int out_fd,
+		 struct err *err)
 {
 	int rc;
 
@@ -310,7 +313,7 @@ int machine_open(struct machine *machine, const struct machine_config *config,
 		return rc;
 	}
 	pthread_mutex_init(&machine->end_lock, NULL);
-	rc = open_parts(machine, config, files, devices, device_count, out_fd, err);
+	rc = open_parts(machine, config, cpu_template, files, devices, device_count, out_fd, err);
 	if (rc < 0)
 		machine_close(machine);
 	return rc;

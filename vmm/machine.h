@@ -26,6 +26,7 @@
 #include "vmm/vm_end.h"
 
 struct console_ring;
+struct cpu_template;
 struct err;
 struct virtio_device;
 
@@ -75,8 +76,9 @@ struct machine {
  * 0 or -errno with err set; on failure there is nothing to close.
  */
 int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct boot_files *files, struct virtio_device *const *devices,
-		 unsigned int device_count, int out_fd, struct err *err);
+		 const struct cpu_template *cpu_template, const struct boot_files *files,
+		 struct virtio_device *const *devices, unsigned int device_count, int out_fd,
+		 struct err *err);
 /* Stops the vCPUs and frees everything. Safe on a zeroed or already closed object. */
 void machine_close(struct machine *machine);
 

@@ -6,6 +6,7 @@
 
 #include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
+#include "api-socket/cpu_config.h"
 #include "base/err.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmm/control.h"
@@ -41,6 +42,28 @@ static void read_bodies(const json_t *body)
 	vsock_device_config_free(&vsock);
 }
 
+/* What is taken is printed as what gives it again. */
+static void read_cpu_config(const json_t *body)
+{
+	struct cpu_template template = { 0 }, again = { 0 };
+	struct err err = { "" };
+
+	if (body_cpu_config(body, &template, &err) == 0) {
+		json_t *printed = cpu_config_json(&template);
+		json_t *reprinted;
+
+		REQUIRE(printed && body_cpu_config(printed, &again, &err) == 0);
+		reprinted = cpu_config_json(&again);
+		REQUIRE(json_equal(printed, reprinted));
+		json_decref(printed);
+		json_decref(reprinted);
+	} else {
+		REQUIRE(err.text[0]);
+	}
+	cpu_template_free(&template);
+	cpu_template_free(&again);
+}
+
 /*
  * No file may be touched: a control that has been started refuses every file before it opens it.
  */
@@ -69,8 +92,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	read_bodies(file);
-	json_object_foreach (file, name, value)
+	read_cpu_config(file);
+	json_object_foreach (file, name, value) {
 		read_bodies(value);
+		read_cpu_config(value);
+	}
 	apply(text, size);
 	json_decref(file);
 	return 0;

@@ -16,6 +16,7 @@
 	X(bodies) \
 	X(boot_timer) \
 	X(control) \
+	X(cpu_config) \
 	X(cpuid) \
 	X(err) \
 	X(fd) \

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/guest_memory.h"
 #include "vmm/boot/layout.h"
+#include "vmm/kvm/cpu_template.h"
 
 #define KVM_DEVICE "/dev/kvm"
 
@@ -36,10 +37,10 @@ static const struct {
 #undef NEED
 };
 
-static int check_device(struct kvm *kvm, struct err *err)
+static int check_device(struct kvm *kvm, const struct cpu_template *template, struct err *err)
 {
 	int version = ioctl(kvm->dev_fd, KVM_GET_API_VERSION, 0);
-	int size, page;
+	int size, page, rc;
 
 	if (version < 0)
 		return err_sys(err, errno, KVM_DEVICE ": KVM_GET_API_VERSION");
@@ -47,11 +48,15 @@ static int check_device(struct kvm *kvm, struct err *err)
 		return err_set(err, ENOTSUP, KVM_DEVICE ": API version %d, but %d is needed",
 			       version, KVM_API_VERSION);
 	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
-		if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0)
+		if (cpu_template_needs(template, (uint32_t)needed[i].number, true) &&
+		    ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0)
 			return err_set(err, ENOTSUP,
 				       KVM_DEVICE ": the capability %s is missing on this host",
 				       needed[i].name);
 	}
+	rc = cpu_template_check(template, kvm->dev_fd, err);
+	if (rc < 0)
+		return rc;
 	size = ioctl(kvm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < (int)sizeof(struct kvm_run))
 		return err_set(err, ENOTSUP, KVM_DEVICE ": KVM_GET_VCPU_MMAP_SIZE says %d", size);
@@ -64,7 +69,7 @@ static int check_device(struct kvm *kvm, struct err *err)
 	return 0;
 }
 
-int kvm_open(struct kvm *kvm, struct err *err)
+int kvm_open(struct kvm *kvm, const struct cpu_template *template, struct err *err)
 {
 	int rc;
 
@@ -73,7 +78,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	kvm->dev_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
 	if (kvm->dev_fd < 0)
 		return err_sys(err, errno, KVM_DEVICE);
-	rc = check_device(kvm, err);
+	rc = check_device(kvm, template, err);
 	if (rc == 0) {
 		do {
 			kvm->vm_fd = ioctl(kvm->dev_fd, KVM_CREATE_VM, 0);

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct cpu_template;
 struct err;
 struct guest_memory;
 
@@ -19,10 +20,10 @@ struct kvm {
 };
 
 /*
- * Opens /dev/kvm, checks its version and every capability that mote needs, and creates a VM. 0 or
- * -errno with err naming what is missing; on failure there is nothing to close.
+ * Opens /dev/kvm, checks its version and every capability that mote and the CPU template need, and
+ * creates a VM. 0 or -errno with err naming what is missing; on failure there is nothing to close.
  */
-int kvm_open(struct kvm *kvm, struct err *err);
+int kvm_open(struct kvm *kvm, const struct cpu_template *template, struct err *err);
 /* Safe on a zeroed or already closed object. */
 void kvm_close(struct kvm *kvm);
 

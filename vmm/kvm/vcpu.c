@@ -15,6 +15,7 @@
 #include "base/guest_memory.h"
 #include "base/io_bus.h"
 #include "base/log.h"
+#include "vmm/kvm/cpu_template.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/registers.h"
@@ -284,9 +285,14 @@ static int open_vcpu(struct vcpu *vcpu, const struct kvm *kvm, const union cpuid
 	if (vcpu->id == 0 && kvm->coalesced_at > 0)
 		vcpu->group->coalesced = (void *)((char *)run + kvm->coalesced_at);
 	cpuid_normalise(&cpuid, topology);
+	rc = cpu_template_apply_cpuid(vcpu->group->cpu_template, &cpuid, err);
+	if (rc < 0)
+		return rc;
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid.kvm) < 0)
 		return err_sys(err, errno, "vCPU %u: KVM_SET_CPUID2", vcpu->id);
 	rc = registers_set_up(vcpu->fd, vcpu->id, kernel->entry_kind, kernel->entry, err);
+	if (rc == 0)
+		rc = cpu_template_apply_msrs(vcpu->group->cpu_template, vcpu->fd, err);
 	if (rc < 0)
 		return rc;
 	rc = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);

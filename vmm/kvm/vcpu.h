@@ -14,6 +14,7 @@
 #include "vmm/boot/kernel_image.h"
 #include "vmm/vm_end.h"
 
+struct cpu_template;
 struct err;
 struct io_bus;
 struct kvm;
@@ -46,6 +47,7 @@ struct vcpu_group {
 	unsigned int count;
 	const struct io_bus *ports;
 	const struct io_bus *mmio;
+	const struct cpu_template *cpu_template;
 	/* Called on a vCPU thread when that vCPU cannot go on. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;
@@ -62,9 +64,9 @@ struct vcpu_group {
 };
 
 /*
- * Creates `count` vCPUs with their CPUID and registers, and their threads, which wait. The buses
- * and the callback are the caller's and set in the group before. 0 or -errno with err set; on
- * failure there is nothing to close.
+ * Creates `count` vCPUs with their CPUID and registers, and their threads, which wait. The buses,
+ * the CPU template and the callback are the caller's and set in the group before. 0 or -errno with
+ * err set; on failure there is nothing to close.
  */
 int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned int count,
 		    unsigned int threads_per_core, const struct kernel_image *kernel,
