@@ -59,11 +59,11 @@ int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset)
 int fd_open_append(const char *path)
 {
 	const int flags = O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-	int fd = open(path, O_WRONLY | flags, 0600);
+	/* For reading, too: a fifo then keeps its lines while nobody reads it. */
+	int fd = open(path, O_RDWR | flags, 0600);
 
-	/* A fifo that nobody reads, yet. */
-	if (fd < 0 && errno == ENXIO)
-		fd = open(path, O_RDWR | flags, 0600);
+	if (fd < 0 && errno == EACCES)
+		fd = open(path, O_WRONLY | flags, 0600);
 	return fd < 0 ? -errno : fd;
 }
 

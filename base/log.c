@@ -2,7 +2,6 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -14,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/text.h"
 
 static int log_fd = STDERR_FILENO;
 static enum log_level log_max = LOG_INFO;
@@ -22,6 +22,7 @@ static bool log_shows_level = true;
 static bool log_shows_origin;
 static const char *log_module;
 static _Thread_local const char *thread_name = "main";
+static uint64_t missed_count, withheld_count;
 
 static const char *const level_names[] = { "ERROR", "WARN", "INFO", "DEBUG" };
 
@@ -107,6 +108,20 @@ static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
 	*year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
+/* Writes a line of `used` characters, with room for one more. */
+static void finish_line(char *line, size_t used)
+{
+	/* Text that came from outside must not look like another line, or command the terminal. */
+	for (size_t i = 0; i < used; i++) {
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	}
+	line[used++] = '\n';
+	/* A log that cannot be written must not stop the VM. */
+	if (fd_write_all(log_fd, line, used) < 0)
+		__atomic_fetch_add(&missed_count, 1, __ATOMIC_RELAXED);
+}
+
 /* Where a line comes from. */
 struct origin {
 	const char *file;
@@ -151,14 +166,54 @@ write_line(const struct origin *origin, uint64_t withheld, const char *fmt, va_l
 	}
 	if (used > (int)sizeof(line) - 1)
 		used = (int)sizeof(line) - 1;
-	/* Text that came from outside must not look like another line, or command the terminal. */
-	for (int i = 0; i < used; i++) {
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
-	}
-	line[used++] = '\n';
-	/* A log that cannot be written must not stop the VM. */
-	(void)fd_write_all(log_fd, line, (size_t)used);
+	finish_line(line, (size_t)used);
+}
+
+void log_from_handler(enum log_level level, const char *text)
+{
+	char line[1024];
+	struct text out = text_in(line, sizeof(line) - 1);
+	struct timespec now;
+	int year, month, day;
+	uint64_t second;
+
+	if (!log_wants(level))
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	date_of_day(now.tv_sec / 86400, &year, &month, &day);
+	second = (uint64_t)now.tv_sec % 86400;
+	text_add_digits(&out, (uint64_t)year, 4);
+	text_add(&out, "-");
+	text_add_digits(&out, (uint64_t)month, 2);
+	text_add(&out, "-");
+	text_add_digits(&out, (uint64_t)day, 2);
+	text_add(&out, "T");
+	text_add_digits(&out, second / 3600, 2);
+	text_add(&out, ":");
+	text_add_digits(&out, second / 60 % 60, 2);
+	text_add(&out, ":");
+	text_add_digits(&out, second % 60, 2);
+	text_add(&out, ".");
+	text_add_digits(&out, (uint64_t)now.tv_nsec, 9);
+	text_add(&out, " [");
+	text_add(&out, log_id);
+	text_add(&out, ":");
+	text_add(&out, thread_name);
+	text_add(&out, log_shows_level ? ":" : "");
+	text_add(&out, log_shows_level ? level_names[level] : "");
+	text_add(&out, "] ");
+	text_add(&out, text);
+	finish_line(line, out.used);
+}
+
+uint64_t log_missed_count(void)
+{
+	return __atomic_load_n(&missed_count, __ATOMIC_RELAXED);
+}
+
+uint64_t log_withheld_count(void)
+{
+	return __atomic_load_n(&withheld_count, __ATOMIC_RELAXED);
 }
 
 void log_line_at(const char *file, int line, enum log_level level, const char *fmt, ...)
@@ -187,6 +242,7 @@ void log_limited_line_at(const char *file, int line, struct log_limit *limit, en
 	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	if (now_ns < limit->next_ns) {
 		limit->withheld++;
+		__atomic_fetch_add(&withheld_count, 1, __ATOMIC_RELAXED);
 		return;
 	}
 	va_start(args, fmt);

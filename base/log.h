@@ -50,6 +50,16 @@ void log_limited_line_at(const char *file, int line, struct log_limit *limit, en
 			 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 #define log_limited_line(...) log_limited_line_at(__FILE__, __LINE__, __VA_ARGS__)
 
+/*
+ * The same for signal handlers (signal-safety(7)): what has been put together already, without its
+ * origin, and whatever the module.
+ */
+void log_from_handler(enum log_level level, const char *text);
+
+/* How many lines could not be written, and how many were withheld by a limit. */
+uint64_t log_missed_count(void);
+uint64_t log_withheld_count(void);
+
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)

@@ -35,6 +35,7 @@
 	X(registers) \
 	X(serial) \
 	X(sleep) \
+	X(text) \
 	X(vsock) \
 	X(vsock_close) \
 	X(vsock_host) \

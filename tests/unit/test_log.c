@@ -3,8 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <regex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,6 +45,41 @@ START_TEST(line_has_time_id_thread_and_level)
 	assert_matches(text, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9} "
 			     "\\[vm-7:vcpu 0:WARN\\] something with 3\n$");
 	free(text);
+}
+END_TEST
+
+START_TEST(line_of_a_signal_handler_is_like_any_other)
+{
+	char long_text[2000], *text;
+
+	log_set_id("vm-7");
+	log_from_handler(LOG_ERROR, "ended\n2026");
+	text = read_text("log");
+	assert_matches(text, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9} "
+			     "\\[vm-7:main:ERROR\\] ended\\?2026\n$");
+	free(text);
+	memset(long_text, 'x', sizeof(long_text) - 1);
+	long_text[sizeof(long_text) - 1] = '\0';
+	log_from_handler(LOG_ERROR, long_text);
+	text = read_text("log");
+	ck_assert_int_eq(text[strlen(text) - 1], '\n');
+	ck_assert_uint_lt(strlen(text), LINE_MAX_BYTES);
+	free(text);
+}
+END_TEST
+
+START_TEST(lines_that_are_lost_are_counted)
+{
+	struct log_limit limit = { 0 };
+
+	log_limited_line(&limit, LOG_WARN, "one");
+	ck_assert_uint_eq(log_withheld_count(), 0);
+	log_limited_line(&limit, LOG_WARN, "two");
+	ck_assert_uint_eq(log_withheld_count(), 1);
+	ck_assert_uint_eq(log_missed_count(), 0);
+	ck_assert_int_eq(log_open("/dev/full", &err), 0);
+	log_warn("three");
+	ck_assert_uint_eq(log_missed_count(), 1);
 }
 END_TEST
 
@@ -144,6 +179,26 @@ START_TEST(fifo_without_a_reader_keeps_what_it_has_room_for)
 	/* Nobody takes it: lines are lost, and nobody waits. */
 	for (int i = 0; i < 10000; i++)
 		log_info("a line of a pipe that is full");
+	ck_assert_uint_gt(log_missed_count(), 0);
+}
+END_TEST
+
+/* Such as the shell's "while read line < fifo". */
+START_TEST(fifo_keeps_lines_from_one_reader_to_the_next)
+{
+	char text[4096] = "";
+	int fd;
+
+	ck_assert_int_eq(mkfifo("log-fifo-2", 0600), 0);
+	fd = open("log-fifo-2", O_RDONLY | O_NONBLOCK);
+	ck_assert_int_eq(log_open("log-fifo-2", &err), 0);
+	close(fd);
+	log_info("between two readers");
+	ck_assert_uint_eq(log_missed_count(), 0);
+	fd = open("log-fifo-2", O_RDONLY | O_NONBLOCK);
+	ck_assert_int_gt(read(fd, text, sizeof(text) - 1), 0);
+	assert_contains(text, "between two readers");
+	close(fd);
 }
 END_TEST
 
@@ -213,10 +268,12 @@ Suite *log_suite(void)
 {
 	Suite *suite = SUITE(
 		"log", set_up, NULL, line_has_time_id_thread_and_level,
+		line_of_a_signal_handler_is_like_any_other, lines_that_are_lost_are_counted,
 		lines_above_the_level_are_dropped, wants_what_would_be_written,
 		long_line_is_cut_and_ended, open_appends_to_what_is_there,
 		reopening_leaks_no_descriptor, failed_open_names_the_file_and_keeps_the_old_one,
-		fifo_without_a_reader_keeps_what_it_has_room_for, shows_level_and_origin_as_told,
+		fifo_without_a_reader_keeps_what_it_has_room_for,
+		fifo_keeps_lines_from_one_reader_to_the_next, shows_level_and_origin_as_told,
 		module_is_a_prefix_of_the_source_file, other_levels_are_refused);
 
 	add_table_test(suite, NULL, NULL, level_is_known, ARRAY_SIZE(levels));
