@@ -323,7 +323,7 @@ static int net_activate(struct virtio_device *device)
 	int rc = net->backend->ops->set_offloads(net->backend, device->driver_features);
 
 	if (rc < 0) {
-		net->metrics.activate_fails++;
+		metric_add(&net->metrics.activate_fails, 1);
 		log_error("%s: offloads: %s", net->name, strerrordesc_np(-rc));
 		return rc;
 	}

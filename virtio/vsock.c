@@ -250,7 +250,7 @@ static int activate(struct virtio_device *device)
 	struct vsock *vsock = vsock_of(device);
 
 	if (!device->queues[VSOCK_RX_QUEUE].ready || !device->queues[VSOCK_TX_QUEUE].ready) {
-		vsock->metrics.activate_fails++;
+		metric_add(&vsock->metrics.activate_fails, 1);
 		return -EINVAL;
 	}
 	wake(vsock);

@@ -52,6 +52,9 @@ START_TEST(reset_command_resets_once)
 {
 	put(COMMAND, 0xfe);
 	ck_assert_uint_eq(resets, 1);
+	ck_assert_uint_eq(i8042.metrics.reset_count, 1);
+	ck_assert_uint_eq(i8042.metrics.write_count, 1);
+	ck_assert_uint_eq(i8042.metrics.missed_write_count, 0);
 }
 END_TEST
 
@@ -68,6 +71,7 @@ START_TEST(wide_write_is_no_command)
 
 	i8042_ops.write(&i8042, COMMAND, data, 2);
 	ck_assert_uint_eq(resets, 0);
+	ck_assert_uint_eq(i8042.metrics.missed_write_count, 1);
 }
 END_TEST
 

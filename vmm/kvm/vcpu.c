@@ -23,6 +23,12 @@
 /* Interrupts KVM_RUN, and a system call that a device makes. */
 #define KICK_SIGNAL SIGRTMIN
 
+const struct metric vcpu_metric_table[] = {
+	METRIC(vcpu_metrics, exit_io_in),     METRIC(vcpu_metrics, exit_io_out),
+	METRIC(vcpu_metrics, exit_mmio_read), METRIC(vcpu_metrics, exit_mmio_write),
+	METRIC(vcpu_metrics, failures),	      { NULL },
+};
+
 static const char *const exit_names[] = {
 	[KVM_EXIT_UNKNOWN] = "UNKNOWN",
 	[KVM_EXIT_EXCEPTION] = "EXCEPTION",
@@ -55,6 +61,9 @@ static void handle_io(struct vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
+	metric_add(run->io.direction == KVM_EXIT_IO_OUT ? &vcpu->metrics.exit_io_out
+							: &vcpu->metrics.exit_io_in,
+		   1);
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT)
 			(void)io_bus_write(vcpu->group->ports, run->io.port, data, run->io.size);
@@ -67,6 +76,9 @@ static void handle_mmio(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 
+	metric_add(run->mmio.is_write ? &vcpu->metrics.exit_mmio_write
+				      : &vcpu->metrics.exit_mmio_read,
+		   1);
 	if (run->mmio.is_write)
 		(void)io_bus_write(vcpu->group->mmio, run->mmio.phys_addr, run->mmio.data,
 				   run->mmio.len);
@@ -106,6 +118,7 @@ static void end_with(struct vcpu *vcpu, const struct vm_end *end)
 static void end_with_dump(struct vcpu *vcpu, struct vm_end *end)
 {
 	end->kind = VM_END_KVM_ERROR;
+	metric_add(&vcpu->metrics.failures, 1);
 	log_error("%s; the registers of vCPU %u follow.", end->text, vcpu->id);
 	registers_log(vcpu->fd);
 	end_with(vcpu, end);

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/metrics.h"
 #include "vmm/boot/kernel_image.h"
 #include "vmm/vm_end.h"
 
@@ -28,6 +29,16 @@ enum vcpu_wanted { VCPU_PAUSE, VCPU_RUN, VCPU_STOP };
 
 struct vcpu_group;
 
+struct vcpu_metrics {
+	uint64_t exit_io_in;
+	uint64_t exit_io_out;
+	uint64_t exit_mmio_read;
+	uint64_t exit_mmio_write;
+	uint64_t failures; /* KVM could not go on */
+};
+
+extern const struct metric vcpu_metric_table[];
+
 struct vcpu {
 	struct vcpu_group *group;
 	unsigned int id;
@@ -40,6 +51,7 @@ struct vcpu {
 	_Atomic int64_t first_run_ns;
 	/* Written by the vCPU's thread only; exact once it has ended. */
 	uint64_t exits[VCPU_EXIT_REASONS];
+	struct vcpu_metrics metrics;
 };
 
 struct vcpu_group {

@@ -29,6 +29,14 @@
 /* What the keys send when pressed, in scan code set 2. */
 static const uint8_t ctrl_alt_del[] = { 0x14, 0x11, 0xe0, 0x71 };
 
+const struct metric i8042_metric_table[] = {
+	METRIC(i8042_metrics, missed_write_count),
+	METRIC(i8042_metrics, read_count),
+	METRIC(i8042_metrics, reset_count),
+	METRIC(i8042_metrics, write_count),
+	{ NULL },
+};
+
 int i8042_open(struct i8042 *i8042, struct err *err)
 {
 	i8042->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -96,6 +104,7 @@ static void i8042_read(void *device, uint64_t offset, uint8_t *data, unsigned in
 
 	memset(data, 0, len);
 	pthread_mutex_lock(&i8042->lock);
+	metric_add(&i8042->metrics.read_count, 1);
 	if (offset == REG_DATA)
 		data[0] = read_data(i8042);
 	else if (offset == REG_COMMAND)
@@ -120,6 +129,7 @@ static void write_command(struct i8042 *i8042, uint8_t command)
 		answer_byte(i8042, 0);
 		break;
 	case COMMAND_RESET:
+		metric_add(&i8042->metrics.reset_count, 1);
 		i8042->reset(i8042->opaque);
 		break;
 	default:
@@ -142,12 +152,11 @@ static void i8042_write(void *device, uint64_t offset, const uint8_t *data, unsi
 {
 	struct i8042 *i8042 = device;
 
-	if (len != 1)
-		return;
 	pthread_mutex_lock(&i8042->lock);
-	if (offset == REG_COMMAND)
+	metric_add(len == 1 ? &i8042->metrics.write_count : &i8042->metrics.missed_write_count, 1);
+	if (len == 1 && offset == REG_COMMAND)
 		write_command(i8042, data[0]);
-	else if (offset == REG_DATA)
+	else if (len == 1 && offset == REG_DATA)
 		write_data(i8042, data[0]);
 	pthread_mutex_unlock(&i8042->lock);
 }

@@ -12,11 +12,21 @@
 #include <stdint.h>
 
 #include "base/io_bus.h"
+#include "base/metrics.h"
 
 struct err;
 
 #define I8042_PORTS 5	/* 0x60 data to 0x64 command */
 #define I8042_OUTPUT 16 /* bytes that wait to be read, a power of two */
+
+struct i8042_metrics {
+	uint64_t missed_write_count; /* of another size than a byte */
+	uint64_t read_count;
+	uint64_t reset_count;
+	uint64_t write_count;
+};
+
+extern const struct metric i8042_metric_table[];
 
 struct i8042 {
 	/* Called on the vCPU thread that wrote. */
@@ -31,6 +41,7 @@ struct i8042 {
 	uint8_t output[I8042_OUTPUT];
 	unsigned int head; /* free-running: next to take out */
 	unsigned int tail; /* free-running: next to put in */
+	struct i8042_metrics metrics;
 };
 
 /* Into a zeroed object. 0 or -errno with err set. */

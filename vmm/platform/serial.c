@@ -52,6 +52,12 @@ enum {
 #define MSR_RI 0x40
 #define MSR_DCD 0x80
 
+const struct metric serial_metric_table[] = {
+	METRIC(serial_metrics, error_count),	    METRIC(serial_metrics, flush_count),
+	METRIC(serial_metrics, missed_write_count), METRIC(serial_metrics, read_count),
+	METRIC(serial_metrics, write_count),	    { NULL },
+};
+
 static unsigned int fifo_used(const struct serial_fifo *fifo)
 {
 	return fifo->tail - fifo->head;
@@ -146,9 +152,11 @@ static void flush(struct serial *serial)
 		if (n < 0) {
 			log_warn("Serial output: %s; output is discarded from now on",
 				 strerrordesc_np(errno));
+			metric_add(&serial->metrics.error_count, 1);
 			serial->out_fd = -1;
 			continue;
 		}
+		metric_add(&serial->metrics.flush_count, 1);
 		out->head += (unsigned int)n;
 	}
 }
@@ -171,8 +179,10 @@ static void transmit(struct serial *serial, uint8_t byte)
 	}
 	/* A guest that does not wait for the transmitter overwrites its own byte, as on the chip.
 	 */
-	if (fifo_full(&serial->out))
+	if (fifo_full(&serial->out)) {
+		metric_add(&serial->metrics.missed_write_count, 1);
 		return;
+	}
 	if (serial->tap)
 		serial->tap(serial->tap_opaque, byte);
 	fifo_put(&serial->out, byte);
@@ -322,6 +332,7 @@ static void serial_read(void *device, uint64_t offset, uint8_t *data, unsigned i
 	struct serial *serial = device;
 
 	pthread_mutex_lock(&serial->lock);
+	metric_add(&serial->metrics.read_count, len);
 	for (unsigned int i = 0; i < len; i++)
 		data[i] = read_register(serial, offset + i);
 	pthread_mutex_unlock(&serial->lock);
@@ -332,6 +343,7 @@ static void serial_write(void *device, uint64_t offset, const uint8_t *data, uns
 	struct serial *serial = device;
 
 	pthread_mutex_lock(&serial->lock);
+	metric_add(&serial->metrics.write_count, len);
 	for (unsigned int i = 0; i < len; i++)
 		write_register(serial, offset + i, data[i]);
 	pthread_mutex_unlock(&serial->lock);
@@ -352,6 +364,7 @@ static void burst_write(void *device, uint64_t offset, const uint8_t *data, unsi
 
 	(void)offset;
 	pthread_mutex_lock(&serial->lock);
+	metric_add(&serial->metrics.write_count, len);
 	for (unsigned int i = 0; i < len; i++)
 		transmit(serial, data[i]);
 	pthread_mutex_unlock(&serial->lock);

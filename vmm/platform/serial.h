@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/io_bus.h"
+#include "base/metrics.h"
 
 struct err;
 
@@ -29,6 +30,16 @@ struct serial_fifo {
 	unsigned int head; /* free-running: next to take out */
 	unsigned int tail; /* free-running: next to put in */
 };
+
+struct serial_metrics {
+	uint64_t error_count;	     /* the output could not be written */
+	uint64_t flush_count;	     /* writes to the output */
+	uint64_t missed_write_count; /* bytes that found the transmitter full */
+	uint64_t read_count;	     /* of registers */
+	uint64_t write_count;	     /* to registers */
+};
+
+extern const struct metric serial_metric_table[];
 
 struct serial {
 	pthread_mutex_t lock;
@@ -54,6 +65,7 @@ struct serial {
 	bool loop_full; /* in loopback: one byte, apart from the input that waits outside */
 	uint8_t loop_byte;
 	bool thr_interrupt; /* transmitter became empty since the guest last looked */
+	struct serial_metrics metrics;
 };
 
 /* 0 or -errno with err set. */
