@@ -125,7 +125,7 @@ int apply_action(struct control *control, const json_t *body, struct err *err)
 	case ACTION_SEND_CTRL_ALT_DEL:
 		return control_send_ctrl_alt_del(control, err);
 	case ACTION_FLUSH_METRICS:
-		return err_set(err, ENOTSUP, "action_type: FlushMetrics is not supported yet");
+		return control_flush_metrics(control, err);
 	}
 	return -EINVAL;
 }

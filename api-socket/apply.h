@@ -17,6 +17,7 @@ apply_body apply_boot_source;
 apply_body apply_machine;
 apply_body apply_machine_update;
 apply_body apply_cpu_config; /* cpu_config.c */
+apply_body apply_metrics;    /* metrics_config.c */
 apply_body apply_serial;
 apply_body apply_drive;
 apply_body apply_drive_update;

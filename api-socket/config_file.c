@@ -50,6 +50,7 @@ static const struct section {
 } sections[] = {
 	/* In the order in which they take effect. */
 	{ "logger", apply_logger },
+	{ "metrics", apply_metrics },
 	{ "boot-source", apply_boot_source },
 	{ "machine-config", apply_machine },
 	{ "cpu-config", apply_cpu_config },
@@ -57,7 +58,6 @@ static const struct section {
 	{ "drives", apply_drives },
 	{ "network-interfaces", apply_network_interfaces },
 	{ "vsock", apply_vsock },
-	{ "metrics", NULL },
 	{ "mmds-config", NULL },
 	{ "balloon", NULL },
 	{ "entropy", NULL },

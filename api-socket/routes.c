@@ -26,6 +26,7 @@ const struct route routes[] = {
 	{ HTTP_PUT, "/machine-config", .apply = apply_machine },
 	{ HTTP_PATCH, "/machine-config", .apply = apply_machine_update },
 	{ HTTP_PUT, "/cpu-config", .apply = apply_cpu_config },
+	{ HTTP_PUT, "/metrics", .apply = apply_metrics },
 	{ HTTP_PUT, "/serial", .apply = apply_serial },
 	{ HTTP_PUT, "/logger", .apply = apply_logger },
 	{ HTTP_PUT, "/drives/{}", "drive_id", .apply = apply_drive },

@@ -88,6 +88,16 @@ static int fail(int status, const struct err *err)
 	return status;
 }
 
+static int set_metrics(struct control *control, const char *path, struct err *err)
+{
+	struct metrics_config config = { .metrics_path = strdup(path) };
+	int rc = config.metrics_path ? control_set_metrics(control, &config, err)
+				     : err_sys(err, ENOMEM, "--metrics-path %s", path);
+
+	metrics_config_free(&config);
+	return rc;
+}
+
 static int open_events(struct run *run, struct err *err)
 {
 	run->terminate = evsignal_new(run->base, SIGTERM, on_signal, run);
@@ -167,7 +177,10 @@ int main(int argc, char **argv)
 	run.control.ended = on_ended;
 	run.control.state_changed = on_state_changed;
 	run.control.opaque = &run;
-	status = run_vm(&run, &options);
+	if (options.metrics_path && set_metrics(&run.control, options.metrics_path, &err) < 0)
+		status = fail(EXIT_BAD_ARGUMENTS, &err);
+	else
+		status = run_vm(&run, &options);
 	close_run(&run);
 	return status;
 }

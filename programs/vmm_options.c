@@ -21,6 +21,8 @@ static const char usage[] =
 	"  --config-file FILE    configures and starts a VM (JSON, Firecracker's format)\n"
 	"  --id ID               the VM's name: 1 to 64 letters, digits and dashes\n"
 	"  --log-path FILE       append the log to FILE instead of standard error\n"
+	"  --metrics-path FILE   append metrics to FILE: a line at the start, every minute, at the "
+	"end\n"
 	"  --level LEVEL         Off, Error, Warning, Info (default), Debug or Trace\n"
 	"  --show-level          lines of the log name their level (they do without, too)\n"
 	"  --show-log-origin     lines of the log name their source file and line\n"
@@ -70,6 +72,7 @@ enum option_number {
 	CONFIG_FILE,
 	ID,
 	LOG_PATH,
+	METRICS_PATH,
 	LEVEL,
 	SHOW_LEVEL,
 	SHOW_LOG_ORIGIN,
@@ -89,6 +92,7 @@ static const struct option names[] = {
 	{ "config-file", required_argument, NULL, CONFIG_FILE },
 	{ "id", required_argument, NULL, ID },
 	{ "log-path", required_argument, NULL, LOG_PATH },
+	{ "metrics-path", required_argument, NULL, METRICS_PATH },
 	{ "level", required_argument, NULL, LEVEL },
 	{ "show-level", no_argument, NULL, SHOW_LEVEL },
 	{ "show-log-origin", no_argument, NULL, SHOW_LOG_ORIGIN },
@@ -122,6 +126,9 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 	case ID:
 		options->id = optarg;
 		return parse_id(optarg);
+	case METRICS_PATH:
+		options->metrics_path = optarg;
+		return 0;
 	case LOG_PATH:
 		options->log_path = optarg;
 		return 0;

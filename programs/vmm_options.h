@@ -15,7 +15,8 @@ struct vmm_options {
 	const char *api_sock;	 /* NULL: no API */
 	const char *config_file; /* NULL: none */
 	const char *id;
-	const char *log_path; /* NULL: standard error */
+	const char *log_path;	  /* NULL: standard error */
+	const char *metrics_path; /* NULL: none are written */
 	bool boot_timer;
 	size_t body_max;       /* of the API's requests, bytes */
 	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */

@@ -18,6 +18,8 @@
 /* How long the reader of the console may take for the last bytes of an ended VM. */
 #define DRAIN_TIMEOUT_MS 5000
 
+#define METRICS_INTERVAL 60 /* seconds */
+
 static const char *const state_names[] = { "Not started", "Running", "Paused", "Ended" };
 
 const char *control_state_name(const struct control *control)
@@ -72,6 +74,7 @@ int control_open(struct control *control, struct event_base *base, struct err *e
 	control->files.initrd_fd = -1;
 	control->serial_fd = open_standard_output();
 	control->process_start_ns = monotonic_ns();
+	metrics_open(&control->metrics);
 	rc = console_ring_open(&control->console_ring, CONSOLE_RING_DEFAULT, err);
 	if (rc < 0)
 		close_serial(control);
@@ -95,12 +98,17 @@ static void close_running(struct control *control)
 	if (control->ended_event)
 		event_free(control->ended_event);
 	control->ended_event = NULL;
+	if (control->metrics_timer)
+		event_free(control->metrics_timer);
+	control->metrics_timer = NULL;
 	console_close(&control->console);
 	machine_close(&control->machine);
 }
 
 void control_close(struct control *control)
 {
+	/* What it counts is about to go. */
+	metrics_close(&control->metrics);
 	close_running(control);
 	devices_close(&control->devices);
 	cpu_template_free(&control->cpu_template);
@@ -301,6 +309,13 @@ int control_set_cpu_config(struct control *control, struct cpu_template *templat
 	return 0;
 }
 
+int control_set_metrics(struct control *control, struct metrics_config *config, struct err *err)
+{
+	int rc = expect(control, CONTROL_NOT_STARTED, "Setting the metrics", err);
+
+	return rc < 0 ? rc : metrics_set_output(&control->metrics, config, err);
+}
+
 int control_remove_drive(struct control *control, const char *id, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Removing a drive", err);
@@ -334,6 +349,26 @@ int control_update_interface(struct control *control, const struct network_inter
 	int rc = expect_started(control, "Updating a network interface", err);
 
 	return rc < 0 ? rc : devices_update_interface(&control->devices, update, err);
+}
+
+int control_flush_metrics(struct control *control, struct err *err)
+{
+	int rc = expect_started(control, "Flushing the metrics", err);
+
+	if (rc < 0)
+		return rc;
+	rc = metrics_write(&control->metrics);
+	return rc < 0 ? err_sys(err, -rc, "metrics_path %s", control->metrics.config.metrics_path)
+		      : 0;
+}
+
+static void on_metrics_timer(evutil_socket_t fd, short events, void *opaque)
+{
+	struct control *control = opaque;
+
+	(void)fd;
+	(void)events;
+	(void)metrics_write(&control->metrics);
 }
 
 static void log_exits(const struct vcpu_group *vcpus)
@@ -370,6 +405,8 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 	log_exits(&machine->vcpus);
 	devices_detach(&control->devices);
 	devices_log_metrics(&control->devices);
+	(void)metrics_write(&control->metrics);
+	event_del(control->metrics_timer);
 	set_state(control, CONTROL_ENDED);
 	event_free(control->ended_event);
 	control->ended_event = NULL;
@@ -380,6 +417,7 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 
 static int watch(struct control *control, struct err *err)
 {
+	const struct timeval interval = { .tv_sec = METRICS_INTERVAL };
 	int rc = console_open(&control->console, control->base, &control->machine.serial,
 			      control->serial.serial_out_path ? -1 : STDIN_FILENO,
 			      control->serial_fd, err);
@@ -388,7 +426,10 @@ static int watch(struct control *control, struct err *err)
 		return rc;
 	control->ended_event =
 		event_new(control->base, control->machine.end_fd, EV_READ, on_end, control);
-	if (!control->ended_event || event_add(control->ended_event, NULL) < 0)
+	control->metrics_timer =
+		event_new(control->base, -1, EV_PERSIST, on_metrics_timer, control);
+	if (!control->ended_event || event_add(control->ended_event, NULL) < 0 ||
+	    !control->metrics_timer || event_add(control->metrics_timer, &interval) < 0)
 		return err_set(err, ENOMEM, "machine: no memory for its events");
 	return 0;
 }
@@ -420,6 +461,22 @@ static int open_machine(struct control *control, struct err *err)
 	return rc;
 }
 
+static void add_metrics(struct control *control)
+{
+	const struct machine *machine = &control->machine;
+
+	devices_add_metrics(&control->devices, &control->metrics);
+	metrics_add(&control->metrics, METRICS_I8042, NULL, &machine->i8042.metrics, 1, 0);
+	metrics_add(&control->metrics, METRICS_UART, NULL, &machine->serial.metrics, 1, 0);
+	metrics_add(&control->metrics, METRICS_VCPU, NULL, &machine->vcpus.vcpus[0].metrics,
+		    machine->vcpus.count, sizeof(machine->vcpus.vcpus[0]));
+}
+
+static uint64_t microseconds_since(int64_t start_ns)
+{
+	return (uint64_t)(monotonic_ns() - start_ns) / 1000;
+}
+
 int control_start(struct control *control, struct err *err)
 {
 	int rc = expect(control, CONTROL_NOT_STARTED, "Starting", err);
@@ -431,6 +488,8 @@ int control_start(struct control *control, struct err *err)
 	rc = open_machine(control, err);
 	if (rc < 0)
 		return rc;
+	add_metrics(control);
+	(void)metrics_write(&control->metrics);
 	set_state(control, CONTROL_RUNNING);
 	vcpu_group_resume(&control->machine.vcpus);
 	return 0;
@@ -438,22 +497,26 @@ int control_start(struct control *control, struct err *err)
 
 int control_pause(struct control *control, struct err *err)
 {
+	int64_t start_ns = monotonic_ns();
 	int rc = expect(control, CONTROL_RUNNING, "Pausing", err);
 
 	if (rc < 0)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
+	control->metrics.latencies.vmm_pause_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_PAUSED);
 	return 0;
 }
 
 int control_resume(struct control *control, struct err *err)
 {
+	int64_t start_ns = monotonic_ns();
 	int rc = expect(control, CONTROL_PAUSED, "Resuming", err);
 
 	if (rc < 0)
 		return rc;
 	vcpu_group_resume(&control->machine.vcpus);
+	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_RUNNING);
 	return 0;
 }

@@ -19,6 +19,7 @@
 #include "vmm/devices.h"
 #include "vmm/kvm/cpu_template.h"
 #include "vmm/machine.h"
+#include "vmm/metrics.h"
 
 struct err;
 
@@ -48,6 +49,8 @@ struct control {
 	struct machine machine;
 	struct console console;
 	struct event *ended_event;
+	struct metrics metrics;
+	struct event *metrics_timer;
 	/* Called whenever `state` has changed; may be NULL. */
 	void (*state_changed)(void *opaque);
 	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */
@@ -80,6 +83,8 @@ int control_set_interface(struct control *control, struct network_interface_conf
 			  struct err *err);
 int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err);
 int control_set_cpu_config(struct control *control, struct cpu_template *template, struct err *err);
+/* Where a line goes at the start, every minute, when it is asked for and at the end. Once only. */
+int control_set_metrics(struct control *control, struct metrics_config *config, struct err *err);
 
 /* Before the start, too. -ENOENT if there is none of that id. */
 int control_remove_drive(struct control *control, const char *id, struct err *err);
@@ -93,6 +98,9 @@ int control_update_drive(struct control *control, const struct drive_update *upd
 			 struct err *err);
 int control_update_interface(struct control *control, const struct network_interface_update *update,
 			     struct err *err);
+
+/* Writes a line of metrics now, if there is an output; of a VM that has been started. */
+int control_flush_metrics(struct control *control, struct err *err);
 
 /* A start that fails leaves the state as it was and nothing open. */
 int control_start(struct control *control, struct err *err);

@@ -11,6 +11,7 @@
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
+#include "vmm/metrics.h"
 
 static bool id_good(const char *id)
 {
@@ -386,6 +387,18 @@ void devices_detach(struct devices *devices)
 	for (unsigned int i = 0; i < count; i++)
 		virtio_device_detach(list[i]);
 	batching_close(&devices->batching);
+}
+
+void devices_add_metrics(const struct devices *devices, struct metrics *metrics)
+{
+	for (unsigned int i = 0; i < devices->drive_count; i++)
+		metrics_add(metrics, METRICS_BLOCK, devices->drives[i].config.drive_id,
+			    block_metrics(devices->drives[i].block), 1, 0);
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		metrics_add(metrics, METRICS_NET, devices->interfaces[i].config.iface_id,
+			    net_metrics(devices->interfaces[i].net), 1, 0);
+	if (devices->vsock)
+		metrics_add(metrics, METRICS_VSOCK, NULL, vsock_metrics(devices->vsock), 1, 0);
 }
 
 void devices_log_metrics(const struct devices *devices)

@@ -17,6 +17,7 @@
 struct block;
 struct err;
 struct guest_memory;
+struct metrics;
 struct net;
 struct virtio_device;
 struct vsock;
@@ -72,6 +73,8 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 		   struct event_base *base, struct err *err);
 void devices_detach(struct devices *devices);
 
+/* Adds every device's counters. */
+void devices_add_metrics(const struct devices *devices, struct metrics *metrics);
 void devices_log_metrics(const struct devices *devices);
 
 #endif

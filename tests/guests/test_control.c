@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -204,6 +205,52 @@ START_TEST(actions_in_the_wrong_state_are_refused)
 }
 END_TEST
 
+static int count_lines(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	int count = 0, c;
+
+	ck_assert_ptr_nonnull(file);
+	while ((c = fgetc(file)) != EOF)
+		count += c == '\n';
+	fclose(file);
+	return count;
+}
+
+START_TEST(metrics_come_at_the_start_each_minute_when_asked_for_and_at_the_end)
+{
+	struct metrics_config config = { .metrics_path = strdup("metrics-XXXXXX") };
+	struct timeval when, now;
+	char path[32];
+	int fd = mkstemp(config.metrics_path);
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	snprintf(path, sizeof(path), "%s", config.metrics_path);
+	ck_assert_int_eq(control_set_metrics(&control, &config, &err), 0);
+	ck_assert_int_eq(count_lines(path), 0);
+	ck_assert_int_lt(control_flush_metrics(&control, &err), 0);
+	start("counter", 1);
+	ck_assert_int_eq(count_lines(path), 1);
+	ck_assert_int_eq(control_flush_metrics(&control, &err), 0);
+	ck_assert_int_eq(count_lines(path), 2);
+	ck_assert(event_pending(control.metrics_timer, EV_TIMEOUT, &when));
+	gettimeofday(&now, NULL);
+	ck_assert_int_ge(when.tv_sec - now.tv_sec, 58);
+	ck_assert_int_le(when.tv_sec - now.tv_sec, 60);
+	for (int i = 0; i < 2; i++) {
+		ck_assert(event_pending(control.metrics_timer, EV_TIMEOUT, NULL));
+		event_active(control.metrics_timer, EV_TIMEOUT, 0);
+		event_base_loop(base, EVLOOP_NONBLOCK);
+		ck_assert_int_eq(count_lines(path), 3 + i);
+	}
+	ck_assert_int_eq(control_stop(&control, "enough", &err), 0);
+	event_base_dispatch(base);
+	ck_assert_int_eq(count_lines(path), 5);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("control");
@@ -221,6 +268,7 @@ int main(void)
 	tcase_add_test(tcase, close_of_a_running_vm_leaves_nothing_open);
 	tcase_add_test(tcase, failed_start_leaves_state_and_descriptors_as_they_were);
 	tcase_add_test(tcase, actions_in_the_wrong_state_are_refused);
+	tcase_add_test(tcase, metrics_come_at_the_start_each_minute_when_asked_for_and_at_the_end);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

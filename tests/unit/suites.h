@@ -25,6 +25,7 @@
 	X(io_bus) \
 	X(kernel_image) \
 	X(log) \
+	X(metrics) \
 	X(mmio) \
 	X(mptable) \
 	X(net) \

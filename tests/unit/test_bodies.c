@@ -212,7 +212,7 @@ static const struct {
 	  { "vsock", "guest_cid" } },
 	{ SECTION("vsock", "{\"guest_cid\": 3, \"uds_path\": \"absent/v.sock\"}"),
 	  { "vsock", "absent/v.sock" } },
-	{ SECTION("metrics", "{\"metrics_path\": \"x\"}"), { "metrics" } },
+	{ SECTION("metrics", "{\"path\": \"x\"}"), { "metrics" } },
 	{ SECTION("mmds-config", "{}"), { "mmds-config" } },
 	{ SECTION("cpu-config", "\"x\""), { "cpu-config" } },
 	{ SECTION("balloon", "{}"), { "balloon" } },

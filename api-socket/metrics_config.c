@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api-socket/metrics_config.h"
+
+#include "api-socket/apply.h"
+#include "api-socket/fields.h"
+#include "vmm/control.h"
+
+static const struct field metrics_fields[] = {
+	{ "metrics_path", FIELD_STRING, .required = true, FIELD_AT(metrics_config, metrics_path) },
+	{ NULL },
+};
+
+int body_metrics(const json_t *body, struct metrics_config *config, struct err *err)
+{
+	return fields_read(body, metrics_fields, config, err);
+}
+
+int apply_metrics(struct control *control, const json_t *body, struct err *err)
+{
+	struct metrics_config config = { 0 };
+	int rc = body_metrics(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_metrics(control, &config, err);
+	metrics_config_free(&config);
+	return rc;
+}
