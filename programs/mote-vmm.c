@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "programs/vmm_options.h"
 #include "vmm/control.h"
+#include "vmm/fatal.h"
 
 /* How long a guest that was asked to shut down may take. */
 static const struct timeval GRACE = { .tv_sec = 5 };
@@ -177,6 +178,7 @@ int main(int argc, char **argv)
 	run.control.ended = on_ended;
 	run.control.state_changed = on_state_changed;
 	run.control.opaque = &run;
+	fatal_watch(metrics_fatal, &run.control.metrics);
 	if (options.metrics_path && set_metrics(&run.control, options.metrics_path, &err) < 0)
 		status = fail(EXIT_BAD_ARGUMENTS, &err);
 	else

@@ -19,6 +19,7 @@
 	X(cpu_config) \
 	X(cpuid) \
 	X(err) \
+	X(fatal) \
 	X(fd) \
 	X(guest_memory) \
 	X(i8042) \
