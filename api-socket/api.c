@@ -9,6 +9,7 @@
 
 #include "api-socket/bodies.h"
 #include "api-socket/describe.h"
+#include "api-socket/request_metrics.h"
 #include "api-socket/routes.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -181,6 +182,7 @@ void api_handle(void *opaque, const struct http_request *request, struct http_an
 	struct err err;
 	int rc = act(api, request, answer, &err);
 
+	request_metrics_count(&api->control->metrics, request->method, request->path, rc < 0);
 	if (rc < 0) {
 		answer_fault(answer, &err);
 		log_warn("API: %s %s: %s", http_method_str(request->method), request->path,

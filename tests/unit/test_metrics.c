@@ -14,6 +14,7 @@
 #include "api-socket/apply.h"
 #include "api-socket/bodies.h"
 #include "api-socket/metrics_config.h"
+#include "api-socket/request_metrics.h"
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
@@ -437,15 +438,50 @@ START_TEST(control_takes_an_output_before_the_start_only)
 }
 END_TEST
 
+START_TEST(requests_are_counted_by_their_path)
+{
+	static const struct {
+		enum http_method method;
+		const char *path;
+		const char *group;
+		const char *counter;
+		const char *fails;
+	} requests[] = {
+		{ HTTP_GET, "/", "get_api_requests", "instance_info_count" },
+		{ HTTP_GET, "/version", "get_api_requests", "vmm_version_count" },
+		{ HTTP_GET, "/machine-config", "get_api_requests", "machine_cfg_count" },
+		{ HTTP_PUT, "/actions", "put_api_requests", "actions_count", "actions_fails" },
+		{ HTTP_PUT, "/drives/a", "put_api_requests", "drive_count", "drive_fails" },
+		{ HTTP_PUT, "/cpu-config", "put_api_requests", "cpu_cfg_count", "cpu_cfg_fails" },
+		{ HTTP_PATCH, "/drives/a", "patch_api_requests", "drive_count", "drive_fails" },
+		{ HTTP_PATCH, "/network-interfaces/a", "patch_api_requests", "network_count",
+		  "network_fails" },
+	};
+
+	request_metrics_count(&metrics, HTTP_GET, "/nowhere", true);
+	request_metrics_count(&metrics, HTTP_PUT, "/drives", true);
+	request_metrics_count(&metrics, HTTP_DELETE, "/drives/a", false);
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+		ck_assert_int_eq(total(requests[i].group, requests[i].counter), 0);
+		request_metrics_count(&metrics, requests[i].method, requests[i].path, false);
+		request_metrics_count(&metrics, requests[i].method, requests[i].path, true);
+		ck_assert_int_eq(total(requests[i].group, requests[i].counter), 2);
+		if (requests[i].fails)
+			ck_assert_int_eq(total(requests[i].group, requests[i].fails), 1);
+	}
+}
+END_TEST
+
 Suite *metrics_suite(void)
 {
 	return SUITE("metrics", set_up, tear_down, line_tells_what_came_since_the_last,
 		     asking_for_totals_does_not_change_the_next_line, values_are_told_as_they_are,
-		     processors_are_added_up, every_group_is_there, tables_fit,
-		     everything_fits_into_the_buffer, prometheus_text_is_well_formed,
-		     output_is_private_and_appended_to, second_output_is_refused,
-		     output_that_cannot_be_opened_is_named, fifo_without_room_loses_no_counts,
-		     output_that_fails_is_counted, fatal_signal_is_in_the_last_line,
-		     fatal_signal_begins_a_new_line, fatal_signal_without_an_output_is_only_counted,
+		     processors_are_added_up, requests_are_counted_by_their_path,
+		     every_group_is_there, tables_fit, everything_fits_into_the_buffer,
+		     prometheus_text_is_well_formed, output_is_private_and_appended_to,
+		     second_output_is_refused, output_that_cannot_be_opened_is_named,
+		     fifo_without_room_loses_no_counts, output_that_fails_is_counted,
+		     fatal_signal_is_in_the_last_line, fatal_signal_begins_a_new_line,
+		     fatal_signal_without_an_output_is_only_counted,
 		     control_takes_an_output_before_the_start_only);
 }
