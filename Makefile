@@ -76,7 +76,7 @@ help:
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory block net vsock"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"

@@ -159,17 +159,25 @@ static uint64_t virtio_window(unsigned int index)
 	return LAYOUT_VIRTIO + index * LAYOUT_VIRTIO_SIZE;
 }
 
-static int add_virtio(struct machine *machine, struct virtio_device *const *devices,
-		      unsigned int count, struct err *err)
+static int place_virtio(struct machine *machine, struct virtio_device *const *devices,
+			unsigned int count, struct err *err)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		struct virtio_device *device = devices[i];
-
-		machine->virtio[i].device = device;
+		machine->virtio[i].device = devices[i];
 		if (io_bus_add(&machine->mmio, virtio_window(i), VIRTIO_MMIO_SIZE, &virtio_mmio_ops,
 			       &machine->virtio[i]) < 0)
 			return err_set(err, EEXIST, "%s: another device claims its address",
-				       device->name);
+				       devices[i]->name);
+	}
+	machine->virtio_count = count;
+	return 0;
+}
+
+static int add_notifications(struct machine *machine, struct err *err)
+{
+	for (unsigned int i = 0; i < machine->virtio_count; i++) {
+		const struct virtio_device *device = machine->virtio[i].device;
+
 		for (unsigned int queue = 0; queue < device->queue_count; queue++) {
 			int rc = kvm_add_ioeventfd(&machine->kvm, device->notify_fds[queue],
 						   virtio_window(i) + VIRTIO_MMIO_QUEUE_NOTIFY,
@@ -179,7 +187,6 @@ static int add_virtio(struct machine *machine, struct virtio_device *const *devi
 				return rc;
 		}
 	}
-	machine->virtio_count = count;
 	return 0;
 }
 
@@ -276,11 +283,17 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 	machine->phases.kernel_loaded_ns = monotonic_ns();
 	rc = add_devices(machine, out_fd, err);
 	if (rc == 0)
+		rc = place_virtio(machine, devices, device_count, err);
+	/*
+	 * All memory slots before the first notification: what KVM defers behind each of those, a
+	 * change of the slots would wait for, two ticks long.
+	 */
+	if (rc == 0)
 		rc = kvm_set_memory(&machine->kvm, &machine->memory, err);
 	if (rc == 0)
-		rc = add_virtio(machine, devices, device_count, err);
-	if (rc == 0)
 		rc = show_virtio(machine, err);
+	if (rc == 0)
+		rc = add_notifications(machine, err);
 	if (rc == 0)
 		rc = kvm_create_irqchip(&machine->kvm, err);
 	if (rc == 0)
