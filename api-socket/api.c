@@ -150,6 +150,24 @@ static void begin_stream(struct api *api, const struct route *route, struct http
 		api->console_seen = from_the_start;
 }
 
+void api_answer_metrics(struct api *api, const struct http_request *request,
+			struct http_answer *answer)
+{
+	struct metrics *metrics = &api->control->metrics;
+	int len;
+
+	answer->status = HTTP_STATUS_OK;
+	answer->content_type = request->wants_text ? "text/plain; version=0.0.4" : json_media_type;
+	answer->body = malloc(METRICS_TEXT_SIZE);
+	if (!answer->body) {
+		answer->status = HTTP_STATUS_INTERNAL_SERVER_ERROR;
+		return;
+	}
+	len = request->wants_text ? metrics_prometheus(metrics, answer->body, METRICS_TEXT_SIZE)
+				  : metrics_json(metrics, answer->body, METRICS_TEXT_SIZE);
+	answer->body_len = len > 0 ? (size_t)len : 0;
+}
+
 static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
 	       struct err *err)
 {
@@ -171,6 +189,8 @@ static int act(struct api *api, const struct http_request *request, struct http_
 		return route->remove(api->control, id, err);
 	if (route->stream != HTTP_STREAM_NONE)
 		begin_stream(api, route, answer);
+	else if (route->answer)
+		route->answer(api, request, answer);
 	else
 		answer_json(answer, HTTP_STATUS_OK, route->describe(api));
 	return 0;
@@ -179,9 +199,17 @@ static int act(struct api *api, const struct http_request *request, struct http_
 void api_handle(void *opaque, const struct http_request *request, struct http_answer *answer)
 {
 	struct api *api = opaque;
+	struct latency_metrics *latencies = &api->control->metrics.latencies;
+	enum control_state before = api->control->state;
+	int64_t start_ns = monotonic_ns();
 	struct err err;
 	int rc = act(api, request, answer, &err);
+	uint64_t took_us = (uint64_t)(monotonic_ns() - start_ns) / 1000;
 
+	if (before == CONTROL_RUNNING && api->control->state == CONTROL_PAUSED)
+		latencies->pause_vm = took_us;
+	else if (before == CONTROL_PAUSED && api->control->state == CONTROL_RUNNING)
+		latencies->resume_vm = took_us;
 	request_metrics_count(&api->control->metrics, request->method, request->path, rc < 0);
 	if (rc < 0) {
 		answer_fault(answer, &err);

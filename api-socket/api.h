@@ -33,6 +33,10 @@ void api_close(struct api *api);
 /* opaque is a struct api. */
 http_handler api_handle;
 
+/* The totals of all counters, in Prometheus' format for who wants text. */
+void api_answer_metrics(struct api *api, const struct http_request *request,
+			struct http_answer *answer);
+
 /* Tells who reads /events. Both do nothing on a zeroed object. */
 void api_publish_state(struct api *api);
 /* It is the end of all streams, too: waits a while for those who are slow to read them. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api-socket/api.h"
 #include "api-socket/describe.h"
 #include "base/err.h"
 #include "vmm/control.h"
@@ -20,6 +21,7 @@ const struct route routes[] = {
 	{ HTTP_GET, "/version", .describe = describe_version },
 	{ HTTP_GET, "/vm/config", .describe = describe_vm },
 	{ HTTP_GET, "/machine-config", .describe = describe_machine },
+	{ HTTP_GET, "/metrics", .answer = api_answer_metrics },
 	{ HTTP_GET, "/events", .stream = HTTP_STREAM_EVENTS },
 	{ HTTP_GET, "/console", .stream = HTTP_STREAM_CONSOLE },
 	{ HTTP_PUT, "/boot-source", .apply = apply_boot_source },

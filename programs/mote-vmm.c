@@ -117,6 +117,9 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 	if (options->api_sock && api_open(&run->api, &run->control, options->id, options->api_sock,
 					  options->body_max, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
+	if (options->start_time_us > 0)
+		run->control.metrics.api_server.process_startup_time_us =
+			(uint64_t)(monotonic_ns() / 1000 - options->start_time_us);
 	if (options->config_file &&
 	    config_file_apply(&run->control, options->config_file, &err) < 0)
 		return fail(EXIT_BAD_CONFIGURATION, &err);

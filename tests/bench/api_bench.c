@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -80,6 +81,8 @@ static int connect_api(pid_t pid, int watch)
 		if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
 			return fd;
 		close(fd);
+		/* It may need this very processor to get there. */
+		sched_yield();
 	}
 	fail("mote-vmm ended");
 }

@@ -376,6 +376,28 @@ def test_console_under_a_flood_is_the_same_as_standard_output(vmm):
     assert text == vmm.console_path.read_bytes()
 
 
+def test_metrics_in_two_formats(vmm, scratch):
+    vmm.put("/drives/scratch", scratch)
+    vmm.fault("PUT", "/vsock", {})
+    vmm.start("counter")
+    vmm.patch("/vm", {"state": "Paused"})
+    vmm.patch("/vm", {"state": "Resumed"})
+    totals = vmm.get("/metrics")
+    assert totals["put_api_requests"]["drive_count"] == 1
+    assert totals["put_api_requests"]["vsock_fails"] == 1
+    assert totals["block_scratch"] == totals["block"]
+    assert totals["latencies_us"]["pause_vm"] >= totals["latencies_us"]["vmm_pause_vm"] > 0
+    # Totals, not what came since the last time.
+    assert vmm.get("/metrics")["put_api_requests"] == totals["put_api_requests"]
+    vmm.connection.request("GET", "/metrics", headers={"Accept": "text/plain;version=0.0.4,*/*"})
+    answer = vmm.connection.getresponse()
+    assert answer.getheader("Content-Type") == "text/plain; version=0.0.4"
+    text = answer.read().decode()
+    assert "# TYPE mote_put_api_requests_drive_count_total counter\n" in text
+    assert "\nmote_put_api_requests_drive_count_total 1\n" in text
+    assert 'mote_block_read_bytes_total{drive="scratch"} 0' in text
+
+
 def test_logger(vmm, tmp_path):
     log = tmp_path / "log"
     vmm.put("/logger", {"log_path": str(log), "level": "Debug"})

@@ -202,7 +202,7 @@ def test_closed_standard_descriptors(config):
 
 
 def test_wrong_arguments(tmp_path):
-    for arguments in (["--frobnicate"], ["--level", "Loud"], ["extra"], [], ["--id", "x" * 65],
+    for arguments in (["--frobnicate"], ["--level", "Loud"], ["extra"], ["--id", "x" * 65],
                       ["--start-time-us", "9223372036854775807"]):
         result = subprocess.run([VMM, *arguments], capture_output=True, check=False)
         assert result.returncode == 153
