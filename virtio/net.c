@@ -130,7 +130,8 @@ static void log_lost(struct net *net, const char *what, int error)
 
 /*
  * To the guest. A frame is read straight into its buffers when they have room for any frame; when
- * they do not, it is read aside first, because the tap would cut what does not fit.
+ * they do not, it is read aside first, because the tap would cut what does not fit. One that is
+ * aside comes before all others.
  */
 static ssize_t receive(struct net *net)
 {
@@ -139,7 +140,7 @@ static ssize_t receive(struct net *net)
 	ssize_t size;
 
 	iov = net_rx_buffers_iov(&net->rx, NET_FRAME_MAX, &count);
-	if (iov)
+	if (net->bounced == 0 && iov)
 		return net->backend->ops->receive(net->backend, iov, count);
 	if (net->bounced == 0) {
 		const struct iovec aside = { net->bounce, sizeof(net->bounce) };

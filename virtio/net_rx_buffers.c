@@ -10,6 +10,7 @@ void net_rx_buffers_reset(struct net_rx_buffers *buffers, bool mergeable)
 	buffers->mergeable = mergeable;
 	buffers->queue = NULL;
 	buffers->room = 0;
+	buffers->descriptors = 0;
 	buffers->first = buffers->end = buffers->iov_end = 0;
 }
 
@@ -58,6 +59,7 @@ int net_rx_buffers_fill(struct net_rx_buffers *buffers, struct virtq *queue, siz
 		buffers->end++;
 		buffers->iov_end += chain->in_count;
 		buffers->room += chain->in_len;
+		buffers->descriptors += chain->descriptors;
 	}
 	return 0;
 }
@@ -98,15 +100,14 @@ enum net_rx_result net_rx_buffers_copy(const struct net_rx_buffers *buffers, con
 				       size_t size)
 {
 	const struct virtq_chain *first = &buffers->chains[buffers->first];
-	unsigned int count = buffers->end - buffers->first;
 
-	if (count == 0)
+	if (buffers->first == buffers->end)
 		return NET_RX_WAIT;
 	if (!buffers->mergeable && first->in_len < size)
 		return NET_RX_NEVER;
-	/* All buffers that the driver can have are here, or all that we can hold. */
+	/* All buffers that the driver has descriptors for are here, or all that we can hold. */
 	if (buffers->room < size)
-		return count == buffers->queue->size ||
+		return buffers->descriptors + first->descriptors > buffers->queue->size ||
 				       NET_RX_IOV - buffers->iov_end < VIRTQ_SIZE_MAX
 			       ? NET_RX_NEVER
 			       : NET_RX_WAIT;
@@ -125,6 +126,7 @@ void net_rx_buffers_return(struct net_rx_buffers *buffers, size_t size)
 
 		virtq_push(buffers->queue, chain->head, used);
 		buffers->room -= chain->in_len;
+		buffers->descriptors -= chain->descriptors;
 		size -= used;
 		count++;
 	}

@@ -17,7 +17,8 @@
 struct net_rx_buffers {
 	bool mergeable; /* VIRTIO_NET_F_MRG_RXBUF */
 	struct virtq *queue;
-	size_t room; /* bytes in the chains below */
+	size_t room;		  /* bytes in the chains below */
+	unsigned int descriptors; /* that the chains take of the queue's */
 	unsigned int first;
 	unsigned int end; /* chains[first..end) wait, in order */
 	unsigned int iov_end;

@@ -158,6 +158,7 @@ static int walk_chain(struct virtq *queue, struct virtq_chain *chain, unsigned i
 		if (walk.next >= walk.table_size)
 			return broken(queue, "a descriptor index beyond its table");
 		desc = copy_descriptor(&walk.table[walk.next]);
+		chain->descriptors += !walk.indirect;
 		walk.next = desc.next;
 		if (desc.flags & VRING_DESC_F_INDIRECT) {
 			rc = enter_indirect(queue, &walk, &desc);

@@ -50,7 +50,8 @@ struct virtq {
  * any time.
  */
 struct virtq_chain {
-	uint16_t head; /* what virtq_push takes */
+	uint16_t head;	      /* what virtq_push takes */
+	uint16_t descriptors; /* of the queue's own table that it takes; an indirect table's not */
 	uint16_t out_count;
 	uint16_t in_count;
 	uint32_t out_len; /* bytes */

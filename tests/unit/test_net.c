@@ -183,6 +183,25 @@ START_TEST(frame_waits_for_buffers)
 }
 END_TEST
 
+/* With room for any frame at once, where a later frame could be read straight into the buffers. */
+START_TEST(frame_that_waited_comes_first)
+{
+	uint8_t frame[100];
+	uint32_t head, len;
+
+	fill(frame, sizeof(frame), 3);
+	start(MERGE);
+	send_to_guest(frame, sizeof(frame));
+	driver_run(&driver);
+	send_to_guest(frame, sizeof(frame) / 2);
+	add_rx(2, 0x11000);
+	driver_wait_used(&driver, RX, &head, &len);
+	ck_assert_uint_eq(len, HEADER + sizeof(frame));
+	driver_wait_used(&driver, RX, &head, &len);
+	ck_assert_uint_eq(len, HEADER + sizeof(frame) / 2);
+}
+END_TEST
+
 START_TEST(frame_too_large_for_the_driver_is_dropped)
 {
 	uint8_t frame[3000];
@@ -196,6 +215,28 @@ START_TEST(frame_too_large_for_the_driver_is_dropped)
 	send_to_guest(frame, 500);
 	driver_wait_used(&driver, RX, &head, &len);
 	ck_assert_uint_eq(len, 500 + HEADER);
+	ck_assert_uint_eq(net_metrics(net)->rx_fails, 1);
+}
+END_TEST
+
+/* Merged, all buffers that the driver has descriptors for do not hold it. */
+START_TEST(frame_too_large_for_all_buffers_is_dropped)
+{
+	const struct driver_buffer pieces[] = { { DRIVER_DATA, 12, true },
+						{ DRIVER_DATA + 12, 1, true },
+						{ DRIVER_DATA + 13, 99, true } };
+	static uint8_t frame[10000];
+	uint32_t head, len;
+
+	start(MERGE);
+	for (unsigned int i = 0; i < 256 / 3; i++)
+		driver_add(&driver, RX, pieces, 3);
+	driver_notify(&driver, RX);
+	driver_run(&driver);
+	send_to_guest(frame, sizeof(frame));
+	send_to_guest(frame, 100);
+	driver_wait_used(&driver, RX, &head, &len);
+	ck_assert_uint_eq(len, 100 + HEADER);
 	ck_assert_uint_eq(net_metrics(net)->rx_fails, 1);
 }
 END_TEST
@@ -442,11 +483,12 @@ Suite *net_suite(void)
 {
 	Suite *suite =
 		SUITE("net", set_up, tear_down, configuration_says_mac_and_mtu, frame_to_the_guest,
-		      frame_waits_for_buffers, frame_too_large_for_the_driver_is_dropped,
-		      many_frames_keep_their_order, frame_from_the_guest_in_pieces,
-		      malformed_frames_are_dropped, slow_host_loses_no_frame,
-		      peer_that_goes_away_is_survived, peer_with_another_protocol_is_left,
-		      reset_drops_what_was_on_its_way,
+		      frame_waits_for_buffers, frame_that_waited_comes_first,
+		      frame_too_large_for_the_driver_is_dropped,
+		      frame_too_large_for_all_buffers_is_dropped, many_frames_keep_their_order,
+		      frame_from_the_guest_in_pieces, malformed_frames_are_dropped,
+		      slow_host_loses_no_frame, peer_that_goes_away_is_survived,
+		      peer_with_another_protocol_is_left, reset_drops_what_was_on_its_way,
 		      receive_buffer_that_is_not_writable_breaks_the_device,
 		      limits_hold_frames_back, bad_configuration_is_refused);
 
