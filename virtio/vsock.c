@@ -251,6 +251,7 @@ static int activate(struct virtio_device *device)
 
 	if (!device->queues[VSOCK_RX_QUEUE].ready || !device->queues[VSOCK_TX_QUEUE].ready) {
 		metric_add(&vsock->metrics.activate_fails, 1);
+		virtio_device_fail(device, "DRIVER_OK without a receive and a transmit queue");
 		return -EINVAL;
 	}
 	wake(vsock);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -336,14 +337,57 @@ START_TEST(reset_of_the_device_closes_all)
 }
 END_TEST
 
-START_TEST(new_driver_sees_nothing_of_the_old_ones)
+/* Reset and started again, before the device's main thread has heard of either. */
+static void restart_unseen(void)
 {
-	/* Reset and started again before the main thread has seen either. */
-	vsock_client_write(peer, data, 20000);
 	driver_reset(&guest.driver);
 	driver_start(&guest.driver, 0, 0);
 	guest.rx_next = guest.tx_next = 0;
 	vsock_guest_give(&guest, 16);
+}
+
+START_TEST(new_driver_sees_nothing_of_the_old_ones)
+{
+	vsock_client_write(peer, data, 20000);
+	restart_unseen();
+	expect_gone();
+	vsock_client_expect_end(&guest, peer);
+}
+END_TEST
+
+static void on_restart(evutil_socket_t fd, short events, void *opaque)
+{
+	(void)fd;
+	(void)events;
+	(void)opaque;
+	restart_unseen();
+}
+
+/* It comes while a socket has been heard, but its data not yet put into the guest's buffers. */
+START_TEST(new_driver_in_the_middle_of_a_turn_sees_nothing)
+{
+	int fd = eventfd(1, EFD_CLOEXEC);
+	struct event *event = event_new(guest.driver.base, fd, EV_READ, on_restart, NULL);
+
+	vsock_client_write(peer, data, 20000);
+	event_add(event, NULL);
+	vsock_guest_run(&guest);
+	event_free(event);
+	close(fd);
+	expect_gone();
+	vsock_client_expect_end(&guest, peer);
+}
+END_TEST
+
+/* The last driver's notification is what the main thread hears first. */
+START_TEST(new_driver_sees_no_reply_to_the_old_one)
+{
+	close_peer();
+	vsock_guest_restart(&guest, 0);
+	send_op(VIRTIO_VSOCK_OP_REQUEST, 0);
+	peer = accept4(server, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	driver_notify(&guest.driver, VSOCK_RX_QUEUE);
+	restart_unseen();
 	expect_gone();
 	vsock_client_expect_end(&guest, peer);
 }
@@ -430,7 +474,9 @@ Suite *vsock_close_suite(void)
 		host_that_dies_with_a_full_buffer_is_noticed, guest_that_does_not_confirm_is_reset,
 		reset_by_the_guest_closes_the_host, data_behind_its_end_is_reset,
 		replies_wait_for_a_buffer_once_each, reset_of_the_device_closes_all,
-		new_driver_sees_nothing_of_the_old_ones, clients_wait_for_the_driver,
+		new_driver_sees_nothing_of_the_old_ones,
+		new_driver_in_the_middle_of_a_turn_sees_nothing,
+		new_driver_sees_no_reply_to_the_old_one, clients_wait_for_the_driver,
 		resets_come_from_other_threads, detaching_closes_all);
 
 	add_table_test(suite, set_up, tear_down, operation_out_of_place_is_reset,

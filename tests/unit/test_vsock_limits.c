@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/err.h"
+#include "base/log.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 #include "tests/unit/vsock_guest.h"
@@ -208,6 +210,36 @@ START_TEST(unusable_rx_buffer_fails_the_device)
 }
 END_TEST
 
+START_TEST(start_without_queues_fails_the_device)
+{
+	const uint32_t steps[] = { VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
+				   VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK };
+	uint32_t status = 0;
+	struct err err;
+	char *text;
+
+	ck_assert_int_eq(log_open("vsock.log", &err), 0);
+	driver_reset(&guest.driver);
+	driver_interrupted(&guest.driver);
+	for (unsigned int i = 0; i < ARRAY_SIZE(steps); i++) {
+		status |= steps[i];
+		if (steps[i] == VIRTIO_CONFIG_S_FEATURES_OK) {
+			driver_write(&guest.driver, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
+			driver_write(&guest.driver, VIRTIO_MMIO_DRIVER_FEATURES,
+				     1u << (VIRTIO_F_VERSION_1 - 32));
+		}
+		driver_write(&guest.driver, VIRTIO_MMIO_STATUS, status);
+	}
+	ck_assert(needs_reset());
+	/* 2.1.2: the driver is told. */
+	ck_assert(driver_interrupted(&guest.driver));
+	text = read_text("vsock.log");
+	assert_contains(text, "vsock: the driver broke a rule, the device needs a reset: "
+			      "DRIVER_OK without a receive and a transmit queue");
+	free(text);
+}
+END_TEST
+
 START_TEST(broken_tx_ring_fails_the_device)
 {
 	const struct driver_buffer buffer = { DRIVER_MEMORY, 100, false };
@@ -325,12 +357,12 @@ END_TEST
 
 Suite *vsock_limits_suite(void)
 {
-	Suite *suite = SUITE("vsock_limits", set_up, tear_down, header_may_lie_in_pieces,
-			     resets_without_buffers_hold_back_the_guest,
-			     flood_of_packets_leaves_turns_to_others,
-			     broken_tx_ring_fails_the_device, connections_are_limited,
-			     clients_may_all_come_at_once, silent_clients_are_limited,
-			     want_of_descriptors_does_not_spin, descriptors_are_all_closed);
+	Suite *suite = SUITE(
+		"vsock_limits", set_up, tear_down, header_may_lie_in_pieces,
+		resets_without_buffers_hold_back_the_guest, flood_of_packets_leaves_turns_to_others,
+		start_without_queues_fails_the_device, broken_tx_ring_fails_the_device,
+		connections_are_limited, clients_may_all_come_at_once, silent_clients_are_limited,
+		want_of_descriptors_does_not_spin, descriptors_are_all_closed);
 
 	add_table_test(suite, set_up, tear_down, malformed_packet_is_counted_and_dropped,
 		       ARRAY_SIZE(malformed));
