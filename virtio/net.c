@@ -325,7 +325,7 @@ static int net_activate(struct virtio_device *device)
 
 	if (rc < 0) {
 		metric_add(&net->metrics.activate_fails, 1);
-		log_error("%s: offloads: %s", net->name, strerrordesc_np(-rc));
+		log_lost(net, "offloads", -rc);
 		return rc;
 	}
 	net_rx_buffers_reset(&net->rx, virtio_has_feature(device, VIRTIO_NET_F_MRG_RXBUF));
