@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/input.h"
 #include "virtio/block_file.h"
 #include "virtio/block_request.h"
 
@@ -20,29 +21,9 @@
 static uint8_t guest[GUEST_SIZE];
 static uint8_t disk[DISK_SIZE];
 
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
-static uint8_t take_byte(struct input *input)
-{
-	if (input->size == 0)
-		return 0;
-	input->size--;
-	return *input->data++;
-}
-
-static uint16_t take_u16(struct input *input)
-{
-	uint16_t low = take_byte(input);
-
-	return (uint16_t)(low | take_byte(input) << 8);
-}
-
 static void make_chain(struct input *input, struct virtq_chain *chain)
 {
-	unsigned int out = take_byte(input), in = take_byte(input) % 32;
+	unsigned int out = take(input), in = take(input) % 32;
 
 	out %= 32;
 	for (unsigned int i = 0; i < out + in; i++) {
@@ -99,7 +80,7 @@ static int64_t transfer(const struct block_step *step, size_t limit)
 
 static int64_t do_step(const struct block_step *step, struct input *results)
 {
-	uint8_t result = take_byte(results);
+	uint8_t result = take(results);
 
 	switch (step->kind) {
 	case BLOCK_STEP_READ:
@@ -148,7 +129,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct iovec iov[DESCRIPTORS_MAX];
 	struct virtq_chain chain = { .iov = iov };
 	struct input input = { data, size }, results = { data, size };
-	uint8_t flags = take_byte(&input);
+	uint8_t flags = take(&input);
 	struct block_file file = {
 		.fd = -1,
 		.lock_fd = -1,

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/guest_memory.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/input.h"
 #include "virtio/queue.h"
 
 /* Two regions with a gap between them. */
@@ -38,11 +39,6 @@ enum operation {
 	OPERATIONS,
 };
 
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
 /* What a chain must be. */
 struct expected {
 	bool broken;
@@ -60,21 +56,6 @@ static unsigned int pops; /* since something was written */
 static uint16_t pushes;	  /* since the last publish */
 static uint16_t outstanding[OUTSTANDING_MAX];
 static unsigned int outstanding_count;
-
-static uint8_t take(struct input *input)
-{
-	if (input->size == 0)
-		return 0;
-	input->size--;
-	return *input->data++;
-}
-
-static uint16_t take_u16(struct input *input)
-{
-	uint16_t low = take(input);
-
-	return (uint16_t)(low | take(input) << 8);
-}
 
 static bool in_memory(uint64_t addr, uint64_t len)
 {
