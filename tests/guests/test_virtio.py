@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Freestanding guests that use their virtio devices as a good driver does."""
 import os
+import re
 import socket
 
 import pytest
@@ -44,6 +45,23 @@ def test_block(tmp_path, engine):
     for kept in (slice(0, 8 * SECTOR), slice(16 * SECTOR, 64 * SECTOR),
                  slice(192 * SECTOR, 256 * SECTOR)):
         assert after[kept] == content[kept]
+
+
+def mmio_exits(folder, **options):
+    """How many of them KVM has counted for the guest's processor, up to its end."""
+    arguments = " ".join(f"{name}={value}" for name, value in options.items())
+    config = host.vm_config(folder, "registers", drives=[host.drive(folder)[1]],
+                            boot_args=arguments)
+    with host.start_vmm(config, "--level", "Debug") as vmm:
+        output, log = vmm.communicate()
+    assert (vmm.returncode, output) == (0, b"ok nothing has happened\n"), log.decode()
+    return int(re.search(rb"vCPU 0: mmio_exits = (\d+)", log)[1])
+
+
+def test_registers_are_read_without_an_exit(tmp_path):
+    once = mmio_exits(tmp_path, writes=1)
+    assert mmio_exits(tmp_path, writes=101) == once + 100  # that they are counted
+    assert mmio_exits(tmp_path, writes=1, reads=1000) == once
 
 
 def test_latency_is_told_for_each_read(tmp_path):
