@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/virtio_mmio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -208,4 +209,32 @@ void held_done(int result)
 	held.count--;
 	memmove(held.held, held.held + 1, sizeof(held.held[0]) * held.count);
 	held.engine.done(held.engine.opaque, io, result);
+}
+
+int open_fails(const char *path, const char *sentence)
+{
+	struct block *other = NULL;
+	struct block_config config = block_config;
+	struct err err;
+	int rc;
+
+	config.path = path;
+	rc = block_open(&other, &config, &err);
+	ck_assert_int_lt(rc, 0);
+	ck_assert_ptr_null(other);
+	ck_assert_str_eq(err.text, sentence);
+	return rc;
+}
+
+uint64_t config_value(size_t offset, size_t size)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < size; i++) {
+		uint8_t byte;
+
+		virtio_mmio_ops.read(&driver.mmio, VIRTIO_MMIO_CONFIG + offset + i, &byte, 1);
+		value |= (uint64_t)byte << (8 * i);
+	}
+	return value;
 }

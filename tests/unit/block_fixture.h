@@ -48,6 +48,14 @@ uint16_t add_request(uint64_t header, uint64_t data, uint32_t len, bool in, uint
 void put_range(unsigned int index, uint64_t sector, uint32_t sectors, uint32_t flags);
 uint8_t request_ranges(uint32_t type, unsigned int count);
 
+/* That block_open() refuses the file, leaves no device, and says this; its -errno. */
+int open_fails(const char *path, const char *sentence);
+/* A field of the configuration space, as the driver reads it. */
+uint64_t config_value(size_t offset, size_t size);
+#define CONFIG(member)                                                                             \
+	config_value(offsetof(struct virtio_blk_config, member),                                   \
+		     sizeof(((struct virtio_blk_config *)NULL)->member))
+
 /* len bytes of the image. */
 void image_read(void *data, size_t len, uint64_t offset);
 

@@ -13,6 +13,9 @@
 	X(batching) \
 	X(block) \
 	X(block_device) \
+	X(block_engines) \
+	X(block_queue) \
+	X(block_replace) \
 	X(bodies) \
 	X(boot_timer) \
 	X(control) \
@@ -36,6 +39,7 @@
 	X(rate_limiter) \
 	X(registers) \
 	X(serial) \
+	X(serial_output) \
 	X(sleep) \
 	X(text) \
 	X(vsock) \
