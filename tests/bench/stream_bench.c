@@ -7,6 +7,7 @@
  *	stream_bench vsock-server PORT		in a guest
  *	stream_bench vsock-client CID PORT TEST COUNT
  *	stream_bench tcp-client ADDRESS PORT TEST COUNT
+ *	stream_bench tcp-connections ADDRESS PORT COUNT	all open at once, then a byte there and back
  *
  * TEST is `roundtrip` (COUNT times a byte there and back; prints the mean in us), `send` or
  * `receive` (COUNT MiB; prints MiB/s). Servers also know `e`, which COUNT bytes follow, and return
@@ -192,6 +193,32 @@ static int measure(int fd, const char *test, uint32_t count)
 	return EXIT_SUCCESS;
 }
 
+/* Prints how many. */
+static int open_many(const char *host, uint16_t port, unsigned int count)
+{
+	struct __attribute__((packed)) {
+		struct order order;
+		uint8_t byte;
+	} message = { { 'r', 1 }, 0 };
+	int *fds = calloc(count, sizeof(*fds));
+	bool good = fds;
+
+	for (unsigned int i = 0; i < count && good; i++) {
+		fds[i] = connect_tcp(host, port);
+		good = fds[i] >= 0;
+	}
+	for (unsigned int i = 0; i < count && good; i++)
+		good = write(fds[i], &message, sizeof(message)) == sizeof(message);
+	for (unsigned int i = 0; i < count && good; i++)
+		good = receive_all(fds[i], 1);
+	if (!good) {
+		perror("tcp-connections");
+		return EXIT_FAILURE;
+	}
+	printf("%u\n", count);
+	return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "unix-server") == 0)
@@ -207,6 +234,8 @@ int main(int argc, char **argv)
 	if (argc == 6 && strcmp(argv[1], "tcp-client") == 0)
 		return measure(connect_tcp(argv[2], (uint16_t)atoi(argv[3])), argv[4],
 			       (uint32_t)atoi(argv[5]));
+	if (argc == 5 && strcmp(argv[1], "tcp-connections") == 0)
+		return open_many(argv[2], (uint16_t)atoi(argv[3]), (unsigned int)atoi(argv[4]));
 	fputs("stream_bench: see the comment in its source\n", stderr);
 	return EXIT_FAILURE;
 }

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Linux guest, whose root is an ext4 image without an initramfs, and a tap device."""
+import contextlib
+import json
+import subprocess
+import threading
+
+import pytest
+
+from devices import Guest, Net, build_image
+from support import TIME_LIMIT, kernel, vmm_command
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    return build_image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def start(tmp_path, image):
+    """Starts a VM with a script; every VM is ended at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        def starter(script, *, drives=(), engine="Async", writable=False, net=None, vsock=None,
+                    prefix=(), time_limit=TIME_LIMIT):
+            root = image
+            if writable:
+                root = tmp_path / "root.ext4"
+                subprocess.run(["cp", image, root], check=True)
+            text = script.encode() + b"\n"
+            (tmp_path / "script").write_bytes(text + b"\n" * (-len(text) % 512))
+            listed = [{"drive_id": "rootfs", "path_on_host": str(root), "is_root_device": True,
+                       "is_read_only": not writable}]
+            listed += [{"is_root_device": False, **drive} for drive in drives]
+            listed.append({"drive_id": "script", "path_on_host": str(tmp_path / "script"),
+                           "is_root_device": False, "is_read_only": True})
+            config = {
+                "boot-source": {"kernel_image_path": kernel("microvm"), "boot_args":
+                                "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 init=/init"},
+                "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
+                "drives": [{"io_engine": engine, "cache_type": "Writeback", **drive}
+                           for drive in listed],
+            }
+            if net:
+                config["network-interfaces"] = [{"iface_id": "eth0", **net}]
+            if vsock:
+                config["vsock"] = {"guest_cid": 3, "uds_path": str(vsock)}
+            path = tmp_path / "vm.json"
+            path.write_text(json.dumps(config))
+            log = tmp_path / "vmm.log"
+            process = subprocess.Popen(
+                [*prefix, *vmm_command(path, "--level", "Debug", "--log-path", log)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            stack.callback(process.stdout.close)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            # Ends the wait for a line that does not come; the log then has the devices' counters.
+            watchdog = threading.Timer(time_limit, process.terminate)
+            watchdog.start()
+            stack.callback(watchdog.cancel)
+            return Guest(process, log)
+        yield starter
+
+
+@pytest.fixture
+def net():
+    space = Net()
+    subprocess.run(["ip", "netns", "add", space.name], check=True)
+    try:
+        space.run("ip", "link", "set", "lo", "up")
+        space.run("ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr")
+        space.run("ip", "link", "set", "tap0", "mtu", "9000", "up")
+        space.run("ip", "address", "add", "10.9.0.1/24", "dev", "tap0")
+        space.run("ip", "-6", "address", "add", "fd00:9::1/64", "dev", "tap0", "nodad")
+        yield space
+    finally:
+        subprocess.run(["ip", "netns", "delete", space.name], check=True)

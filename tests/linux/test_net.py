@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network interfaces of a real Linux guest."""
+import hashlib
+import os
+import re
+import subprocess
+
+from devices import TAP, UP, make_file
+from support import BUILD, TIME_LIMIT, TOP, run_mote
+
+
+def test_interface_has_its_address_and_mtu(start, net):
+    output = start(UP + """cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu
+ping -c 2 -i 0.2 -s 8000 10.9.0.1 | grep -c 'seq='
+echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
+ip -6 addr add fd00:9::2/64 dev eth0; ping6 -c 2 -i 0.2 fd00:9::1 | grep -c 'seq='""",
+                   net={**TAP, "mtu": 9000}, prefix=net.prefix).output()
+    assert output == ["06:00:0a:09:00:02", "9000", "2", "2"]
+
+
+SERVE = """
+import hashlib, socket, sys, threading
+server = socket.create_server(("10.9.0.1", 7000))
+print("ready", flush=True)
+data = open(sys.argv[1], "rb").read()
+peer = server.accept()[0]
+def send():
+    peer.sendall(data)
+    peer.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+digest = hashlib.sha256()
+while part := peer.recv(1 << 20):
+    digest.update(part)
+print(digest.hexdigest(), flush=True)
+"""
+
+
+def test_tcp_both_ways_at_once_is_exact(start, net, tmp_path):
+    size = 8 << 20
+    data = os.urandom(size)
+    path = make_file(tmp_path / "data", size, data)
+    expected = hashlib.sha256(data).hexdigest()
+    with net.popen("/usr/bin/python3", "-c", SERVE, path, stdout=subprocess.PIPE) as server:
+        server.stdout.readline()
+        output = start(UP + "nc 10.9.0.1 7000 < /dev/vdb | sha256sum", net=TAP, prefix=net.prefix,
+                       drives=[{"drive_id": "data", "path_on_host": path,
+                                "is_read_only": True}]).output()
+        assert output[0].split()[0] == expected
+        assert server.stdout.readline().decode().strip() == expected
+
+
+def test_a_thousand_connections(start, net):
+    with net.popen(BUILD / "stream_bench", "tcp-server", 7000) as server:
+        try:
+            output = start(UP + "stream_bench tcp-connections 10.9.0.1 7000 1000", net=TAP,
+                           prefix=net.prefix).output()
+        finally:
+            server.kill()
+    assert output == ["1000"]
+
+
+def test_segmentation_is_left_to_the_other_end(start, net):
+    """Frames both ways are far larger than the MTU on the way."""
+    with net.popen(BUILD / "stream_bench", "tcp-server", 7000) as server:
+        try:
+            output = start(UP + """stream_bench tcp-client 10.9.0.1 7000 send 64 > /dev/null && echo good
+stream_bench tcp-client 10.9.0.1 7000 receive 64 > /dev/null && echo good""", net=TAP,
+                           prefix=net.prefix).output()
+        finally:
+            server.kill()
+    assert output == ["good", "good"]
+    for way in "rx", "tx":
+        figures = [int(net.run("cat", f"/sys/class/net/tap0/statistics/{way}_{what}").stdout)
+                   for what in ("bytes", "packets")]
+        # Acknowledgements of the other way count too.
+        assert figures[0] > 64 << 20 and figures[0] / figures[1] > 4000, (way, figures)
+
+
+def test_tap_that_goes_down_and_comes_back(start, net):
+    guest = start(UP + """ping -c 1 10.9.0.1 > /dev/null && echo "@ one"
+until ! ping -c 1 -W 1 10.9.0.1 > /dev/null; do :; done; echo "@ none"
+until ping -c 1 -W 1 10.9.0.1 > /dev/null; do :; done; echo "@ back" """, net=TAP,
+                  prefix=net.prefix)
+    guest.wait_for("@ one")
+    net.run("ip", "link", "set", "tap0", "down")
+    guest.wait_for("@ none")
+    net.run("ip", "link", "set", "tap0", "up")
+    guest.wait_for("@ back")
+    guest.output()
+
+
+def test_bandwidth_of_the_network_is_limited(start, net):
+    """4 MiB to the host at 2 MiB a second."""
+    limiter = {"bandwidth": {"size": 1 << 18, "refill_time": 125}}
+    with net.popen(BUILD / "stream_bench", "tcp-server", 7000) as server:
+        try:
+            output = start(UP + "stream_bench tcp-client 10.9.0.1 7000 send 8",
+                           net={**TAP, "tx_rate_limiter": limiter}, prefix=net.prefix).output()
+        finally:
+            server.kill()
+    assert 2.0 * 0.9 <= float(output[0]) <= 2.0 * 1.1
+
+
+def test_no_privilege_is_needed_with_passt(net, tmp_path):
+    """A second namespace plays the world, reached over a veth pair."""
+    world = net.name + "-world"
+    subprocess.run(["ip", "netns", "add", world], check=True)
+    try:
+        net.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns",
+                world)
+        net.run("ip", "address", "add", "192.0.2.1/24", "dev", "veth0")
+        net.run("ip", "link", "set", "veth0", "up")
+        net.run("ip", "route", "add", "default", "via", "192.0.2.2")
+        for command in (["link", "set", "lo", "up"], ["address", "add", "192.0.2.2/24", "dev",
+                        "veth1"], ["link", "set", "veth1", "up"]):
+            subprocess.run(["ip", "-n", world, *command], check=True)
+        (tmp_path / "answer").write_text("from the world\n")
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind",
+             "192.0.2.2", "8000"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            server.stdout.readline()
+            result = subprocess.run(
+                [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "wget", "-q", "-O-",
+                 "http://192.0.2.2:8000/answer"], capture_output=True, check=False,
+                timeout=TIME_LIMIT)
+        finally:
+            server.kill()
+            server.communicate()
+        assert (result.returncode, result.stdout, result.stderr) == (0, b"from the world\n", b"")
+    finally:
+        subprocess.run(["ip", "netns", "delete", world], check=True)
+
+
+def test_missing_passt_is_one_sentence(tmp_path):
+    environment = {"PATH": str(tmp_path), "HOME": os.environ["HOME"]}
+    result = run_mote("run", "--net", "user", "--", "true", env=environment)
+    assert result.returncode == 125
+    assert result.stderr.startswith(b"mote: passt has ended")
+    assert b"Debian package passt" in result.stderr
+    assert result.stderr.count(b"\n") == 1
+
+
+def documented_commands():
+    """The shell blocks of docs/devices.md: a namespace with a tap, its way out, the end."""
+    text = (TOP / "docs" / "devices.md").read_text(encoding="utf-8")
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+
+
+def test_documented_namespace(net):
+    """The namespace of the fixture plays the host, with a neighbour beyond it."""
+    def run(*command, check=True):
+        # Not `ip netns exec`, whose mount namespace would keep the commands' own to itself.
+        result = subprocess.run(["nsenter", f"--net=/run/netns/{net.name}", *command], check=False,
+                                capture_output=True, timeout=TIME_LIMIT)
+        assert not check or result.returncode == 0, result.stderr.decode()
+        return result
+
+    begin, way_out, end = documented_commands()
+    world = net.name + "-world"
+    guest = ["ip", "netns", "exec", "vm1", str(BUILD / "mote"), "run", "--net", "tap:tap0",
+             "--address", "10.0.9.2/24,10.0.9.1", "--", "ping", "-W", "2", "-c", "1"]
+    subprocess.run(["ip", "netns", "add", world], check=True)
+    try:
+        run("sh", "-ec", f"""ip link add veth0 type veth peer name veth1 netns {world}
+ip address add 203.0.113.1/24 dev veth0; ip link set veth0 up
+ip -n {world} link set lo up; ip -n {world} address add 203.0.113.2/24 dev veth1
+ip -n {world} link set veth1 up; ip -n {world} address add 192.168.7.7/32 dev lo
+ip route add 192.168.7.7 via 203.0.113.2""")
+        run("sh", "-ec", begin)
+        assert run(*guest, "10.0.9.1").returncode == 0
+        assert run(*guest, "203.0.113.2", check=False).returncode != 0
+        run("sh", "-ec", way_out)
+        assert run(*guest, "203.0.113.2").returncode == 0
+        for closed in ("192.168.7.7", "198.18.1.1", "203.0.113.1"):
+            assert run(*guest, closed, check=False).returncode != 0, closed
+        run("sh", "-ec", end)
+        assert b"vm1" not in run("ip", "netns", "list").stdout.split()
+        assert run("nft", "list", "ruleset").stdout == b""
+    finally:
+        subprocess.run(["ip", "netns", "delete", world], check=True)
+        subprocess.run(["ip", "netns", "delete", "vm1"], check=False, stderr=subprocess.DEVNULL)
