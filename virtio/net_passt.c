@@ -193,7 +193,7 @@ static int connect_to(int *fd, const char *id, const char *path, struct err *err
 		return err_set(err, ENAMETOOLONG,
 			       "network interface %s: %s: longer than a socket's path may be", id,
 			       path);
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (*fd < 0 || connect(*fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
 		return err_sys(err, errno, "network interface %s: passt's socket %s", id, path);

@@ -76,7 +76,7 @@ static int open_device(int *fd, const char *id, const char *tap, struct err *err
 	if (if_nametoindex(tap) == 0)
 		return err_set(err, ENODEV, "network interface %s: there is no tap device %s", id,
 			       tap);
-	strcpy(request.ifr_name, tap);
+	memcpy(request.ifr_name, tap, strlen(tap) + 1);
 	*fd = open(TUN_DEVICE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (*fd < 0)
 		return err_sys(err, errno, "network interface %s: " TUN_DEVICE, id);
