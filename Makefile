@@ -126,6 +126,7 @@ soak:
 	@$(MAKE) --no-print-directory fuzz SECONDS=300
 	@$(MAKE) --no-print-directory test
 	@for round in 1 2 3; do tests/run-tests guests linux || exit 1; done
+	@tests/run-tests soak
 
 BENCH ?= all
 bench:

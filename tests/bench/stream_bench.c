@@ -10,7 +10,8 @@
  *	stream_bench tcp-connections ADDRESS PORT COUNT	all open at once, then a byte there and back
  *
  * TEST is `roundtrip` (COUNT times a byte there and back; prints the mean in us), `send` or
- * `receive` (COUNT MiB; prints MiB/s). Servers also know `e`, which COUNT bytes follow, and return
+ * `receive` (COUNT MiB; prints MiB/s), or `exchange` (the same both ways at once, each byte of
+ *which is checked at the other end). Servers also know `e`, which COUNT bytes follow, and return
  * them.
  */
 #include <arpa/inet.h>
@@ -24,12 +25,18 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CHUNK (256 * 1024)
+#define SEED_CLIENT 0x1000000000000000
+#define SEED_SERVER 0x2000000000000000
 
-static uint8_t buffer[CHUNK];
+static union {
+	uint8_t bytes[CHUNK];
+	uint64_t words[CHUNK / sizeof(uint64_t)];
+} buffer;
 
 struct order {
 	char test; /* the first letter of its name */
@@ -47,7 +54,7 @@ static int64_t now_ns(void)
 static bool send_all(int fd, uint64_t size)
 {
 	while (size > 0) {
-		ssize_t n = write(fd, buffer, size < CHUNK ? size : CHUNK);
+		ssize_t n = write(fd, buffer.bytes, size < CHUNK ? size : CHUNK);
 
 		if (n <= 0)
 			return false;
@@ -59,13 +66,71 @@ static bool send_all(int fd, uint64_t size)
 static bool receive_all(int fd, uint64_t size)
 {
 	while (size > 0) {
-		ssize_t n = read(fd, buffer, size < CHUNK ? size : CHUNK);
+		ssize_t n = read(fd, buffer.bytes, size < CHUNK ? size : CHUNK);
 
 		if (n <= 0)
 			return false;
 		size -= (uint64_t)n;
 	}
 	return true;
+}
+
+/* No part of it is like another. */
+static uint64_t pattern(uint64_t word, uint64_t seed)
+{
+	return (word ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static bool send_pattern(int fd, uint64_t bytes, uint64_t seed)
+{
+	uint64_t word = 0;
+
+	for (; bytes > 0; bytes -= CHUNK) {
+		for (size_t i = 0; i < CHUNK / sizeof(word); i++)
+			buffer.words[i] = pattern(word++, seed);
+		if (!send_all(fd, CHUNK))
+			return false;
+	}
+	return true;
+}
+
+static bool receive_pattern(int fd, uint64_t bytes, uint64_t seed)
+{
+	uint64_t word = 0;
+
+	for (; bytes > 0; bytes -= CHUNK) {
+		/* Not MSG_WAITALL: Linux's vsock does not wait for as much as its buffer holds. */
+		for (size_t got = 0; got < CHUNK;) {
+			ssize_t n = read(fd, buffer.bytes + got, CHUNK - got);
+
+			if (n <= 0)
+				return false;
+			got += (size_t)n;
+		}
+		for (size_t i = 0; i < CHUNK / sizeof(word); i++) {
+			if (buffer.words[i] != pattern(word++, seed))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Sends in a process of its own. */
+static bool exchange(int fd, uint64_t bytes, uint64_t seed, uint64_t expected)
+{
+	pid_t sender;
+	bool good;
+	int status;
+
+	signal(SIGCHLD, SIG_DFL);
+	sender = fork();
+	if (sender == 0)
+		_exit(send_pattern(fd, bytes, seed) ? EXIT_SUCCESS : EXIT_FAILURE);
+	good = receive_pattern(fd, bytes, expected);
+	/* Or both ends would wait for their senders. */
+	if (!good)
+		shutdown(fd, SHUT_RDWR);
+	return sender > 0 && waitpid(sender, &status, 0) == sender && status == 0 && good;
 }
 
 static bool run_server_side(int fd, struct order order)
@@ -81,9 +146,11 @@ static bool run_server_side(int fd, struct order order)
 		return true;
 	case 's':
 		return receive_all(fd, bytes) && send_all(fd, 1);
+	case 'x':
+		return exchange(fd, bytes, SEED_SERVER, SEED_CLIENT) && send_all(fd, 1);
 	case 'e':
 		return order.count <= CHUNK &&
-		       recv(fd, buffer, order.count, MSG_WAITALL) == (ssize_t)order.count &&
+		       recv(fd, buffer.bytes, order.count, MSG_WAITALL) == (ssize_t)order.count &&
 		       send_all(fd, order.count);
 	default:
 		return send_all(fd, bytes);
@@ -168,9 +235,16 @@ static int connect_tcp(const char *host, uint16_t port)
 	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
 }
 
+static char order_of(const char *test)
+{
+	if (strcmp(test, "receive") == 0)
+		return 'g';
+	return strcmp(test, "exchange") == 0 ? 'x' : test[0];
+}
+
 static int measure(int fd, const char *test, uint32_t count)
 {
-	const struct order order = { test[0] == 'r' && test[1] == 'e' ? 'g' : test[0], count };
+	const struct order order = { order_of(test), count };
 	const uint64_t bytes = (uint64_t)count << 20;
 	bool good = fd >= 0 && write(fd, &order, sizeof(order)) == sizeof(order);
 	int64_t start = now_ns();
@@ -179,6 +253,8 @@ static int measure(int fd, const char *test, uint32_t count)
 	if (order.test == 'r') {
 		for (uint32_t i = 0; i < count && good; i++)
 			good = send_all(fd, 1) && receive_all(fd, 1);
+	} else if (order.test == 'x') {
+		good = good && exchange(fd, bytes, SEED_CLIENT, SEED_SERVER) && receive_all(fd, 1);
 	} else if (order.test == 's') {
 		good = good && send_all(fd, bytes) && receive_all(fd, 1);
 	} else {

@@ -21,7 +21,7 @@ def start(tmp_path, image):
     """Starts a VM with a script; every VM is ended at the end of the test."""
     with contextlib.ExitStack() as stack:
         def starter(script, *, drives=(), engine="Async", writable=False, net=None, vsock=None,
-                    prefix=(), time_limit=TIME_LIMIT):
+                    prefix=(), time_limit=TIME_LIMIT, memory=128):
             root = image
             if writable:
                 root = tmp_path / "root.ext4"
@@ -36,7 +36,7 @@ def start(tmp_path, image):
             config = {
                 "boot-source": {"kernel_image_path": kernel("microvm"), "boot_args":
                                 "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 init=/init"},
-                "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
+                "machine-config": {"vcpu_count": 1, "mem_size_mib": memory},
                 "drives": [{"io_engine": engine, "cache_type": "Writeback", **drive}
                            for drive in listed],
             }
