@@ -424,7 +424,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	config.passt_fd = pair[1];
 	REQUIRE(net_open(&net, &config, &err) == 0);
 	device = net_device(net);
-	REQUIRE(virtio_device_attach(device, &memory, base, &err) == 0);
+	REQUIRE(virtio_device_attach(device, &memory, base, NULL, &err) == 0);
 	REQUIRE(net_attach(net, base, &err) == 0);
 	idle_events = event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED);
 	memcpy(driver_memory(&driver, TX_DATA, TX_DATA_SIZE), pattern, sizeof(pattern));

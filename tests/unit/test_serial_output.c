@@ -137,7 +137,12 @@ START_TEST(full_transmitter_drops_what_is_forced_on_it)
 
 	uart_put_pattern(sent, SERIAL_BURST - 1);
 	sent += SERIAL_BURST - 1;
+	ck_assert_uint_eq(serial.metrics.missed_write_count, 0);
 	uart_put(DATA, 0xff);
+	ck_assert_uint_eq(serial.metrics.missed_write_count, 1);
+	ck_assert_uint_gt(serial.metrics.write_count, sent);
+	ck_assert_uint_gt(serial.metrics.flush_count, 0);
+	ck_assert_uint_eq(serial.metrics.error_count, 0);
 	assert_output_pattern(0, passed);
 	ck_assert(!serial_flush(&serial).output);
 	assert_output_pattern(passed, sent - passed);
