@@ -291,7 +291,21 @@ static void status_is_used_index(void)
 }
 
 /* Another processor changes the header for as long as the device works on it. */
-static volatile bool flickering;
+static volatile bool flickering, resting;
+
+static void begin_flickering(void)
+{
+	resting = false;
+	flickering = true;
+}
+
+/* The other processor may be in the middle of a change: what comes behind must not see it. */
+static void end_flickering(void)
+{
+	flickering = false;
+	while (cpus > 1 && !resting)
+		__asm__ volatile("pause");
+}
 
 static void flicker(unsigned int index)
 {
@@ -301,6 +315,7 @@ static void flicker(unsigned int index)
 	(void)index;
 	for (;;) {
 		if (!flickering) {
+			resting = true;
 			__asm__ volatile("pause");
 			continue;
 		}
@@ -318,13 +333,13 @@ static void header_changes(void)
 		cpus_start(cpus - 1, flicker);
 	running = true;
 	start();
-	flickering = true;
+	begin_flickering();
 	for (unsigned int i = 0; i < FLICKERS; i++) {
 		unsigned int status = request(VIRTIO_BLK_T_IN, 1, SECTOR_SIZE, true);
 
 		hostile_expect("an answer", status <= VIRTIO_BLK_S_UNSUPP);
 	}
-	flickering = false;
+	end_flickering();
 }
 
 /* Another processor changes the descriptors and the index while the device takes them. */
@@ -335,6 +350,7 @@ static void flicker_ring(unsigned int index)
 	(void)index;
 	for (;;) {
 		if (!flickering) {
+			resting = true;
 			__asm__ volatile("pause");
 			continue;
 		}
@@ -355,12 +371,12 @@ static void ring_changes(void)
 	running = true;
 	for (unsigned int i = 0; i < 10; i++) {
 		start();
-		flickering = true;
+		begin_flickering();
 		for (unsigned int j = 0; j < 10; j++) {
 			queue->avail->idx = (uint16_t)(queue->used->idx + 8);
 			virtio_notify(&block->virtio, 0);
 		}
-		flickering = false;
+		end_flickering();
 	}
 }
 
