@@ -23,8 +23,11 @@ CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-o
 CFLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer
 LDFLAGS_common := -pthread -Wl,-z,relro,-z,now,-z,noexecstack
 # One binary that runs in an empty chroot. The sanitizers' runtimes cannot be linked statically.
-# (--no-warnings: libevent could resolve names, which mote never asks it to.)
+# (--no-warnings: libevent could resolve names, which mote never asks it to. It silences the linker's
+# errors, too: `linked` looks for them.)
 LDFLAGS_release := -static-pie -Wl,--gc-sections,--no-warnings
+linked = $(if $(findstring static,$(LDFLAGS_$(VARIANT))),@! nm $@ | grep ' U ' || \
+	{ echo "$@: undefined symbols" >&2; rm -f $@; exit 1; })
 LDFLAGS_asan := -fsanitize=address,undefined
 LDFLAGS_tsan := -fsanitize=thread
 # Variants that only look for warnings, and so never mix with the others' objects.
@@ -176,10 +179,12 @@ $(foreach floor,base virtio vmm api-socket cli,$(eval $(call library_rules,$(flo
 $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
+	$(linked)
 
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
+	$(linked)
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
 $(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/*.h)

@@ -167,8 +167,10 @@ int block_attach(struct block *block, struct event_base *base, struct err *err)
 	block->base = base;
 	block->limiter_timer = evtimer_new(base, block_on_limiter, block);
 	block->turn_timer = evtimer_new(base, block_on_turn, block);
-	if (block->limiter_timer && block->turn_timer)
+	if (block->limiter_timer && block->turn_timer) {
+		block_open_uring(block);
 		return 0;
+	}
 	block_detach(block);
 	return err_set(err, ENOMEM, "%s: no memory for its events", block->name);
 }
@@ -201,7 +203,7 @@ int block_replace_file(struct block *block, const char *path, struct err *err)
 	} else {
 		struct block_file old = block->file;
 
-		block_close_engine(block, false);
+		block_set_engine_file(block, &file);
 		block_publish(block);
 		block->file = file;
 		block_file_close(&old);

@@ -42,7 +42,6 @@ struct block {
 	struct log_limit log_limit;
 
 	/* Main thread only. */
-	bool uring_refused;
 	struct event_base *base; /* NULL detached */
 	struct event *engine_event;
 	struct event *limiter_timer;
@@ -63,9 +62,16 @@ void block_offer_features(struct block *block);
 /* All slots free. */
 void block_init_slots(struct block *block);
 /*
- * Ends what is in flight and takes the engine away; the next request opens one. With `cancel`
- * nothing of it is answered. Main thread, under the lock.
+ * For the Async engine, where it is of use: before the start, because a filter of system calls then
+ * forbids to set up a ring. Without one the Sync engine does the work. Main thread.
  */
+void block_open_uring(struct block *block);
+/*
+ * Ends what is in flight, and works with another file from now on; or takes the engine away, with
+ * `cancel` without an answer to what is in flight, so that the next request opens Sync. Main
+ * thread, under the lock.
+ */
+void block_set_engine_file(struct block *block, const struct block_file *file);
 void block_close_engine(struct block *block, bool cancel);
 /* Shows the driver what is done, and asks for another turn. Main thread, under the lock. */
 void block_publish(struct block *block);

@@ -32,6 +32,8 @@ struct block_engine_ops {
 	 * but done with -ECANCELED.
 	 */
 	void (*drain)(struct block_engine *engine, bool cancel);
+	/* All I/O goes to this file from now on, not owned. Nothing is in flight. 0 or -errno. */
+	int (*set_file)(struct block_engine *engine, int fd);
 	/* Nothing is in flight. */
 	void (*close)(struct block_engine *engine);
 };
@@ -46,7 +48,11 @@ struct block_engine {
 
 /* NULL: no memory. */
 struct block_engine *block_engine_sync_open(void);
-/* NULL with err set: the host's kernel refuses io_uring. fd is the file of all I/O, not owned. */
+/*
+ * NULL with err set: the host's kernel refuses io_uring. fd is the file of all I/O, not owned. The
+ * ring takes reads, writes, syncs and fallocates of its one registered file and nothing else, for
+ * good: it is no way around a seccomp filter.
+ */
 struct block_engine *block_engine_uring_open(int fd, struct err *err);
 
 #endif

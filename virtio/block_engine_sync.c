@@ -64,6 +64,14 @@ static void sync_drain(struct block_engine *engine, bool cancel)
 		work(sync);
 }
 
+/* Each I/O brings its file. */
+static int sync_set_file(struct block_engine *engine, int fd)
+{
+	(void)engine;
+	(void)fd;
+	return 0;
+}
+
 static void sync_close(struct block_engine *engine)
 {
 	free(engine);
@@ -76,6 +84,7 @@ struct block_engine *block_engine_sync_open(void)
 		.submit = sync_submit,
 		.poll = sync_poll,
 		.drain = sync_drain,
+		.set_file = sync_set_file,
 		.close = sync_close,
 	};
 	struct sync_engine *sync = calloc(1, sizeof(*sync));

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -222,6 +223,14 @@ static void uring_drain(struct block_engine *engine, bool cancel)
 	}
 }
 
+static int uring_set_file(struct block_engine *engine, int fd)
+{
+	struct uring_engine *uring = (struct uring_engine *)engine;
+	int rc = io_uring_register_files_update(&uring->ring, FILE_INDEX, &fd, 1);
+
+	return rc < 0 ? rc : 0;
+}
+
 static void uring_close(struct block_engine *engine)
 {
 	struct uring_engine *uring = (struct uring_engine *)engine;
@@ -233,21 +242,59 @@ static void uring_close(struct block_engine *engine)
 	free(uring);
 }
 
+/* Debian 12's liburing declares calls for these two operations, but has them not. */
+static int register_ring(const struct io_uring *ring, unsigned int operation, void *argument,
+			 unsigned int count)
+{
+	long rc = syscall(SYS_io_uring_register, ring->ring_fd, operation, argument, count);
+
+	return rc < 0 ? -errno : 0;
+}
+
+static int restrict_ring(const struct io_uring *ring)
+{
+	static const uint8_t operations[] = {
+		IORING_OP_READ,	  IORING_OP_READV, IORING_OP_WRITE,
+		IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+	};
+	static const uint8_t registrations[] = {
+		IORING_REGISTER_FILES,	 IORING_REGISTER_FILES_UPDATE, IORING_UNREGISTER_FILES,
+		IORING_REGISTER_EVENTFD, IORING_REGISTER_ENABLE_RINGS,
+	};
+	struct io_uring_restriction allowed[sizeof(operations) + sizeof(registrations) + 2] = {
+		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
+		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE },
+	};
+	unsigned int count = 2;
+
+	for (size_t i = 0; i < sizeof(operations); i++) {
+		allowed[count].opcode = IORING_RESTRICTION_SQE_OP;
+		allowed[count++].sqe_op = operations[i];
+	}
+	for (size_t i = 0; i < sizeof(registrations); i++) {
+		allowed[count].opcode = IORING_RESTRICTION_REGISTER_OP;
+		allowed[count++].register_op = registrations[i];
+	}
+	return register_ring(ring, IORING_REGISTER_RESTRICTIONS, allowed, count);
+}
+
 /* 0 or -errno; on failure the ring is gone. */
 static int open_ring(struct uring_engine *uring, int fd)
 {
-	int rc = io_uring_queue_init(BLOCK_ENGINE_DEPTH, &uring->ring, 0);
+	struct io_uring *ring = &uring->ring;
+	int rc = io_uring_queue_init(BLOCK_ENGINE_DEPTH, ring, IORING_SETUP_R_DISABLED);
 
 	if (rc < 0)
 		return rc;
-	/* A sign of Linux 5.7: all operations are there. */
-	rc = uring->ring.features & IORING_FEAT_FAST_POLL ? 0 : -ENOSYS;
+	rc = restrict_ring(ring);
 	if (rc == 0)
-		rc = io_uring_register_files(&uring->ring, &fd, 1);
+		rc = io_uring_register_files(ring, &fd, 1);
 	if (rc == 0)
-		rc = io_uring_register_eventfd(&uring->ring, uring->engine.event_fd);
+		rc = io_uring_register_eventfd(ring, uring->engine.event_fd);
+	if (rc == 0)
+		rc = register_ring(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (rc < 0)
-		io_uring_queue_exit(&uring->ring);
+		io_uring_queue_exit(ring);
 	return rc;
 }
 
@@ -258,6 +305,7 @@ struct block_engine *block_engine_uring_open(int fd, struct err *err)
 		.submit = uring_submit,
 		.poll = uring_poll,
 		.drain = uring_drain,
+		.set_file = uring_set_file,
 		.close = uring_close,
 	};
 	struct uring_engine *uring = calloc(1, sizeof(*uring));

@@ -181,50 +181,71 @@ static void on_engine(evutil_socket_t fd, short events, void *opaque)
 	pthread_mutex_unlock(&block->device.lock);
 }
 
-static struct block_engine *open_uring(struct block *block)
+static void use_engine(struct block *block, struct block_engine *engine)
 {
-	struct err err;
-	struct block_engine *engine = block_engine_uring_open(block->file.fd, &err);
+	engine->done = request_done;
+	engine->opaque = block;
+	block->engine = engine;
+}
 
+/*
+ * On a file system in memory that does not know RWF_NOWAIT, io_uring would hand each request to a
+ * worker thread, though it waits for nothing: there the Async engine, too, does it here and now.
+ */
+void block_open_uring(struct block *block)
+{
+	struct block_engine *engine;
+	struct err err;
+
+	if (block->engine_kind != BLOCK_ENGINE_ASYNC || block->file.in_memory)
+		return;
+	engine = block_engine_uring_open(block->file.fd, &err);
 	if (!engine) {
 		log_warn("%s: %s; using the Sync engine instead", block->name, err.text);
-		block->uring_refused = true;
-		return NULL;
+		return;
 	}
 	/* Edge-triggered: each completion is an edge, and nobody need read the eventfd. */
 	block->engine_event = event_new(block->base, engine->event_fd, EV_READ | EV_PERSIST | EV_ET,
 					on_engine, block);
-	if (block->engine_event && event_add(block->engine_event, NULL) == 0)
-		return engine;
+	if (block->engine_event && event_add(block->engine_event, NULL) == 0) {
+		use_engine(block, engine);
+		return;
+	}
 	if (block->engine_event)
 		event_free(block->engine_event);
 	block->engine_event = NULL;
 	engine->ops->close(engine);
-	return NULL;
 }
 
-/*
- * At the first request, because a ring takes longer to set up than all the rest of a device. On a
- * file system in memory that does not know RWF_NOWAIT, io_uring would hand each request to a worker
- * thread, though it waits for nothing: there the Async engine, too, does it here and now.
- */
 static bool have_engine(struct block *block)
 {
-	struct block_engine *engine = NULL;
+	struct block_engine *engine;
 
 	if (block->engine)
 		return true;
-	if (block->engine_kind == BLOCK_ENGINE_ASYNC && !block->file.in_memory &&
-	    !block->uring_refused)
-		engine = open_uring(block);
+	engine = block_engine_sync_open();
+	if (engine)
+		use_engine(block, engine);
+	return engine != NULL;
+}
+
+static void drain_engine(struct block *block, bool cancel)
+{
+	block->dropping = cancel;
+	block->engine->ops->drain(block->engine, cancel);
+	block->dropping = false;
+}
+
+void block_set_engine_file(struct block *block, const struct block_file *file)
+{
+	struct block_engine *engine = block->engine;
+
 	if (!engine)
-		engine = block_engine_sync_open();
-	if (!engine)
-		return false;
-	engine->done = request_done;
-	engine->opaque = block;
-	block->engine = engine;
-	return true;
+		return;
+	drain_engine(block, false);
+	if (!file->in_memory && engine->ops->set_file(engine, file->fd) == 0)
+		return;
+	block_close_engine(block, false);
 }
 
 void block_close_engine(struct block *block, bool cancel)
@@ -233,9 +254,7 @@ void block_close_engine(struct block *block, bool cancel)
 
 	if (!engine)
 		return;
-	block->dropping = cancel;
-	engine->ops->drain(engine, cancel);
-	block->dropping = false;
+	drain_engine(block, cancel);
 	/* Before its eventfd is closed. */
 	if (block->engine_event)
 		event_free(block->engine_event);
@@ -453,10 +472,8 @@ static void reset(struct virtio_device *device)
 {
 	struct block *block = block_of(device);
 
-	block->dropping = true;
 	if (block->engine)
-		block->engine->ops->drain(block->engine, true);
-	block->dropping = false;
+		drain_engine(block, true);
 	if (block->throttled)
 		release(block, block->throttled);
 	block->throttled = NULL;

@@ -179,6 +179,13 @@ static void held_close(struct block_engine *engine)
 	(void)engine;
 }
 
+static int held_set_file(struct block_engine *engine, int fd)
+{
+	(void)engine;
+	(void)fd;
+	return -EPERM;
+}
+
 void use_held_engine(void)
 {
 	static const struct block_engine_ops ops = {
@@ -186,6 +193,7 @@ void use_held_engine(void)
 		.submit = held_submit,
 		.poll = held_poll,
 		.drain = held_drain,
+		.set_file = held_set_file,
 		.close = held_close,
 	};
 	struct block_engine *real;
