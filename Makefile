@@ -80,6 +80,7 @@ help:
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
 	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock"
+	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"
@@ -175,6 +176,29 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach floor,base virtio vmm api-socket cli,$(eval $(call library_rules,$(floor))))
+
+# Policies are compiled by a program of the machine that builds.
+build/compile-policy: tools/compile-policy.c
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -o $@ $< -lseccomp
+build/policies/%.c: vmm/policies/%.policy build/compile-policy
+	@mkdir -p $(@D)
+	$(say) POLICY $@
+	$(Q)build/compile-policy policy_$* $< > $@.new && mv $@.new $@
+$(BUILD)/obj/policies/%.o: build/policies/%.c build/include/vmm/.made
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_all) -Ibuild/include/vmm -c -o $@ $<
+POLICIES := main vcpu
+$(LIB_vmm): $(POLICIES:%=$(BUILD)/obj/policies/%.o)
+.SECONDARY: $(POLICIES:%=build/policies/%.c)
+
+# How many system calls each role is left with.
+.PHONY: policies
+policies: build/compile-policy
+	@for role in $(POLICIES); do \
+		printf '%-5s %s\n' $$role $$(build/compile-policy --count vmm/policies/$$role.policy); \
+	done
 
 $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@

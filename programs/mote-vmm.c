@@ -133,11 +133,13 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 static void close_run(struct run *run)
 {
 	struct event *const events[] = { run->terminate, run->interrupt, run->grace };
-	sigset_t all;
+	sigset_t late;
 
-	/* One more signal must not end the process before its socket is removed. */
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, NULL);
+	/* One more of them must not end the process before its socket is removed. */
+	sigemptyset(&late);
+	sigaddset(&late, SIGTERM);
+	sigaddset(&late, SIGINT);
+	sigprocmask(SIG_BLOCK, &late, NULL);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
 		if (events[i])
 			event_free(events[i]);
@@ -176,6 +178,7 @@ int main(int argc, char **argv)
 	if (control_open(&run.control, run.base, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
 	run.control.boot_timer = options.boot_timer;
+	run.control.filtered = !options.no_seccomp;
 	if (options.start_time_us > 0)
 		run.control.process_start_ns = options.start_time_us * 1000;
 	run.control.ended = on_ended;

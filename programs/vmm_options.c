@@ -28,6 +28,8 @@ static const char usage[] =
 	"  --show-log-origin     lines of the log name their source file and line\n"
 	"  --module PREFIX       only log what source files whose path begins so have to say\n"
 	"  --boot-timer          log the boot time and its phases\n"
+	"  --no-seccomp          do not limit the system calls of a running VM; for debugging "
+	"only\n"
 	"  --http-api-max-payload-size BYTES\n"
 	"                        the largest body of a request (default 51200)\n"
 	"  --start-time-us TIME  when the process was started, microseconds of CLOCK_MONOTONIC\n"
@@ -78,6 +80,7 @@ enum option_number {
 	SHOW_LOG_ORIGIN,
 	MODULE,
 	BOOT_TIMER,
+	NO_SECCOMP,
 	PAYLOAD,
 	START_TIME,
 	START_TIME_CPU,
@@ -98,6 +101,7 @@ static const struct option names[] = {
 	{ "show-log-origin", no_argument, NULL, SHOW_LOG_ORIGIN },
 	{ "module", required_argument, NULL, MODULE },
 	{ "boot-timer", no_argument, NULL, BOOT_TIMER },
+	{ "no-seccomp", no_argument, NULL, NO_SECCOMP },
 	{ "http-api-max-payload-size", required_argument, NULL, PAYLOAD },
 	{ "start-time-us", required_argument, NULL, START_TIME },
 	{ "start-time-cpu-us", required_argument, NULL, START_TIME_CPU },
@@ -147,6 +151,9 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		return 0;
 	case BOOT_TIMER:
 		options->boot_timer = true;
+		return 0;
+	case NO_SECCOMP:
+		options->no_seccomp = true;
 		return 0;
 	case PAYLOAD:
 		rc = parse_number(name, optarg, 1 << 30, &number);

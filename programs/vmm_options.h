@@ -18,6 +18,7 @@ struct vmm_options {
 	const char *log_path;	  /* NULL: standard error */
 	const char *metrics_path; /* NULL: none are written */
 	bool boot_timer;
+	bool no_seccomp;
 	size_t body_max;       /* of the API's requests, bytes */
 	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */
 };

@@ -5,7 +5,8 @@
 set -euo pipefail
 
 declare -A sets=(
-	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev busybox-static
+	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev
+		busybox-static
 		cpio
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
 		qemu-system-x86 qemu-system-common kmod python3"

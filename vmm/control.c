@@ -13,6 +13,7 @@
 #include "vmm/boot/layout.h"
 #include "vmm/control_internal.h"
 #include "vmm/kvm/stats.h"
+#include "vmm/seccomp.h"
 
 /* How long the reader of the console may take for the last bytes of an ended VM. */
 #define DRAIN_TIMEOUT_MS 5000
@@ -210,6 +211,14 @@ int control_start(struct control *control, struct err *err)
 	rc = open_machine(control, err);
 	if (rc < 0)
 		return rc;
+	control->machine.vcpus.filtered = control->filtered;
+	/* There is no way back from it: the last that can fail. */
+	if (control->filtered)
+		rc = seccomp_enter(SECCOMP_MAIN, err);
+	if (rc < 0) {
+		close_running(control);
+		return rc;
+	}
 	add_metrics(control);
 	(void)metrics_write(&control->metrics);
 	set_state(control, CONTROL_RUNNING);

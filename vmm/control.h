@@ -45,6 +45,7 @@ struct control {
 	int serial_fd;		     /* owned unless it is standard output itself */
 	struct console_ring console_ring;
 	bool boot_timer;	  /* log the boot time and its phases */
+	bool filtered;		  /* from the start on, every thread is under its seccomp policy */
 	int64_t process_start_ns; /* CLOCK_MONOTONIC */
 	struct machine machine;
 	struct console console;

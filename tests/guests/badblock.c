@@ -291,20 +291,32 @@ static void status_is_used_index(void)
 }
 
 /* Another processor changes the header for as long as the device works on it. */
-static volatile bool flickering, resting;
+/* Odd: the other processor changes what the device reads. */
+static volatile unsigned int phase, phase_seen;
 
 static void begin_flickering(void)
 {
-	resting = false;
-	flickering = true;
+	phase++;
 }
 
 /* The other processor may be in the middle of a change: what comes behind must not see it. */
 static void end_flickering(void)
 {
-	flickering = false;
-	while (cpus > 1 && !resting)
+	phase++;
+	while (cpus > 1 && phase_seen != phase)
 		__asm__ volatile("pause");
+}
+
+/* On the other processor: whether it is to make a change now. */
+static bool flickers(void)
+{
+	unsigned int now = phase;
+
+	if (now % 2)
+		return true;
+	phase_seen = now;
+	__asm__ volatile("pause");
+	return false;
 }
 
 static void flicker(unsigned int index)
@@ -314,11 +326,8 @@ static void flicker(unsigned int index)
 
 	(void)index;
 	for (;;) {
-		if (!flickering) {
-			resting = true;
-			__asm__ volatile("pause");
+		if (!flickers())
 			continue;
-		}
 		header->type = i % 2 ? VIRTIO_BLK_T_IN : UINT32_MAX;
 		header->sector = i % 3 ? 1 : UINT64_MAX >> (i % 64);
 		i++;
@@ -349,11 +358,8 @@ static void flicker_ring(unsigned int index)
 
 	(void)index;
 	for (;;) {
-		if (!flickering) {
-			resting = true;
-			__asm__ volatile("pause");
+		if (!flickers())
 			continue;
-		}
 		queue->desc[i % 16].len = i * 0x10001;
 		queue->desc[i % 16].flags = (uint16_t)(i & 7);
 		queue->desc[i % 16].addr = (uint64_t)data + (i % 7 == 0 ? UINT64_C(1) << 40 : 0);

@@ -19,6 +19,7 @@
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/registers.h"
+#include "vmm/seccomp.h"
 
 /* Interrupts KVM_RUN, and a system call that a device makes. */
 #define KICK_SIGNAL SIGRTMIN
@@ -206,12 +207,30 @@ static void note_first_run(struct vcpu *vcpu)
 	vcpu->first_run_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Until the main thread stops the group there is nothing left to do. */
+static void retire(struct vcpu_group *group)
+{
+	pthread_mutex_lock(&group->lock);
+	group->parked++;
+	pthread_cond_broadcast(&group->changed);
+	pthread_mutex_unlock(&group->lock);
+}
+
+static void end_without_filter(struct vcpu *vcpu, const struct err *err)
+{
+	struct vm_end end = { .kind = VM_END_KVM_ERROR };
+
+	snprintf(end.text, sizeof(end.text), "vCPU %u: %.200s", vcpu->id, err->text);
+	end_with(vcpu, &end);
+}
+
 static void *vcpu_thread(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 	struct vcpu_group *group = vcpu->group;
 	char name[16];
 	sigset_t kick;
+	struct err err;
 
 	/* Whoever started us may have blocked it. */
 	sigemptyset(&kick);
@@ -222,6 +241,11 @@ static void *vcpu_thread(void *opaque)
 	log_set_thread_name("vcpu");
 	if (!park(vcpu))
 		return NULL;
+	if (group->filtered && seccomp_enter(SECCOMP_VCPU, &err) < 0) {
+		end_without_filter(vcpu, &err);
+		retire(group);
+		return NULL;
+	}
 	note_first_run(vcpu);
 	for (;;) {
 		/* A pending I/O is completed by the next KVM_RUN, even one that is to exit at once:
@@ -249,11 +273,7 @@ static void *vcpu_thread(void *opaque)
 			handle_exit(vcpu);
 		}
 		if (atomic_load_explicit(&group->over, memory_order_relaxed)) {
-			/* Until the main thread stops the group there is nothing left to do. */
-			pthread_mutex_lock(&group->lock);
-			group->parked++;
-			pthread_cond_broadcast(&group->changed);
-			pthread_mutex_unlock(&group->lock);
+			retire(group);
 			return NULL;
 		}
 	}

@@ -60,6 +60,8 @@ struct vcpu_group {
 	const struct io_bus *ports;
 	const struct io_bus *mmio;
 	const struct cpu_template *cpu_template;
+	bool filtered; /* the threads put themselves under their seccomp policy when first resumed
+			*/
 	/* Called on a vCPU thread when that vCPU cannot go on. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;

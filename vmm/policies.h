@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The compiled policies of vmm/policies/. */
+#ifndef MOTE_VMM_POLICIES_H
+#define MOTE_VMM_POLICIES_H
+
+#include <linux/filter.h>
+
+extern const struct sock_filter policy_main[];
+extern const unsigned short policy_main_length; /* instructions */
+extern const struct sock_filter policy_vcpu[];
+extern const unsigned short policy_vcpu_length;
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/seccomp.h"
+
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "vmm/policies.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+static const struct {
+	const char *name;
+	const struct sock_filter *filter;
+	const unsigned short *length;
+} roles[] = {
+	[SECCOMP_MAIN] = { "main", policy_main, &policy_main_length },
+	[SECCOMP_VCPU] = { "vcpu", policy_vcpu, &policy_vcpu_length },
+};
+
+/* The same policy, whose refusals are signals that a handler sees. */
+static struct sock_filter *trapping(const struct sock_filter *filter, unsigned short length)
+{
+	struct sock_filter *copy = malloc(length * sizeof(*copy));
+
+	if (!copy)
+		return NULL;
+	memcpy(copy, filter, length * sizeof(*copy));
+	for (unsigned short i = 0; i < length; i++) {
+		if (copy[i].code == (BPF_RET | BPF_K) && copy[i].k == SECCOMP_RET_KILL_PROCESS)
+			copy[i].k = SECCOMP_RET_TRAP;
+	}
+	return copy;
+}
+
+static int load(const struct sock_filter *filter, unsigned short length)
+{
+	/* The kernel's type has no const, and the kernel only reads. */
+	const struct sock_fprog program = { length, (struct sock_filter *)(uintptr_t)filter };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+		return -errno;
+	return 0;
+}
+
+int seccomp_enter(enum seccomp_role role, struct err *err)
+{
+	const struct sock_filter *filter = roles[role].filter;
+	const unsigned short length = *roles[role].length;
+	struct sock_filter *copy = NULL;
+	int rc;
+
+	if (SANITIZED)
+		return 0;
+	if (log_wants(LOG_DEBUG)) {
+		copy = trapping(filter, length);
+		if (!copy)
+			return err_sys(err, ENOMEM, "seccomp policy %s", roles[role].name);
+	}
+	rc = load(copy ? copy : filter, length);
+	free(copy);
+	return rc < 0 ? err_sys(err, -rc, "seccomp policy %s", roles[role].name) : 0;
+}
