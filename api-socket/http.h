@@ -59,7 +59,7 @@ typedef void http_handler(void *opaque, const struct http_request *request,
  */
 int http_server_open(struct http_server **server, struct event_base *base, const char *path,
 		     size_t body_max, http_handler *handle, void *opaque, struct err *err);
-/* Closes all connections and removes the socket. NULL is fine. */
+/* Ends all streams, closes all connections and removes the socket. NULL is fine. */
 void http_server_close(struct http_server *server);
 
 /*

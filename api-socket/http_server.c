@@ -212,6 +212,7 @@ void http_server_close(struct http_server *server)
 {
 	if (!server)
 		return;
+	http_server_finish(server, 0);
 	while (!TAILQ_EMPTY(&server->connections))
 		http_connection_close(TAILQ_FIRST(&server->connections));
 	if (server->acceptable)

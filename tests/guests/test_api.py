@@ -346,6 +346,12 @@ def test_events_of_pause_and_stop(vmm):
     assert stamps == sorted(stamps)
 
 
+def test_streams_end_in_order_before_the_start(vmm):
+    streams = [vmm.stream("/events"), vmm.stream("/console")]
+    vmm.process.terminate()
+    assert [len(stream.read().splitlines()) for stream in streams] == [1, 0]
+
+
 def test_console_of_several_readers(vmm):
     early = vmm.stream("/console")
     vmm.set_guest("ends-spin")
