@@ -207,7 +207,7 @@ $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_op
 
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
 	$(say) LINK $@
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
 	$(linked)
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.

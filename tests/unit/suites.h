@@ -10,6 +10,8 @@
 	X(acpi) \
 	X(agent_client) \
 	X(aml) \
+	X(api_client) \
+	X(api_reader) \
 	X(batching) \
 	X(block) \
 	X(block_device) \
