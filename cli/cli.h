@@ -15,6 +15,7 @@ struct err;
 
 /* Subcommands: argv[0] is the subcommand's name. They return the process's exit status. */
 int cli_run(int argc, char **argv);
+int cli_api(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_kernel(int argc, char **argv);
 

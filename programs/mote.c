@@ -10,6 +10,7 @@
 static const char usage[] = "usage: mote COMMAND [ARGUMENT]...\n"
 			    "\n"
 			    "  run      boot a microVM and run a command in it\n"
+			    "  api      send a request to the API of a microVM\n"
 			    "  doctor   say whether this host can run microVMs\n"
 			    "  kernel   list the guest kernels, or print the path of one\n"
 			    "\n"
@@ -20,6 +21,7 @@ static const struct {
 	int (*function)(int argc, char **argv);
 } commands[] = {
 	{ "run", cli_run },
+	{ "api", cli_api },
 	{ "doctor", cli_doctor },
 	{ "kernel", cli_kernel },
 };
