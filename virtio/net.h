@@ -22,7 +22,7 @@ struct net_config {
 	const char *id;		  /* names it in the log */
 	const char *tap;	  /* the tap device's name, or NULL */
 	const char *passt_socket; /* else: the path of passt's stream socket, or */
-	int passt_fd;		  /* a socket connected to passt, which is taken over; -1 none */
+	int passt_fd;		  /* an inherited socket to passt, taken over on success; -1 none */
 	const uint8_t *mac;	  /* NET_MAC_SIZE bytes; NULL: the driver makes one up */
 	uint16_t mtu;		  /* 68 to 65535; 0: not told to the driver */
 	struct rate_limiter_config rx_limiter; /* to the guest */

@@ -56,7 +56,10 @@ int net_tap_open(struct net_backend **backend, const char *id, const char *tap, 
 /* Another backend on a tap that is open already. */
 int net_tap_share(struct net_backend **backend, const char *id, const struct net_backend *other,
 		  struct err *err);
-/* fd -1: connects to the socket at path; else takes the fd over, also when it fails. */
+/*
+ * fd -1: connects to the socket at path; else takes over that descriptor, which must have been
+ * inherited (without FD_CLOEXEC).
+ */
 int net_passt_open(struct net_backend **backend, const char *id, const char *path, int fd,
 		   struct err *err);
 

@@ -200,11 +200,19 @@ static int connect_to(int *fd, const char *id, const char *path, struct err *err
 	return 0;
 }
 
+/*
+ * The descriptors that this process has opened are closed on exec, and so cannot be mistaken for
+ * one that it was given.
+ */
 static int check_socket(int fd, const char *id, struct err *err)
 {
+	int flags = fcntl(fd, F_GETFD);
 	int type = 0;
 	socklen_t size = sizeof(type);
 
+	if (flags < 0 || flags & FD_CLOEXEC)
+		return err_set(err, EBADF, "network interface %s: descriptor %d: not inherited", id,
+			       fd);
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
 		return err_set(err, EINVAL,
 			       "network interface %s: descriptor %d: not a stream socket", id, fd);
@@ -216,10 +224,12 @@ static int check_socket(int fd, const char *id, struct err *err)
 int net_passt_open(struct net_backend **backend, const char *id, const char *path, int given,
 		   struct err *err)
 {
-	CLEANUP_FD int fd = given;
+	CLEANUP_FD int fd = -1;
 	struct passt *passt;
 	int rc = given >= 0 ? check_socket(given, id, err) : connect_to(&fd, id, path, err);
 
+	if (rc == 0 && given >= 0)
+		fd = given;
 	*backend = NULL;
 	if (rc < 0)
 		return rc;

@@ -216,6 +216,15 @@ def test_repeated_puts_are_one(tmp_path):
         assert vmm.state() == "Running"
 
 
+def test_own_descriptors_are_not_taken_for_passt(vmm):
+    vmm.get("/")
+    descriptors = vmm.descriptors()
+    for number in range(3, 40):
+        fault = vmm.fault("PUT", "/network-interfaces/a", {"iface_id": "a", "passt_fd": number})
+        assert f"descriptor {number}: not inherited" in fault
+    assert vmm.descriptors() == descriptors
+
+
 def test_order_of_the_calls_does_not_matter(tmp_path):
     scratch = drive(tmp_path)[1]
     calls = [("/boot-source", BOOT), ("/machine-config", MACHINE), ("/drives/scratch", scratch),

@@ -26,17 +26,20 @@ static const uint8_t mac[NET_MAC_SIZE] = { 2, 0, 0, 0, 0, 1 };
 static struct driver driver;
 static struct net *net;
 static int peer;
+static int taken_fd;
 static struct err err;
 
 static void open_net(struct net_config config)
 {
 	int pair[2];
 
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	/* As if inherited. */
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	peer = pair[0];
 	driver_open(&driver);
 	config.id = "eth0";
 	config.passt_fd = pair[1];
+	taken_fd = pair[1];
 	ck_assert_msg(net_open(&net, &config, &err) == 0, "%s", err.text);
 	driver_attach(&driver, net_device(net));
 	ck_assert_int_eq(net_attach(net, driver.base, &err), 0);
@@ -474,6 +477,11 @@ START_TEST(bad_configuration_is_refused)
 				  &err),
 			 0);
 	assert_contains(err.text, "absent");
+	/* Of this process's own, and taken over once already. */
+	ck_assert_int_eq(
+		net_open(&other, &(struct net_config){ .id = "a", .passt_fd = taken_fd }, &err),
+		-EBADF);
+	assert_contains(err.text, "not inherited");
 	ck_assert_ptr_null(other);
 	ck_assert_uint_eq(count_open_fds(), before);
 }
