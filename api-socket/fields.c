@@ -65,12 +65,13 @@ static int read_object(const json_t *value, const struct field *field, void *to,
 	return rc < 0 ? err_set(err, -rc, "%s.%s", field->name, cause.text) : 0;
 }
 
-static int read_field(const json_t *value, const struct field *field, void *config, struct err *err)
+static int read_field(const json_t *value, const struct field *field, bool required, void *config,
+		      struct err *err)
 {
 	void *to = (char *)config + field->offset;
 
 	/* null stands for a field that is not given. */
-	if (json_is_null(value) && !field->required)
+	if (json_is_null(value) && !required)
 		return 0;
 	switch (field->type) {
 	case FIELD_STRING:
@@ -103,7 +104,8 @@ static const struct field *find_field(const struct field *fields, const char *na
 	return NULL;
 }
 
-int fields_read_some(const json_t *body, const struct field *fields, void *config, struct err *err)
+static int read_fields(const json_t *body, const struct field *fields, bool all, void *config,
+		       struct err *err)
 {
 	const char *name;
 	json_t *value;
@@ -117,24 +119,25 @@ int fields_read_some(const json_t *body, const struct field *fields, void *confi
 
 		if (!field)
 			return err_set(err, EINVAL, "%s: unknown field", name);
-		rc = read_field(value, field, config, err);
+		rc = read_field(value, field, all && field->required, config, err);
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
-}
-
-int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
-{
-	int rc = fields_read_some(body, fields, config, err);
-
-	if (rc < 0)
-		return rc;
-	for (; fields->name; fields++) {
+	for (; all && fields->name; fields++) {
 		if (fields->required && !json_object_get(body, fields->name))
 			return err_set(err, EINVAL, "%s: the field is missing", fields->name);
 	}
 	return 0;
+}
+
+int fields_read_some(const json_t *body, const struct field *fields, void *config, struct err *err)
+{
+	return read_fields(body, fields, false, config, err);
+}
+
+int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
+{
+	return read_fields(body, fields, true, config, err);
 }
 
 static bool given(const struct field *field, const void *from)
