@@ -44,7 +44,8 @@ UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
 LIBS_UNDER_TEST = $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 $(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
 $(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TEST)
-$(BUILD)/unit-tests $(BUILD)/control-tests:
+$(BUILD)/print-routes: $(BUILD)/obj/tests/guests/print_routes.o $(LIBS_UNDER_TEST)
+$(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes:
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
 		-ljansson -lhttp_parser -levent_core -luring -lcheck -lsubunit -lrt -lm
@@ -67,6 +68,6 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/stream_bench $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/stream_bench $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

@@ -11,7 +11,7 @@ declare -A sets=(
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
 		qemu-system-x86 qemu-system-common kmod python3"
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
-		python3-pytest procps iproute2 e2fsprogs fio iperf3 nftables passt"
+		python3-pytest python3-yaml python3-jsonschema curl procps iproute2 e2fsprogs fio iperf3 nftables passt"
 )
 
 missing=()

@@ -43,10 +43,12 @@ tidy() {
 }
 check "clang-tidy" tidy
 
-# A file has one responsibility; past this it probably has two. Tests are tables and may be longer.
+# A file has one responsibility; past this it probably has two. Tests are tables and may be longer,
+# and the API's document is one document.
 long_files() {
 	local long
-	long=$(git ls-files 'base/*' 'virtio/*' 'vmm/*' 'api-socket/*' 'cli/*' 'rootfs-tools/init/*' |
+	long=$(git ls-files 'base/*' 'virtio/*' 'vmm/*' 'api-socket/*' 'cli/*' 'rootfs-tools/init/*' \
+			':!api-socket/openapi.yaml' |
 		xargs wc -l | awk '$2 != "total" && $1 > 550 { print $2 ": " $1 " lines" }')
 	[ -z "$long" ] || { echo "$long"; return 1; }
 }
