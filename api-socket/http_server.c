@@ -155,7 +155,7 @@ static int listen_at(struct http_server *server, const char *path, struct err *e
 			       "API socket %s: a path of at most %zu bytes is "
 			       "possible",
 			       path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	rc = clear_place(path, &address, err);
 	if (rc < 0)
 		return rc;
