@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Linux guest that is driven through the API: paused under load, its drive replaced, asked to end."""
+import hashlib
+import subprocess
+import threading
+
+import pytest
+
+from api import start_api
+from support import TIME_LIMIT, kernel, wait_until
+
+ARGS = "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 init=/init"
+SIZE = 4 << 20
+
+
+def add_drive(vmm, name, path, *, root=False, engine="Async"):
+    vmm.put(f"/drives/{name}", {
+        "drive_id": name, "path_on_host": str(path), "is_root_device": root,
+        "is_read_only": root, "cache_type": "Writeback", "io_engine": engine})
+
+
+def start_guest(vmm, image, tmp_path, script, drives=(), engine="Async"):
+    """A console that is read line by line, from a guest that runs the script."""
+    text = script.encode() + b"\n"
+    (tmp_path / "script").write_bytes(text + b"\n" * (-len(text) % 512))
+    vmm.put("/boot-source", {"kernel_image_path": kernel("microvm"), "boot_args": ARGS})
+    vmm.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
+    add_drive(vmm, "rootfs", image, root=True)
+    for name, path in drives:
+        add_drive(vmm, name, path, engine=engine)
+    add_drive(vmm, "script", tmp_path / "script")
+    console = vmm.stream("/console")
+    vmm.action("InstanceStart")
+    return console
+
+
+def wait_for(console, start):
+    for line in console:
+        line = line.decode(errors="replace").strip()
+        if line.startswith(start):
+            return line.removeprefix(start).strip()
+    raise AssertionError(f"no line {start!r}")
+
+
+@pytest.mark.parametrize("engine", ["Sync", "Async"])
+def test_pause_and_resume_under_load_lose_nothing(tmp_path, image, engine):
+    """The guest writes and reads back; the host has the same bytes in the end."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(SIZE))
+    script = f"""
+        echo @load
+        for round in 1 2 3 4 5 6; do
+            dd if=/dev/urandom of=/tmp/data bs=64k count={SIZE >> 16} 2> /dev/null
+            dd if=/tmp/data of=/dev/vdb bs=4k conv=fsync 2> /dev/null
+            echo 3 > /proc/sys/vm/drop_caches
+            cmp /tmp/data /dev/vdb || echo "@differs $round"
+        done
+        echo "@sum $(sha256sum < /tmp/data)"
+    """
+    with start_api(tmp_path) as vmm:
+        console = start_guest(vmm, image, tmp_path, script, [("data", disk)], engine)
+        wait_for(console, "@load")
+        stopped = threading.Event()
+        pauses = [0]
+
+        def pause_and_resume():
+            while not stopped.wait(0.02):
+                vmm.patch("/vm", {"state": "Paused"})
+                vmm.patch("/vm", {"state": "Resumed"})
+                pauses[0] += 1
+
+        pauser = threading.Thread(target=pause_and_resume)
+        pauser.start()
+        try:
+            found = None
+            for line in console:
+                line = line.decode().strip()
+                assert not line.startswith("@differs"), line
+                if line.startswith("@sum"):
+                    found = line.split()[1]
+                    break
+        finally:
+            stopped.set()
+            pauser.join(TIME_LIMIT)
+        assert vmm.process.wait(TIME_LIMIT) == 0
+    assert pauses[0] >= 5
+    assert hashlib.sha256(disk.read_bytes()).hexdigest() == found
+
+
+def test_drive_is_replaced_while_linux_runs(tmp_path, image):
+    for name, size in (("first", 1 << 20), ("second", 2 << 20)):
+        (tmp_path / name).write_bytes(name.encode().ljust(512, b".") + bytes(size - 512))
+    script = """
+        echo "@first $(head -c 5 /dev/vdb) $(cat /sys/block/vdb/size)"
+        while [ "$(cat /sys/block/vdb/size)" != 4096 ]; do :; done
+        echo 3 > /proc/sys/vm/drop_caches
+        echo "@second $(head -c 6 /dev/vdb) $(cat /sys/block/vdb/size)"
+        echo -n written | dd of=/dev/vdb conv=fsync 2> /dev/null
+    """
+    with start_api(tmp_path) as vmm:
+        console = start_guest(vmm, image, tmp_path, script, [("data", tmp_path / "first")])
+        assert wait_for(console, "@first") == "first 2048"
+        vmm.patch("/drives/data", {"drive_id": "data", "path_on_host": str(tmp_path / "second")})
+        assert wait_for(console, "@second") == "second 4096"
+        assert vmm.process.wait(TIME_LIMIT) == 0
+    assert (tmp_path / "second").read_bytes().startswith(b"written")
+    assert (tmp_path / "first").read_bytes().startswith(b"first")
+
+
+@pytest.mark.parametrize("way", ["SendCtrlAltDel", "SIGTERM"])
+def test_ctrl_alt_del_asks_linux_to_reboot(tmp_path, way):
+    """Debian's kernel, which has a keyboard driver; its init says what it was asked."""
+    with start_api(tmp_path) as vmm:
+        vmm.put("/boot-source", {
+            "kernel_image_path": kernel("debian-cloud"),
+            "initrd_path": str(keyboard_initrd(tmp_path)),
+            "boot_args": "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux "
+                         "i8042.nomux i8042.dumbkbd rdinit=/init"})
+        vmm.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 256})
+        console = vmm.stream("/console")
+        vmm.action("InstanceStart")
+        wait_for(console, "@ready")
+        if way == "SIGTERM":
+            vmm.process.terminate()
+        else:
+            wait_until(lambda: vmm.request("PUT", "/actions", {"action_type": way})[0] == 204,
+                       "the keyboard's driver")
+        assert wait_for(console, "@asked") == "INT"
+        assert vmm.process.wait(TIME_LIMIT) == 0
+
+
+def keyboard_initrd(folder):
+    """busybox and an init that takes the signal which the kernel sends for Ctrl-Alt-Del."""
+    tree = folder / "tree"
+    (tree / "bin").mkdir(parents=True)
+    for name in ("dev", "proc", "sys"):
+        (tree / name).mkdir()
+    subprocess.run(["cp", "/bin/busybox", tree / "bin" / "busybox"], check=True)
+    (tree / "init").write_text("""#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+trap 'echo "@asked INT"; /bin/busybox reboot -f' INT
+echo 0 > /proc/sys/kernel/ctrl-alt-del
+echo @ready
+while :; do /bin/busybox sleep 1 & wait; done
+""")
+    (tree / "init").chmod(0o755)
+    archive = folder / "initrd.cpio"
+    names = b"\n".join(str(path.relative_to(tree)).encode() for path in sorted(tree.rglob("*")))
+    with open(archive, "wb") as out:
+        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=names, stdout=out, cwd=tree,
+                       check=True)
+    return archive
