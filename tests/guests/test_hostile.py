@@ -17,9 +17,10 @@ from support import VARIANT
 
 ROUNDS = 100
 # How much memory of its own the VMM may have touched between the first round and the last: a page of
-# a stack, say. The other case has a buffer of 256 KiB, which malloc keeps when it is freed again.
+# a stack, say.
 GROWTH = 32 << 10
-MORE_GROWTH = {"credit-exceeded": GROWTH + (256 << 10)}
+# A buffer that malloc keeps; a page of a drive's table for each request that was in flight at once.
+MORE_GROWTH = {"credit-exceeded": GROWTH + (256 << 10), "reset-in-flight": GROWTH + (1 << 20)}
 OTHER_RING_ROUNDS = 20  # where the queue is another device's, whose ring is the same code
 # Some of what takes long, or connections of the host's.
 FEWER_ROUNDS = {"reset-in-flight": 10, "reset-storm": 10, "connections": 3, "no-rx-buffers": 10,
