@@ -50,6 +50,13 @@ $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes:
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
 		-ljansson -lhttp_parser -levent_core -luring -lcheck -lsubunit -lrt -lm
 
+# What is run in jails: static, whatever the variant.
+JAIL_PROGRAMS := build/payload build/kill_at
+$(JAIL_PROGRAMS): build/%: tests/jail/%.c
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -static -o $@ $<
+
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
@@ -68,6 +75,6 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/stream_bench $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/stream_bench $(JAIL_PROGRAMS) $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 declare -A sets=(
-	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev
+	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev libcap-dev
 		busybox-static
 		cpio
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
