@@ -114,12 +114,12 @@ test:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
 	@$(MAKE) --no-print-directory kernels
 	@$(MAKE) --no-print-directory $(BUILD)/initrd-debian-cloud.cpio
-	@tests/run-tests unit guests tools testhost linux
+	@tests/run-tests unit guests jail tools testhost linux
 
 asan tsan:
 	@$(MAKE) --no-print-directory packages-test
 	@$(MAKE) --no-print-directory VARIANT=$@ -j$(shell nproc) programs tests
-	@MOTE_VARIANT=$@ tests/run-tests unit guests
+	@MOTE_VARIANT=$@ tests/run-tests unit guests $(if $(filter asan,$@),jail)
 
 SECONDS ?= 60
 fuzz:

@@ -16,7 +16,7 @@
 #include "base/err.h"
 #include "jailer/args.h"
 
-static int limit(int resource, const char *name, uint64_t value, struct err *err)
+static int limit(__rlimit_resource_t resource, const char *name, uint64_t value, struct err *err)
 {
 	const struct rlimit both = { value, value };
 

@@ -59,32 +59,28 @@ static int open_directory(int parent, const char *name, const char *path, mode_t
 	return rc < 0 ? rc : fd_take(&fd);
 }
 
-/* The path without symbolic links, of which the last components need not exist yet. */
+/* The path without symbolic links; its last components need not exist yet. */
 static int resolve(const char *base, char path[PATH_MAX], struct err *err)
 {
-	char missing[PATH_MAX] = "", head[PATH_MAX];
-	size_t used;
+	char head[PATH_MAX / 2], real[PATH_MAX];
+	const char *rest;
+	int n;
 
-	if (*base != '/' || strlen(base) >= sizeof(head) / 2)
+	if (*base != '/' || strlen(base) >= sizeof(head))
 		return err_set(err, EINVAL, "--chroot-base-dir %s: an absolute path is expected",
 			       base);
-	strcpy(head, base);
-	while (!realpath(head, path)) {
-		char rest[PATH_MAX];
+	snprintf(head, sizeof(head), "%s", base);
+	while (!realpath(head, real)) {
 		char *slash = strrchr(head, '/');
 
-		if (errno != ENOENT)
+		if (errno != ENOENT || !slash)
 			return err_sys(err, errno, "--chroot-base-dir %s", base);
-		snprintf(rest, sizeof(rest), "/%.*s%s", PATH_MAX / 2, slash + 1, missing);
-		strcpy(missing, slash[1] ? rest : missing);
-		*slash = '\0';
-		if (head[0] == '\0')
-			strcpy(head, "/");
+		slash[slash == head ? 1 : 0] = '\0';
 	}
-	used = strlen(path);
-	if (strstr(missing, "/..") || used + strlen(missing) >= PATH_MAX / 2)
+	rest = base + strlen(head);
+	n = snprintf(path, PATH_MAX, "%s/%s", strcmp(real, "/") == 0 ? "" : real, rest);
+	if (strstr(rest, "..") || n >= PATH_MAX / 2)
 		return err_set(err, EINVAL, "--chroot-base-dir %s: not a path for a jail", base);
-	strcpy(path + (used == 1 ? 0 : used), missing[0] || used > 1 ? missing : "/");
 	return 0;
 }
 
@@ -175,7 +171,7 @@ static int open_id(struct tree *tree, const char *path, struct err *err)
 int tree_open(struct tree *tree, const struct jailer_args *args, struct err *err)
 {
 	CLEANUP_FD int base_fd = -1, run_fd = -1;
-	char base[PATH_MAX];
+	char base[PATH_MAX] = "";
 	size_t used;
 	int rc;
 
@@ -187,8 +183,7 @@ int tree_open(struct tree *tree, const struct jailer_args *args, struct err *err
 	base_fd = walk(base, err);
 	if (base_fd < 0)
 		return base_fd;
-	used = (size_t)snprintf(tree->path, sizeof(tree->path), "%s/%s",
-				strcmp(base, "/") == 0 ? "" : base, args->exec_name);
+	used = (size_t)snprintf(tree->path, sizeof(tree->path), "%s/%s", base, args->exec_name);
 	tree->name_fd = open_directory(base_fd, args->exec_name, tree->path, 0755, false, err);
 	if (tree->name_fd < 0)
 		return tree->name_fd;

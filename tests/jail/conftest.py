@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A jail in a directory of its own, whose host is as before at the end of the test."""
-import pytest
-
-from jail import Jail, cgroups
+"""Which of these tests a sanitizer's build can run."""
+from jail import jail_fixture  # noqa: F401
 from support import VARIANT
 
 
@@ -17,11 +15,3 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-
-
-@pytest.fixture
-def jail(tmp_path):
-    one = Jail(tmp_path)
-    yield one
-    assert not one.home.exists(), list(one.home.rglob("*"))
-    assert not cgroups(one)

@@ -6,6 +6,8 @@ import os
 import pathlib
 import subprocess
 
+import pytest
+
 from support import BUILD, TIME_LIMIT, wait_until
 
 JAILER = BUILD / "mote-jailer"
@@ -90,22 +92,10 @@ def cgroup_processes(jail):
     return found
 
 
-def host_state():
-    """What a jail must leave as it was: mounts, processes, namespaces, cgroups, this one's files."""
-    namespaces = set()
-    processes = set()
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            processes.add((folder.name, (folder / "stat").read_text().split()[21]))
-            for kind in ("mnt", "net", "pid", "ipc", "uts", "cgroup"):
-                namespaces.add(os.readlink(folder / "ns" / kind))
-    return {
-        "mounts": pathlib.Path("/proc/self/mountinfo").read_text(),
-        "namespaces": namespaces,
-        "jailers": {name for name, _ in processes
-                    if pathlib.Path(f"/proc/{name}/comm").exists() and
-                    pathlib.Path(f"/proc/{name}/comm").read_text().strip()
-                    in ("mote-jailer", "payload")},
-        "cgroups": {str(path) for path in CGROUPS.glob("*/payload/*")} |
-                   {str(path) for path in CGROUPS.glob("payload/*/")},
-    }
+@pytest.fixture(name="jail")
+def jail_fixture(tmp_path):
+    """A jail in a directory of its own, of which nothing is left at the end of the test."""
+    one = Jail(tmp_path)
+    yield one
+    assert not one.home.exists(), list(one.home.rglob("*"))
+    assert not cgroups(one)

@@ -246,8 +246,9 @@ def test_only_files_and_sockets_can_be_made(jail):
 
 
 def test_own_program_can_neither_be_read_nor_changed(jail):
-    assert jail.attempt("own-program", f"/{PAYLOAD.name}") == [
-        "EACCES", "EACCES", "EACCES", "EBUSY", "EXDEV"]
+    read, write, truncate, *names = jail.attempt("own-program", f"/{PAYLOAD.name}")
+    assert (read, write, names) == ("EACCES", "EACCES", ["EBUSY", "EXDEV"])
+    assert truncate in ("EACCES", "EROFS")  # a newer Landlock comes before the mount
 
 
 def test_read_only_root(jail):

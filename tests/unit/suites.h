@@ -29,6 +29,7 @@
 	X(guest_memory) \
 	X(i8042) \
 	X(io_bus) \
+	X(jailer_args) \
 	X(kernel_image) \
 	X(log) \
 	X(metrics) \
