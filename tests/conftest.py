@@ -5,5 +5,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-# Under nohup the tests' VMMs would ignore it, too, as they should; the tests expect the default.
+# Under nohup, or in the background of a script, the tests' programs would ignore these, as they
+# should; the tests expect the defaults.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
