@@ -85,7 +85,7 @@ help:
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
-programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init $(BUILD)/build-image.sh
 initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
 
 packages-build:
@@ -147,6 +147,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
+	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
 	install -m 644 $(BUILD)/initrd.cpio $(DESTDIR)$(PREFIX)/lib/mote/
 
 clean:
@@ -216,6 +217,10 @@ $(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
 		-Irootfs-tools/init -o $@ $(filter %.c,$^) -static -s -Wl,--gc-sections -ljansson
+
+$(BUILD)/build-image.sh: rootfs-tools/image/build-image.sh
+	@mkdir -p $(@D)
+	@install $< $@
 
 $(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@

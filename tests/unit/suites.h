@@ -28,6 +28,7 @@
 	X(fd) \
 	X(guest_memory) \
 	X(i8042) \
+	X(image) \
 	X(io_bus) \
 	X(kernel_image) \
 	X(log) \
