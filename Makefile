@@ -82,13 +82,13 @@ help:
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
-programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh
 initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
 
 packages-build:
@@ -150,6 +150,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
+	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
 	install -m 644 $(BUILD)/initrd.cpio $(DESTDIR)$(PREFIX)/lib/mote/
 
 clean:
@@ -224,6 +225,10 @@ $(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
 		-Irootfs-tools/init -o $@ $(filter %.c,$^) -static -s -Wl,--gc-sections -ljansson
+
+$(BUILD)/build-image.sh: rootfs-tools/image/build-image.sh
+	@mkdir -p $(@D)
+	@install $< $@
 
 $(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@

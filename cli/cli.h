@@ -17,6 +17,7 @@ struct err;
 int cli_run(int argc, char **argv);
 int cli_api(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
+int cli_image(int argc, char **argv);
 int cli_kernel(int argc, char **argv);
 
 /* Prints "mote: SENTENCE" to standard error and returns status. */
@@ -27,6 +28,9 @@ int cli_fail(int status, const struct err *err);
  * installation). 0 or -ENOENT with err naming the file.
  */
 int cli_find_own(const char *name, char path[PATH_MAX], struct err *err);
+
+/* The user's root images (image_store.h), under the user's data directory. */
+int cli_images_dir(char path[PATH_MAX], struct err *err);
 
 /* The directory with one folder a kernel, under the user's cache directory. */
 int cli_kernels_dir(char path[PATH_MAX], struct err *err);

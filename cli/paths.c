@@ -54,6 +54,18 @@ int cli_find_own(const char *name, char path[PATH_MAX], struct err *err)
 	return err_set(err, ENOENT, "%s: neither in %s nor in its ../lib/mote", name, self);
 }
 
+int cli_images_dir(char path[PATH_MAX], struct err *err)
+{
+	const char *data = getenv("XDG_DATA_HOME");
+	const char *home = getenv("HOME");
+
+	if (data && data[0] == '/')
+		return join(path, err, "%s/mote/images", data);
+	if (home && home[0] == '/')
+		return join(path, err, "%s/.local/share/mote/images", home);
+	return err_set(err, ENOENT, "the data directory: neither HOME nor XDG_DATA_HOME is set");
+}
+
 int cli_kernels_dir(char path[PATH_MAX], struct err *err)
 {
 	const char *cache = getenv("XDG_CACHE_HOME");

@@ -88,24 +88,21 @@ static int resolve(const char *base, char path[PATH_MAX], struct err *err)
 static int walk(const char *path, struct err *err)
 {
 	CLEANUP_FD int fd = open("/", OPEN_DIRECTORY);
+	const char *at = path + strspn(path, "/");
 	char upto[PATH_MAX];
-	const char *at = path;
 
 	while (fd >= 0 && *at) {
 		char name[NAME_MAX + 1];
-		size_t len;
+		const size_t len = strcspn(at, "/");
 		int next;
 
-		at += strspn(at, "/");
-		len = strcspn(at, "/");
-		if (len == 0)
-			break;
 		if (len > NAME_MAX)
 			return err_sys(err, ENAMETOOLONG, "%s", path);
 		memcpy(name, at, len);
 		name[len] = '\0';
 		at += len;
 		snprintf(upto, sizeof(upto), "%.*s", (int)(at - path), path);
+		at += strspn(at, "/");
 		next = open_directory(fd, name, upto, 0755, *at != '\0', err);
 		if (next < 0)
 			return next;

@@ -12,6 +12,7 @@ static const char usage[] = "usage: mote COMMAND [ARGUMENT]...\n"
 			    "  run      boot a microVM and run a command in it\n"
 			    "  api      send a request to the API of a microVM\n"
 			    "  doctor   say whether this host can run microVMs\n"
+			    "  image    make root images, list and remove them\n"
 			    "  kernel   list the guest kernels, or print the path of one\n"
 			    "\n"
 			    "mote COMMAND --help tells more; mote --version prints the version.\n";
@@ -20,10 +21,8 @@ static const struct {
 	const char *name;
 	int (*function)(int argc, char **argv);
 } commands[] = {
-	{ "run", cli_run },
-	{ "api", cli_api },
-	{ "doctor", cli_doctor },
-	{ "kernel", cli_kernel },
+	{ "run", cli_run },	{ "api", cli_api },	  { "doctor", cli_doctor },
+	{ "image", cli_image }, { "kernel", cli_kernel },
 };
 
 int main(int argc, char **argv)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How long a read of 4 KiB takes, from just before the notification to the used ring's index,
- * which the driver polls: the ticks of the processor's clock, a line for each read.
+ * which the driver polls: the ticks of the processor's clock, a line for each of `reads`, between
+ * which there are `between` more that are not told.
  */
 #include "block.h"
 
@@ -36,6 +37,7 @@ static uint64_t read_once(uint64_t sector)
 void guest_main(void *zero_page)
 {
 	unsigned int reads = guest_number(zero_page, "reads", 1000);
+	unsigned int between = guest_number(zero_page, "between", 0);
 	uint64_t *ticks = guest_alloc(reads * sizeof(*ticks));
 	uint64_t sectors;
 
@@ -49,8 +51,11 @@ void guest_main(void *zero_page)
 	sectors = block_capacity(&block);
 	for (unsigned int i = 0; i < WARM_UP; i++)
 		read_once(i * READ_SECTORS % sectors);
-	for (unsigned int i = 0; i < reads; i++)
+	for (unsigned int i = 0; i < reads; i++) {
 		ticks[i] = read_once(i * READ_SECTORS % sectors);
+		for (unsigned int j = 0; j < between; j++)
+			read_once(j * READ_SECTORS % sectors);
+	}
 	for (unsigned int i = 0; i < reads; i++) {
 		guest_put_number(ticks[i]);
 		guest_put("\n");

@@ -16,7 +16,11 @@ def stop_by(number, config, *options):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as vmm:
         assert vmm.stdout.read(7) == b"ending\n"
         vmm.send_signal(number)
-        _, log = vmm.communicate(timeout=TIME_LIMIT)
+        try:
+            _, log = vmm.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            vmm.kill()
+            raise
     return vmm.returncode, log.decode()
 
 

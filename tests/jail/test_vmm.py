@@ -165,7 +165,9 @@ def host_state(base):
         with contextlib.suppress(OSError):
             if str(base).encode() in (folder / "cmdline").read_bytes():
                 return True
-            return re.search(r"^Uid:\t(\d+)", (folder / "status").read_text(), re.M)[1] in users
+            status = (folder / "status").read_text()
+            return (not re.search(r"^State:\tZ", status, re.M) and
+                    re.search(r"^Uid:\t(\d+)", status, re.M)[1] in users)
         return False
 
     return {

@@ -28,6 +28,7 @@
 	X(fd) \
 	X(guest_memory) \
 	X(i8042) \
+	X(image) \
 	X(io_bus) \
 	X(jailer_args) \
 	X(kernel_image) \

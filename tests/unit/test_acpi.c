@@ -264,9 +264,10 @@ END_TEST
 
 Suite *acpi_suite(void)
 {
-	Suite *suite = SUITE("acpi", set_up_one, tear_down, rsdp_is_valid, fadt_is_hardware_reduced,
-			     fadt_registers_are_those_of_the_devices,
-			     dsdt_names_serial_port_keyboard_and_power_off, disassembled_dsdt_compiles);
+	Suite *suite =
+		SUITE("acpi", set_up_one, tear_down, rsdp_is_valid, fadt_is_hardware_reduced,
+		      fadt_registers_are_those_of_the_devices,
+		      dsdt_names_serial_port_keyboard_and_power_off, disassembled_dsdt_compiles);
 
 	add_table_test(suite, set_up, tear_down, every_table_is_valid_and_in_its_place,
 		       ARRAY_SIZE(vcpu_counts));

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote image: root images, made, listed, shown and removed. */
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+#include "cli/cli.h"
+#include "cli/image_build.h"
+#include "cli/image_store.h"
+
+#define DEFAULT_MAX_SIZE (UINT64_C(16) << 30)
+
+static const char usage[] =
+	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"
+	"       mote image build -t NAME [OPTION]... --debian PACKAGE[,PACKAGE]...\n"
+	"       mote image ls [--json]     the images: name, size, format, digest\n"
+	"       mote image inspect NAME    one of them as JSON: its file, how commands run in it\n"
+	"       mote image rm NAME...      remove them; what runs from them goes on\n"
+	"\n"
+	"`build` makes a root image for `mote run NAME -- CMD` from SOURCE, the same bytes from "
+	"the\n"
+	"same input, and prints its digest. SOURCE is\n"
+	"  DIR                    a directory\n"
+	"  FILE                   a tarball, compressed or not\n"
+	"  oci:DIR[:TAG]          an OCI image layout\n"
+	"  oci-archive:FILE[:TAG], docker-archive:FILE[:NAME:TAG]\n"
+	"                         as `podman save` and `docker save` write them; an image's\n"
+	"                         Entrypoint, Cmd, Env, WorkingDir and User are kept\n"
+	"\n"
+	"  -t, --tag NAME         lower-case letters, digits, '.', '_', '-' (default: from "
+	"SOURCE)\n"
+	"  --format erofs|ext4    erofs (default): smallest and read-only, what a VM writes stays\n"
+	"                         in its memory; ext4: also for `--rootfs FILE:rw`\n"
+	"  --debian PACKAGES      Debian 12's essential packages and these, instead of SOURCE\n"
+	"  --max-size SIZE        how much all files may be (default 16G)\n";
+
+static int usage_error(const char *what, const char *cause)
+{
+	fprintf(stderr, "mote image: %s: %s; see mote image --help\n", what, cause);
+	return CLI_EXIT_USAGE;
+}
+
+/* The last part of a path without endings like .tar.gz, as a name. */
+static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err *err)
+{
+	static const char *const endings[] = { ".tar",	   ".tgz",    ".txz",	 ".tbz2",
+					       ".tzst",	   ".tar.gz", ".tar.xz", ".tar.bz2",
+					       ".tar.zst", ".oci" };
+	char real[PATH_MAX];
+	const char *base;
+	size_t len;
+
+	/* For "." and "..", too. */
+	if (!realpath(source, real))
+		return err_sys(err, errno, "%s: without a path of its own it needs -t NAME",
+			       source);
+	base = strrchr(real, '/') + 1;
+	len = strlen(base);
+	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+		size_t end = strlen(endings[i]);
+
+		if (strlen(base) > end && strcmp(base + strlen(base) - end, endings[i]) == 0)
+			len = strlen(base) - end;
+	}
+	snprintf(name, IMAGE_NAME_MAX + 1, "%.*s", (int)(len > INT_MAX ? 0 : len), base);
+	for (char *at = name; *at; at++)
+		*at = (char)tolower((unsigned char)*at);
+	return 0;
+}
+
+static int parse_size(const char *text, uint64_t *bytes)
+{
+	static const char units[] = "KMGT";
+	char *end;
+	unsigned long long number = strtoull(text, &end, 10);
+	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	unsigned int shift = unit ? 10 * (unsigned int)(unit - units + 1) : 20;
+
+	if (end == text || *text == '-' || (*end && (!unit || end[1])) || number == 0 ||
+	    number > UINT64_MAX >> shift)
+		return -EINVAL;
+	*bytes = number << shift;
+	return 0;
+}
+
+/* What kind of source it is. */
+static int look_at(const char **kind, const char *source, struct err *err)
+{
+	static const char *const transports[] = { "oci:", "oci-archive:", "docker-archive:" };
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
+		if (strncmp(source, transports[i], strlen(transports[i])) == 0) {
+			*kind = "oci";
+			return 0;
+		}
+	}
+	if (stat(source, &st) < 0)
+		return err_sys(err, errno, "%s", source);
+	*kind = S_ISDIR(st.st_mode) ? "dir" : "tar";
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "%s: neither a directory nor a tarball", source);
+	return 0;
+}
+
+static int build_command(struct image_store *store, int argc, char **argv)
+{
+	enum { TAG = 't', FORMAT = 256, DEBIAN, MAX_SIZE, HELP };
+	static const struct option names[] = {
+		{ "tag", required_argument, NULL, TAG },
+		{ "format", required_argument, NULL, FORMAT },
+		{ "debian", required_argument, NULL, DEBIAN },
+		{ "max-size", required_argument, NULL, MAX_SIZE },
+		{ "help", no_argument, NULL, HELP },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct image_build build = { .format = "erofs", .max_size = DEFAULT_MAX_SIZE };
+	char name[IMAGE_NAME_MAX + 1];
+	struct err err;
+	int option, rc = 0;
+
+	while ((option = getopt_long(argc, argv, "t:", names, NULL)) != -1) {
+		switch (option) {
+		case TAG:
+			build.name = optarg;
+			break;
+		case FORMAT:
+			if (strcmp(optarg, "erofs") != 0 && strcmp(optarg, "ext4") != 0)
+				return usage_error(optarg, "--format is erofs or ext4");
+			build.format = optarg;
+			break;
+		case DEBIAN:
+			build.kind = "debian";
+			build.source = optarg;
+			break;
+		case MAX_SIZE:
+			if (parse_size(optarg, &build.max_size) < 0)
+				return usage_error(optarg,
+						   "--max-size is a number with K, M, G or T");
+			break;
+		case HELP:
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		default:
+			return CLI_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != (build.source ? 0 : 1))
+		return usage_error("build", build.source ? "--debian goes without SOURCE"
+							 : "one SOURCE is expected");
+	if (build.source && !build.name)
+		return usage_error("build", "--debian needs -t NAME");
+	if (!build.source)
+		build.source = argv[optind];
+	rc = build.kind ? 0 : look_at(&build.kind, build.source, &err);
+	if (rc == 0 && !build.name)
+		rc = name_of(build.source, name, &err);
+	if (rc == 0 && !build.name)
+		build.name = name;
+	if (rc == 0)
+		rc = image_name_check(build.name, &err);
+	return rc < 0 ? cli_fail(CLI_EXIT_FAILURE, &err) : image_build(store, &build);
+}
+
+static json_t *describe(const struct image_store *store, const struct image *image)
+{
+	return json_pack("{s:s, s:s, s:s, s:I, s:o}", "name", image->name, "digest", image->digest,
+			 "format", image->format, "size", (json_int_t)image->size, "file",
+			 json_sprintf("%s/%s", store->dir, image->file));
+}
+
+static int print_json(json_t *json)
+{
+	json_dumpf(json, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(json);
+	return EXIT_SUCCESS;
+}
+
+static int list_command(struct image_store *store, int argc, char **argv)
+{
+	bool as_json = argc == 2 && strcmp(argv[1], "--json") == 0;
+	json_t *all = json_array();
+	struct image *images;
+	struct err err;
+	int count;
+
+	if (argc > 1 && !as_json)
+		return usage_error(argv[1], "ls takes --json alone");
+	count = image_store_list(store, &images, &err);
+	if (count < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	for (int i = 0; i < count; i++) {
+		if (as_json)
+			json_array_append_new(all, describe(store, &images[i]));
+		else
+			printf("%-24s %9.1f MiB  %-5s  %.12s\n", images[i].name,
+			       (double)images[i].size / (1 << 20), images[i].format,
+			       images[i].digest);
+	}
+	free(images);
+	if (as_json)
+		return print_json(all);
+	json_decref(all);
+	if (count == 0)
+		fprintf(stderr, "mote: there is no image yet (`mote image build` makes them)\n");
+	return EXIT_SUCCESS;
+}
+
+static int inspect_command(struct image_store *store, int argc, char **argv)
+{
+	json_t *json, *config;
+	struct image image;
+	struct err err;
+
+	if (argc != 2)
+		return usage_error("inspect", "the name of an image is expected");
+	if (image_store_find(store, argv[1], &image, &err) < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	config = image_store_config(store, &image, &err);
+	if (!config)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	json = describe(store, &image);
+	json_object_update_missing(json, config);
+	json_decref(config);
+	return print_json(json);
+}
+
+static int remove_command(struct image_store *store, int argc, char **argv)
+{
+	int status = EXIT_SUCCESS;
+	struct err err;
+
+	if (argc < 2)
+		return usage_error("rm", "the name of an image is expected");
+	for (int i = 1; i < argc; i++) {
+		if (image_store_remove(store, argv[i], &err) < 0)
+			status = cli_fail(CLI_EXIT_FAILURE, &err);
+	}
+	return status;
+}
+
+int cli_image(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*function)(struct image_store *store, int argc, char **argv);
+	} commands[] = {
+		{ "build", build_command },
+		{ "ls", list_command },
+		{ "inspect", inspect_command },
+		{ "rm", remove_command },
+	};
+	const char *name = argc > 1 ? argv[1] : "";
+	struct image_store store;
+	struct err err;
+	int status;
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(name, commands[i].name) != 0)
+			continue;
+		if (image_store_open(&store, &err) < 0)
+			return cli_fail(CLI_EXIT_FAILURE, &err);
+		status = commands[i].function(&store, argc - 1, argv + 1);
+		image_store_close(&store);
+		return status;
+	}
+	if (strcmp(name, "--help") == 0) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
+	fputs(usage, stderr);
+	return CLI_EXIT_USAGE;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote image build: rootfs-tools/image/build-image.sh, watched. */
+#ifndef MOTE_CLI_IMAGE_BUILD_H
+#define MOTE_CLI_IMAGE_BUILD_H
+
+#include "cli/image_store.h"
+
+struct image_build {
+	const char *kind;   /* "dir", "tar", "oci" or "debian" */
+	const char *source; /* path, transport and reference, or packages */
+	const char *name;
+	const char *format; /* "erofs" or "ext4" */
+	uint64_t max_size;  /* bytes of files */
+};
+
+/* The process's exit status; progress and errors are printed. */
+int image_build(struct image_store *store, const struct image_build *build);
+
+/*
+ * What an image's configuration (OCI image specification, "Image Configuration") says about running
+ * commands, as the store keeps it: a new reference to {"entrypoint", "cmd", "env", "workdir",
+ * "user"}, each only if it is there; or NULL with err set. Empty text stands for none.
+ */
+json_t *image_build_config(const char *text, size_t length, struct err *err);
+
+#endif

@@ -1,0 +1,502 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mote image: what is built, from what, and what is refused. As root, like most of CI; one test builds as
+an ordinary user, whose /etc/subuid it brings along."""
+import concurrent.futures
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import stat
+import subprocess
+import tarfile
+
+import pytest
+
+from support import MOTE, TIME_LIMIT, wait_until
+
+LONG = "n" * 254  # the most that erofs-utils 1.5 takes
+
+
+@pytest.fixture(name="home")
+def data_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "mote" / "images"
+
+
+def mote_image(*arguments, **kwargs):
+    return subprocess.run([MOTE, "image", *map(str, arguments)], capture_output=True, text=True,
+                          timeout=TIME_LIMIT, check=False, **kwargs)
+
+
+def build(*arguments, **kwargs):
+    """The digest of an image that must come to be."""
+    result = mote_image("build", *arguments, **kwargs)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+def inspect(name):
+    return json.loads(mote_image("inspect", name).stdout)
+
+
+def extracted(name, folder):
+    """The image's files, by the tool of those who defined the format."""
+    subprocess.run(["fsck.erofs", f"--extract={folder}", "--preserve", inspect(name)["file"]],
+                   check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def shown(name, path):
+    """What the image says of one of its files."""
+    return subprocess.run(["dump.erofs", f"--path={path}", inspect(name)["file"]],
+                          capture_output=True, text=True, check=True).stdout
+
+
+def mode_of(name, path):
+    """With setuid, which the tool leaves out: i_mode of the on-disk inode."""
+    nid = int(re.search(r"NID: (\d+)", shown(name, path))[1])
+    image = pathlib.Path(inspect(name)["file"]).read_bytes()
+    meta = int.from_bytes(image[1024 + 40:1024 + 44], "little") * 4096
+    return int.from_bytes(image[meta + 32 * nid + 4:meta + 32 * nid + 6], "little") & 0o7777
+
+
+def is_empty(home):
+    return not home.exists() or [len(os.listdir(home / part)) for part in
+                                 ("blobs", "tags", "scratch")] == [0, 0, 0]
+
+
+def write_tar(path, *members):
+    """A tarball of (name, content or None, attributes)."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, attributes in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content or b"")
+            info.mode = 0o644
+            info.mtime = 1_500_000_000
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(content or b""))
+    return path
+
+
+def make_tree(top, names):
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(name.encode())
+        os.utime(top / name, (1_400_000_000, 1_400_000_000))
+    for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+        os.utime(folder, (1_400_000_001, 1_400_000_001))
+    os.utime(top, (1_400_000_002, 1_400_000_002))
+
+
+def test_directory_with_all_kinds_of_files(home, tmp_path):
+    top = tmp_path / "source"
+    make_tree(top, ["bin/program", "odd \n'\"*\u00e9", LONG])
+    os.chmod(top / "bin" / "program", 0o4755)
+    os.link(top / "bin" / "program", top / "same")
+    os.symlink("/nowhere/../else", top / "link")
+    os.mkfifo(top / "fifo")
+    os.mknod(top / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.chown(top / LONG, 1234, 4321)
+    os.setxattr(top / "same", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    with open(top / "empty", "wb"):
+        pass
+    build(top)
+    assert inspect("source")["source"] == f"dir:{top}"
+    out = extracted("source", tmp_path / "out")
+    names = {str(path.relative_to(out)) for path in out.rglob("*")}
+    assert names == {str(path.relative_to(top)) for path in top.rglob("*")}
+    for name in names - {"fifo", "null", "link"}:
+        ours, theirs = os.stat(top / name), os.stat(out / name)
+        # The tool that extracts leaves out setuid.
+        assert (ours.st_mode & ~0o7000, ours.st_uid, ours.st_gid, int(ours.st_mtime)) == \
+            (theirs.st_mode, theirs.st_uid, theirs.st_gid, int(theirs.st_mtime)), name
+    assert (out / "odd \n'\"*\u00e9").read_bytes() == "odd \n'\"*\u00e9".encode()
+    assert os.readlink(out / "link") == "/nowhere/../else"
+    listing = shown("source", "/same")
+    assert "Links: 2" in listing and "Xattr size: 0" not in listing
+    assert mode_of("source", "/same") == 0o4755
+
+
+def test_a_name_too_long_for_the_format_is_named(home, tmp_path):
+    make_tree(tmp_path / "source", ["sub/" + LONG + "n"])
+    result = mote_image("build", tmp_path / "source")
+    assert result.stderr == (f"mote: {tmp_path}/source: sub/{LONG}n: the name is too long for erofs "
+                             "(try --format ext4)\n")
+    build("--format", "ext4", tmp_path / "source")
+
+
+@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+def test_same_input_gives_the_same_bytes(home, tmp_path, kind):
+    names = [f"{folder}/{number}" for folder in "cab" for number in range(40)]
+    digests = set()
+    for order in (names, names[::-1], sorted(names, key=lambda name: hashlib.md5(name.encode()).digest())):
+        top = tmp_path / f"source{len(digests)}{order[0][0]}"
+        make_tree(top, order)
+        digests.add(build("-t", "same", "--format", kind, top))
+    assert len(digests) == 1
+    # The digest is the bytes': of no configuration and the image.
+    path = pathlib.Path(inspect("same")["file"])
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digests.pop()
+
+
+@pytest.mark.parametrize("ending,compress", [
+    (".tar", None), (".tar.gz", "gzip"), (".tar.xz", "xz"), (".tgz", "gzip")])
+def test_tarball(home, tmp_path, ending, compress):
+    plain = write_tar(tmp_path / "My-Tools.tar", ("sub/file", b"content", {"uid": 7, "gid": 8}))
+    path = tmp_path / f"My-Tools{ending}"
+    if compress:
+        with open(path, "wb") as out:
+            subprocess.run([compress, "-c", plain], stdout=out, check=True)
+    digest = build(path)
+    # The directory that the tarball only implies is not younger than at the next build.
+    assert build(path) == digest
+    out = extracted("my-tools", tmp_path / "out")
+    assert (out / "sub" / "file").read_bytes() == b"content"
+    state = os.stat(out / "sub" / "file")
+    assert (state.st_uid, state.st_gid, state.st_mtime) == (7, 8, 1_500_000_000)
+
+
+@pytest.mark.parametrize("name,members", [
+    ("dotdot", [("../escaped", b"x", {})]),
+    ("inner-dotdot", [("a/../../escaped", b"x", {})]),
+    ("through-a-link", [("out", None, {"type": tarfile.SYMTYPE, "linkname": ".."}),
+                        ("out/escaped", b"x", {})]),
+    ("through-an-absolute-link", [
+        ("out", None, {"type": tarfile.SYMTYPE, "linkname": "/OUTSIDE"}),
+        ("out/escaped", b"x", {})]),
+    ("through-two-links", [
+        ("one", None, {"type": tarfile.SYMTYPE, "linkname": "."}),
+        ("one/two", None, {"type": tarfile.SYMTYPE, "linkname": "../.."}),
+        ("one/two/escaped", b"x", {})]),
+    ("hard-link-out", [("in", None, {"type": tarfile.LNKTYPE, "linkname": "/OUTSIDE/secret"})]),
+    ("hard-link-dotdot", [("in", None, {"type": tarfile.LNKTYPE,
+                                        "linkname": "../../../../../../../OUTSIDE/secret"})]),
+    ("hard-link-through-a-link", [
+        ("out", None, {"type": tarfile.SYMTYPE, "linkname": "/OUTSIDE"}),
+        ("in", None, {"type": tarfile.LNKTYPE, "linkname": "out/secret"})]),
+])
+def test_tarball_that_tries_to_leave_its_root(home, tmp_path, name, members):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    for _, _, attributes in members:
+        if "linkname" in attributes:
+            attributes["linkname"] = attributes["linkname"].replace("/OUTSIDE", str(outside))
+    result = mote_image("build", write_tar(tmp_path / f"{name}.tar", *members))
+    assert (result.returncode, result.stdout) == (1, "")
+    line, = result.stderr.splitlines()
+    assert line.startswith(f"mote: {tmp_path}/{name}.tar: ")
+    assert is_empty(home)
+    assert os.listdir(outside) == ["secret"] and os.stat(outside / "secret").st_nlink == 1
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_absolute_names_stay_inside(home, tmp_path):
+    build(write_tar(tmp_path / "absolute.tar", ("/etc/mote-escaped", b"x", {})))
+    assert (extracted("absolute", tmp_path / "out") / "etc" / "mote-escaped").read_bytes() == b"x"
+    assert not os.path.exists("/etc/mote-escaped")
+
+
+def test_devices_of_a_tarball_are_the_images_alone(home, tmp_path):
+    build(write_tar(tmp_path / "devices.tar",
+                    ("sda", None, {"type": tarfile.BLKTYPE, "devmajor": 8, "devminor": 0})))
+    assert "block" in shown("devices", "/sda")
+
+
+def sparse_tar(path, size):
+    """GNU tar's sparse format: a file that is all hole."""
+    file = path.parent / "hole"
+    with open(file, "wb") as out:
+        out.truncate(size)
+    subprocess.run(["tar", "--sparse", "-cf", path, "-C", path.parent, "hole"], check=True)
+    file.unlink()
+    return path
+
+
+def test_huge_files_are_refused(home, tmp_path):
+    path = sparse_tar(tmp_path / "huge.tar", 1 << 40)
+    result = mote_image("build", path)
+    assert result.returncode == 1
+    assert "hole" in result.stderr or "File too large" in result.stderr
+    assert is_empty(home)
+    path = sparse_tar(tmp_path / "large.tar", 3 << 20)
+    result = mote_image("build", "--max-size", "2M", path)
+    assert result.stderr == f"mote: {path}: its files are 3 MiB, more than the 2 of --max-size\n"
+    assert is_empty(home)
+
+
+def test_truncated_and_other_files_are_refused(home, tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", ("file", os.urandom(100_000), {}))
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[:50_000])
+    junk = tmp_path / "junk"
+    junk.write_bytes(os.urandom(5000))
+    for path in (cut, junk):
+        result = mote_image("build", "-t", "x", path)
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"mote: {path}: ") and result.stderr.count("\n") == 1
+    assert is_empty(home)
+
+
+def oci_layout(folder, layers, config):
+    """An OCI image layout with one image, tagged `latest`."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(data, kind):
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}",
+                "size": len(data)}
+    layer_blobs = [blob(layer, "layer.v1.tar") for layer in layers]
+    described = {"architecture": "amd64", "os": "linux", "config": config, "rootfs": {
+        "type": "layers", "diff_ids": [layer["digest"] for layer in layer_blobs]}}
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": blob(json.dumps(described).encode(), "config.v1+json"),
+                "layers": layer_blobs}
+    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+def layer_bytes(tmp_path, *members):
+    return write_tar(tmp_path / "layer.tar", *members).read_bytes()
+
+
+CONFIG = {"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["date"], "Env": ["A=1", "B=two words"],
+          "WorkingDir": "/srv", "User": "33:33", "Labels": {"not": "kept"}}
+
+
+def test_oci_image_with_whiteouts(home, tmp_path):
+    oci_layout(tmp_path / "layout", [
+        layer_bytes(tmp_path, ("gone", b"1", {}), ("dir/old", b"2", {}), ("dir/other", b"3", {}),
+                    ("stays", b"4", {"uid": 5}), ("changes", b"5", {})),
+        layer_bytes(tmp_path, (".wh.gone", b"", {}), ("dir/.wh..wh..opq", b"", {}),
+                    ("dir/new", b"6", {}), ("changes", b"7", {}))], CONFIG)
+    digest = build("-t", "app", f"oci:{tmp_path}/layout:latest")
+    out = extracted("app", tmp_path / "out")
+    assert {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*")
+            if path.is_file()} == {"stays": b"4", "changes": b"7", "dir/new": b"6"}
+    assert os.stat(out / "stays").st_uid == 5
+    image = inspect("app")
+    assert (image["entrypoint"], image["cmd"], image["env"], image["workdir"], image["user"]) == (
+        ["/bin/sh", "-c"], ["date"], ["A=1", "B=two words"], "/srv", "33:33")
+    assert image["digest"] == digest
+
+    # The same image as other tools write it.
+    for transport in ("docker-archive", "oci-archive"):
+        archive = tmp_path / f"{transport}.tar"
+        subprocess.run(["skopeo", "--insecure-policy", "copy", "--quiet",
+                        f"oci:{tmp_path}/layout:latest", f"{transport}:{archive}:app:latest"],
+                       check=True)
+        build("-t", "other", f"{transport}:{archive}")
+        other = inspect("other")
+        assert [other.get(key) for key in ("entrypoint", "cmd", "env", "workdir", "user")] == \
+            [image[key] for key in ("entrypoint", "cmd", "env", "workdir", "user")]
+        assert (extracted("other", tmp_path / transport) / "stays").read_bytes() == b"4"
+
+
+def test_hostile_oci_layers(home, tmp_path):
+    oci_layout(tmp_path / "layout", [layer_bytes(
+        tmp_path, ("out", None, {"type": tarfile.SYMTYPE, "linkname": str(tmp_path)}),
+        ("out/escaped", b"x", {}))], {})
+    mote_image("build", "-t", "hostile", f"oci:{tmp_path}/layout:latest")
+    assert not (tmp_path / "escaped").exists()
+    result = mote_image("build", "-t", "x", f"oci:{tmp_path}/nowhere")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+
+
+def test_images_have_names(home, tmp_path):
+    source = tmp_path / "tree"
+    make_tree(source, ["file"])
+    other = tmp_path / "other"
+    make_tree(other, ["another"])
+    result = mote_image("ls")
+    assert (result.returncode, result.stdout) == (0, "")
+    digest = build("-t", "one", source)
+    assert build("-t", "two", source) == digest
+    assert len(os.listdir(home / "blobs")) == 2
+    # A name that moves on leaves nothing without a name.
+    assert build("-t", "two", other) != digest
+    assert len(os.listdir(home / "blobs")) == 4
+    build("-t", "one", other)
+    assert len(os.listdir(home / "blobs")) == 2
+    listed = json.loads(mote_image("ls", "--json").stdout)
+    assert [image["name"] for image in listed] == ["one", "two"]
+    assert listed[0]["size"] == os.stat(listed[0]["file"]).st_size
+    assert [line.split()[0] for line in mote_image("ls").stdout.splitlines()] == ["one", "two"]
+    assert mote_image("rm", "one").returncode == 0
+    assert len(os.listdir(home / "blobs")) == 2
+    result = mote_image("rm", "one", "two")
+    assert (result.returncode, result.stderr) == (
+        1, "mote: image one: there is none of this name (`mote image ls` shows them)\n")
+    assert is_empty(home)
+
+
+@pytest.mark.parametrize("name", ["", "A", "../x", ".x", "a/b", "a" * 129, "a b", "a\nb"])
+def test_bad_names(home, tmp_path, name):
+    result = mote_image("build", "-t", name, tmp_path)
+    assert result.returncode == 1 and result.stderr.startswith(f"mote: image name {name}: ")
+    assert not home.exists() or is_empty(home)
+
+
+@pytest.mark.parametrize("arguments,status", [
+    ([], 2), (["build"], 2), (["build", "a", "b"], 2), (["build", "--format", "xfs", "."], 2),
+    (["build", "--debian", "x"], 2), (["build", "--max-size", "1Q", "."], 2), (["inspect"], 2),
+    (["rm"], 2), (["ls", "x"], 2), (["other"], 2),
+    (["build", "/no/such"], 1), (["build", "oci:x"], 1), (["build", "/dev/null"], 1), (["inspect", "none"], 1)])
+def test_wrong_usage(home, arguments, status):
+    result = mote_image(*arguments)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert result.stderr
+
+
+def test_builds_at_once(home, tmp_path):
+    sources = []
+    for number in range(4):
+        sources.append(tmp_path / f"tree{number % 2}-{number}")
+        make_tree(sources[-1], [f"file{number % 2}"])
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda source: build("-t", "same", source), sources * 4))
+    assert len(set(digests)) == 2
+    image = inspect("same")
+    assert image["digest"] in digests
+    assert sorted(os.listdir(home / "blobs")) == [f"{image['digest']}.erofs",
+                                                  f"{image['digest']}.json"]
+    assert os.listdir(home / "scratch") == []
+
+
+@contextlib.contextmanager
+def stuck_build(tmp_path, monkeypatch):
+    """A build whose unpacking says that it has begun, and then waits for ever."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    (tools / "bsdtar").write_text(f"#!/bin/sh\necho $$ > {begun}\nexec tail -f /dev/null\n")
+    (tools / "bsdtar").chmod(0o755)
+    source = write_tar(tmp_path / "stuck.tar", ("file", b"x", {}))
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    with subprocess.Popen([MOTE, "image", "build", source], env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        begun.read_text()
+        yield process
+    begun.unlink()
+
+
+def tails():
+    """Processes of a stuck build."""
+    found = subprocess.run(["pgrep", "-fx", "tail -f /dev/null"], capture_output=True, check=False)
+    return found.stdout.split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_build_leaves_nothing(home, tmp_path, monkeypatch, number):
+    before = tails()
+    with stuck_build(tmp_path, monkeypatch) as process:
+        process.send_signal(number)
+        _, said = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 130
+    assert said.endswith(b"stuck.tar: interrupted\n")
+    assert is_empty(home) and tails() == before
+
+
+def test_killed_build_is_cleaned_up_by_the_next(home, tmp_path, monkeypatch):
+    before = tails()
+    with stuck_build(tmp_path, monkeypatch) as process:
+        process.kill()
+        process.wait()
+    wait_until(lambda: tails() == before, "the build's processes to end")
+    assert len(os.listdir(home / "scratch")) == 1
+    source = tmp_path / "tree"
+    make_tree(source, ["file"])
+    build("-t", "next", source)
+    assert os.listdir(home / "scratch") == [] and tails() == before
+
+
+def test_tool_that_is_missing_is_named_with_its_package(home, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for program in ("bash", "setpriv", "unshare", "id", "date", "mkdir", "rm", "find", "sort", "du", "cut",
+                    "tail"):
+        os.symlink(subprocess.run(["which", program], capture_output=True, text=True,
+                                  check=True).stdout.strip(), tools / program)
+    source = tmp_path / "tree"
+    make_tree(source, ["file"])
+    result = mote_image("build", source, env={**os.environ, "PATH": str(tools)})
+    assert result.stderr == (f"mote: {source}: mkfs.erofs is missing: install the Debian package "
+                             "erofs-utils\n")
+
+
+# Who it is, and which ids are its own, for the processes in a mount namespace of their own.
+AS_USER = """
+cp /etc/passwd "$1/passwd"
+echo "mote-test:x:54321:54321::$1/home:/bin/sh" >> "$1/passwd"
+echo "$3" > "$1/subids"
+mount --bind "$1/passwd" /etc/passwd
+for file in /etc/subuid /etc/subgid; do mount --bind "$1/subids" "$file"; done
+chown 54321:54321 "$1/home"
+cd "$1/home"
+exec setpriv --reuid 54321 --regid 54321 --clear-groups env HOME="$1/home" "$2" image build "$1/files.tar"
+"""
+
+
+def build_as_user(tmp_path, ids):
+    (tmp_path / "home").mkdir(exist_ok=True)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    write_tar(tmp_path / "files.tar", ("file", b"x", {"uid": 33, "gid": 44, "mode": 0o4755}))
+    return subprocess.run(["unshare", "--mount", "bash", "-ec", AS_USER, "bash", tmp_path, MOTE,
+                           ids], capture_output=True, text=True, timeout=TIME_LIMIT, check=False,
+                          env={key: value for key, value in os.environ.items()
+                               if key != "XDG_DATA_HOME"})
+
+
+@pytest.fixture(name="subids")
+def subid_files():
+    """Mount points, where the machine has no such users."""
+    made = [path for path in map(pathlib.Path, ("/etc/subuid", "/etc/subgid"))
+            if not path.exists()]
+    for path in made:
+        path.touch()
+    yield
+    for path in made:
+        path.unlink()
+
+
+@pytest.mark.usefixtures("subids")
+def test_an_ordinary_user_builds_the_same_image(home, tmp_path):
+    result = build_as_user(tmp_path, "mote-test:700000:65536")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip() == build(tmp_path / "files.tar")
+    state = os.stat(extracted("files", tmp_path / "out") / "file")
+    assert (state.st_uid, state.st_gid) == (33, 44)
+    assert mode_of("files", "/file") == 0o4755
+
+
+@pytest.mark.usefixtures("subids")
+def test_an_ordinary_user_without_ids_is_told(tmp_path):
+    result = build_as_user(tmp_path, "other:700000:65536")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "/etc/subuid" in result.stderr
+
+
+def test_debian_packages(home, tmp_path):
+    """The archive's newest packages, from the host's own mirrors."""
+    build("-t", "tools", "--debian", "python3-minimal")
+    out = extracted("tools", tmp_path / "out")
+    assert (out / "usr/bin/python3").exists() and (out / "bin/sh").exists()
+    # A source and what python compiled of it fit together: its time is in the latter.
+    cached, = (out / "usr/lib/python3.11/__pycache__").glob("os.cpython-311.pyc")
+    assert int.from_bytes(cached.read_bytes()[8:12], "little") == \
+        int(os.stat(out / "usr/lib/python3.11/os.py").st_mtime)
+    result = mote_image("build", "-t", "x", "--debian", "no-such-package-at-all")
+    assert result.returncode == 1
+    assert "no-such-package-at-all" in result.stderr and result.stderr.count("\n") == 1
+    assert os.listdir(home / "scratch") == []
