@@ -82,7 +82,7 @@ help:
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
