@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of these tests a sanitizer's build can run."""
+from jail import jail_fixture  # noqa: F401
+from support import VARIANT
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "static_vmm: needs the mote-vmm that runs in a chroot")
+
+
+def pytest_collection_modifyitems(config, items):
+    """A sanitizer's runtime is a shared library, which is not there in the jail."""
+    left_out = [item for item in items
+                if VARIANT != "release" and item.get_closest_marker("static_vmm")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
