@@ -7,7 +7,7 @@ import pytest
 
 from support import BUILD
 
-pytestmark = pytest.mark.static_vmm
+pytestmark = pytest.mark.release_build
 
 PROGRAMS = ["mote", "mote-vmm", "mote-jailer"]
 

@@ -67,6 +67,7 @@ def test_next_jail_need_not_wait_for_a_killed_ones_end(jail):
             assert jail.attempt("descriptors", options=LIMIT) == ["0", "1", "2"]
 
 
+@pytest.mark.release_build
 @pytest.mark.parametrize("who", ["keeper", "prisoner"])
 def test_killed_at_every_system_call(jail, who):
     """

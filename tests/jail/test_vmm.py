@@ -15,7 +15,7 @@ from api import Vmm, answers
 from jail import CGROUPS, GID, MEMORY, UID, Jail, cgroups
 from support import GUESTS, TIME_LIMIT, VMM, wait_until
 
-pytestmark = pytest.mark.static_vmm
+pytestmark = pytest.mark.release_build
 
 MANY = 50
 

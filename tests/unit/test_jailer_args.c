@@ -178,7 +178,7 @@ END_TEST
 START_TEST(too_many_are_refused)
 {
 	const char *words[9 + 2 * JAILER_KEEP_FDS_MAX + 3] = { NEEDED };
-	static char numbers[JAILER_KEEP_FDS_MAX + 1][8];
+	static char numbers[JAILER_KEEP_FDS_MAX + 1][16];
 	size_t count = 9;
 
 	for (int i = 0; i < JAILER_KEEP_FDS_MAX; i++) {
