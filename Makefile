@@ -114,6 +114,7 @@ test:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
 	@$(MAKE) --no-print-directory kernels
 	@$(MAKE) --no-print-directory $(BUILD)/initrd-debian-cloud.cpio
+	@$(MAKE) --no-print-directory $(PYTHON_IMAGE)
 	@tests/run-tests unit guests jail tools testhost linux
 
 asan tsan:

@@ -75,6 +75,15 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
+# An image of Debian packages for the tests; its tag is what is looked at. The test host, where it is run,
+# has no network to build it.
+TEST_DATA := build/data
+PYTHON_IMAGE := $(TEST_DATA)/mote/images/tags/python
+$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh
+	$(say) IMAGE $@
+	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
+	@touch -h $@
+
 .PHONY: tests fuzzers benches
 tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls $(BUILD)/stream_bench $(JAIL_PROGRAMS) $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
