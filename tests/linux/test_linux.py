@@ -88,7 +88,7 @@ def test_environment():
 
 
 def test_out_of_memory_kill_is_told_in_the_status():
-    """The kernel reports it on the console, which must not spoil the frames."""
+    """Of one that the command has started and waited for."""
     assert guest("sh", "-c", "tail /dev/zero; exit $?").returncode == 137
 
 
@@ -236,7 +236,7 @@ def test_timing_tells_every_phase_in_order():
     phases = re.findall(r"^  (\S.*?) +([\d.]+) ms ", result.stderr.decode(), re.M)
     assert [name for name, _ in phases] == ["KVM ready", "kernel loaded",
                                             "first guest instruction", "guest init",
-                                            "command done"]
+                                            "agent ready", "command done"]
     times = [float(time) for _, time in phases]
     assert times == sorted(times)
 
