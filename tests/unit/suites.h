@@ -45,6 +45,7 @@
 	X(serial) \
 	X(serial_output) \
 	X(sleep) \
+	X(tar) \
 	X(text) \
 	X(values) \
 	X(vsock) \
