@@ -45,15 +45,17 @@ SEES_virtio := base virtio
 SEES_vmm := base virtio vmm
 SEES_api-socket := base virtio vmm api-socket
 SEES_cli := base cli rootfs-tools
-SEES_programs := base virtio vmm api-socket cli programs
-SEES_tests := base virtio vmm api-socket cli rootfs-tools tests
-FLOORS := base virtio vmm api-socket cli programs tests
+SEES_jailer := base jailer
+SEES_programs := base virtio vmm api-socket cli jailer programs
+SEES_tests := base virtio vmm api-socket cli jailer rootfs-tools tests
+FLOORS := base virtio vmm api-socket cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
 SRC_virtio := $(wildcard virtio/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
 SRC_api-socket := $(wildcard api-socket/*.c)
 SRC_cli := $(wildcard cli/*.c)
+SRC_jailer := $(wildcard jailer/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_base := $(BUILD)/libbase.a
@@ -61,8 +63,7 @@ LIB_virtio := $(BUILD)/libvirtio.a
 LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
-# Of system calls, in vmm/policies.
-POLICIES := main vcpu
+LIB_jailer := $(BUILD)/libjailer.a
 # What of mote-init can be tested outside a guest.
 INIT_PARTS := failure program stream tar tree_pack tree_unpack users
 LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
@@ -84,13 +85,13 @@ help:
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
-programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-init $(BUILD)/build-image.sh
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh
 initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
 
 packages-build:
@@ -116,12 +117,13 @@ test:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
 	@$(MAKE) --no-print-directory kernels
 	@$(MAKE) --no-print-directory $(BUILD)/initrd-debian-cloud.cpio
-	@tests/run-tests unit guests tools testhost linux
+	@$(MAKE) --no-print-directory $(PYTHON_IMAGE)
+	@tests/run-tests unit guests jail tools testhost linux
 
 asan tsan:
 	@$(MAKE) --no-print-directory packages-test
 	@$(MAKE) --no-print-directory VARIANT=$@ -j$(shell nproc) programs tests
-	@MOTE_VARIANT=$@ tests/run-tests unit guests
+	@MOTE_VARIANT=$@ tests/run-tests unit guests $(if $(filter asan,$@),jail)
 
 SECONDS ?= 60
 fuzz:
@@ -151,7 +153,7 @@ lint:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
-	install -s $(BUILD)/mote-vmm $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
+	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
 	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
 	install -m 644 $(BUILD)/initrd.cpio $(DESTDIR)$(PREFIX)/lib/mote/
 
@@ -181,7 +183,7 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base virtio vmm api-socket cli,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base virtio vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
 build/compile-policy: tools/compile-policy.c
@@ -213,6 +215,11 @@ $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_op
 $(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_init) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
+	$(linked)
+
+$(BUILD)/mote-jailer: $(BUILD)/obj/programs/mote-jailer.o $(LIB_jailer) $(LIB_base)
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -lcap
 	$(linked)
 
 $(BUILD)/obj/rootfs-tools/init/%.o: rootfs-tools/init/%.c build/include/cli/.made

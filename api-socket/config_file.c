@@ -127,12 +127,14 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 
 int config_file_apply(struct control *control, const char *path, struct err *err)
 {
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
 	char *text;
 	int rc;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0)
+		return err_sys(err, -fd, "configuration file %s", path);
+	if (fstat(fd, &st) < 0)
 		return err_sys(err, errno, "configuration file %s", path);
 	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
 		return err_set(err, EINVAL,

@@ -68,7 +68,7 @@ void http_server_close(struct http_server *server);
  * that; the rest waits.
  */
 #define HTTP_RATE_BURST 100
-#define HTTP_RATE 500
+#define HTTP_RATE 200
 void http_server_limit(struct http_server *server, bool limited);
 
 /* To every reader of the stream. */

@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <string.h>
 #include <unistd.h>
+
+#define GIVEN "/dev/fd/"
 
 void fd_close(int *fd)
 {
@@ -34,6 +37,53 @@ int fd_take(int *fd)
 	return taken;
 }
 
+/* The number behind "/dev/fd/"; -1 if it is none, or a standard one's. */
+static int given_number(const char *text)
+{
+	int number = 0;
+
+	for (; *text; text++) {
+		if (*text < '0' || *text > '9' || number > INT_MAX / 10 - 1)
+			return -1;
+		number = number * 10 + (*text - '0');
+	}
+	return number > STDERR_FILENO ? number : -1;
+}
+
+static int copy_given(int given, int flags)
+{
+	const int wanted = flags & O_ACCMODE;
+	const int descriptor = fcntl(given, F_GETFD);
+	const int mode = descriptor < 0 ? -1 : fcntl(given, F_GETFL);
+	int fd;
+
+	if (mode < 0 || descriptor & FD_CLOEXEC || mode & O_PATH)
+		return -EBADF;
+	if ((mode & O_ACCMODE) != O_RDWR && (mode & O_ACCMODE) != wanted)
+		return -EACCES;
+	fd = fcntl(given, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	return fd < 0 ? -errno : fd;
+}
+
+int fd_open(const char *path, int flags)
+{
+	const char *number =
+		strncmp(path, GIVEN, sizeof(GIVEN) - 1) == 0 ? path + sizeof(GIVEN) - 1 : NULL;
+	int fd = number ? copy_given(given_number(number), flags) : open(path, flags);
+
+	return fd == -1 ? -errno : fd;
+}
+
+/* It must not wait for a reader, nor overwrite. */
+static int append_to_given(const char *path)
+{
+	const int fd = fd_open(path, O_WRONLY);
+
+	if (fd >= 0)
+		(void)fcntl(fd, F_SETFL, O_APPEND | O_NONBLOCK);
+	return fd;
+}
+
 int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset)
 {
 	char *at = buffer;
@@ -59,9 +109,12 @@ int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset)
 int fd_open_append(const char *path)
 {
 	const int flags = O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-	/* For reading, too: a fifo then keeps its lines while nobody reads it. */
-	int fd = open(path, O_RDWR | flags, 0600);
+	int fd;
 
+	if (strncmp(path, GIVEN, sizeof(GIVEN) - 1) == 0)
+		return append_to_given(path);
+	/* For reading, too: a fifo then keeps its lines while nobody reads it. */
+	fd = open(path, O_RDWR | flags, 0600);
 	if (fd < 0 && errno == EACCES)
 		fd = open(path, O_WRONLY | flags, 0600);
 	return fd < 0 ? -errno : fd;

@@ -22,6 +22,14 @@ void fd_reserve_standard(void);
 int fd_take(int *fd);
 
 /*
+ * open(2) of what is there already, where "/dev/fd/N", N from 3, is a descriptor that this process
+ * was given: a copy of it, with what it was opened for (or -EACCES if that is less than what flags
+ * ask for). What this process has opened itself is closed on exec, what it inherited is not: that
+ * tells them apart, and of its own it is -EBADF. The new descriptor or -errno.
+ */
+int fd_open(const char *path, int flags);
+
+/*
  * Reads exactly len bytes at offset. 0, -errno, or -ENODATA when the file ends before.
  */
 int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset);

@@ -99,14 +99,30 @@ static int set_metrics(struct control *control, const char *path, struct err *er
 	return rc;
 }
 
+/*
+ * SIGTERM and SIGINT wait until there are handlers for them: to the first process of a PID
+ * namespace, which a jailed VMM is, a signal without one is lost.
+ */
+static void hold_signals(int how)
+{
+	sigset_t held;
+
+	sigemptyset(&held);
+	sigaddset(&held, SIGTERM);
+	sigaddset(&held, SIGINT);
+	sigprocmask(how, &held, NULL);
+}
+
 static int open_events(struct run *run, struct err *err)
 {
 	run->terminate = evsignal_new(run->base, SIGTERM, on_signal, run);
 	run->interrupt = evsignal_new(run->base, SIGINT, on_signal, run);
 	run->grace = evtimer_new(run->base, on_grace_over, run);
 	if (run->terminate && run->interrupt && run->grace &&
-	    event_add(run->terminate, NULL) == 0 && event_add(run->interrupt, NULL) == 0)
+	    event_add(run->terminate, NULL) == 0 && event_add(run->interrupt, NULL) == 0) {
+		hold_signals(SIG_UNBLOCK);
 		return 0;
+	}
 	return err_set(err, ENOMEM, "mote-vmm: no memory for its events");
 }
 
@@ -133,13 +149,9 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 static void close_run(struct run *run)
 {
 	struct event *const events[] = { run->terminate, run->interrupt, run->grace };
-	sigset_t late;
 
 	/* One more of them must not end the process before its socket is removed. */
-	sigemptyset(&late);
-	sigaddset(&late, SIGTERM);
-	sigaddset(&late, SIGINT);
-	sigprocmask(SIG_BLOCK, &late, NULL);
+	hold_signals(SIG_BLOCK);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
 		if (events[i])
 			event_free(events[i]);
@@ -155,15 +167,13 @@ int main(int argc, char **argv)
 	struct run run = { .status = EXIT_FAILURE };
 	struct vmm_options options;
 	struct err err;
-	sigset_t none;
 	int status;
 
 	fd_reserve_standard();
 	status = vmm_options_parse(argc, argv, &options);
 	if (status != 0)
 		return status < 0 ? EXIT_SUCCESS : status;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	hold_signals(SIG_SETMASK);
 	/* Both show as errors of the call: EPIPE, and EFBIG where RLIMIT_FSIZE meets a drive. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);

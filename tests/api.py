@@ -112,11 +112,12 @@ def answers(path):
 
 
 @contextlib.contextmanager
-def start_api(folder, *options, expect=0):
+def start_api(folder, *options, expect=0, **kwargs):
     """A VMM with an API and no VM yet; it is terminated at the end if it runs still."""
     with open(folder / "vmm.log", "wb") as log, open(folder / "console", "wb") as console, \
             subprocess.Popen([VMM, "--api-sock", folder / "api.sock", *options],
-                             stdin=subprocess.DEVNULL, stdout=console, stderr=log) as process:
+                             stdin=subprocess.DEVNULL, stdout=console, stderr=log,
+                             **kwargs) as process:
         watchdog = threading.Timer(TIME_LIMIT, process.kill)
         watchdog.start()
         vmm = Vmm(process, folder)

@@ -41,21 +41,29 @@ $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).
 # Unit tests are one program of all suites. libcheck is not built for static-PIE, so what uses it is
 # an ordinary executable.
 UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
-LIBS_UNDER_TEST = $(LIB_init) $(LIB_cli) $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
+LIBS_UNDER_TEST = $(LIB_init) $(LIB_cli) $(LIB_jailer) $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
 $(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
 $(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TEST)
 $(BUILD)/print-routes: $(BUILD)/obj/tests/guests/print_routes.o $(LIBS_UNDER_TEST)
-$(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes:
+$(BUILD)/try-syscalls: $(BUILD)/obj/tests/guests/try_syscalls.o $(LIBS_UNDER_TEST)
+$(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls:
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_common) $(filter-out -static-pie%,$(LDFLAGS_$(VARIANT))) \
-		-ljansson -lhttp_parser -levent_core -luring -lcheck -lsubunit -lrt -lm
+		-ljansson -lhttp_parser -levent_core -luring -lcap -lcheck -lsubunit -lrt -lm
+
+# What is run in jails: static, whatever the variant.
+JAIL_PROGRAMS := build/payload build/kill_at
+$(JAIL_PROGRAMS): build/%: tests/jail/%.c
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -static -o $@ $<
 
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
 CLIENTS := cli/agent_client.c cli/api_reader.c
 INIT_SOURCES := $(INIT_PARTS:%=rootfs-tools/init/%.c)
-build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) \
+build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_vmm) build/policies/main.c build/policies/vcpu.c $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) \
 		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
@@ -68,7 +76,16 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)
 
+# An image of Debian packages for the tests; its tag is what is looked at. The test host, where it is run,
+# has no network to build it.
+TEST_DATA := build/data
+PYTHON_IMAGE := $(TEST_DATA)/mote/images/tags/python
+$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh
+	$(say) IMAGE $@
+	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
+	@touch -h $@
+
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/stream_bench $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls $(BUILD)/stream_bench $(JAIL_PROGRAMS) $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 declare -A sets=(
-	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev
+	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev libcap-dev
 		busybox-static
 		cpio
 		erofs-utils libarchive-tools

@@ -24,9 +24,11 @@ static int open_checked(const char *path, bool read_only, struct stat *st)
 {
 	/* O_NONBLOCK: a fifo must not hold us up, only to be refused. */
 	const int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-	CLEANUP_FD int fd = open(path, flags);
+	CLEANUP_FD int fd = fd_open(path, flags);
 
-	if (fd < 0 || fstat(fd, st) < 0)
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, st) < 0)
 		return -errno;
 	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
 		return -EMEDIUMTYPE;

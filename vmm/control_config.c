@@ -111,8 +111,10 @@ static int open_files(struct boot_files *files, const struct boot_source_config 
 	if (rc < 0)
 		return rc;
 	if (config->initrd_path) {
-		files->initrd_fd = open(config->initrd_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-		if (files->initrd_fd < 0 || fstat(files->initrd_fd, &st) < 0)
+		files->initrd_fd = fd_open(config->initrd_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (files->initrd_fd < 0)
+			return err_sys(err, -files->initrd_fd, "initrd %s", config->initrd_path);
+		if (fstat(files->initrd_fd, &st) < 0)
 			return err_sys(err, errno, "initrd %s", config->initrd_path);
 		if (!S_ISREG(st.st_mode))
 			return err_set(err, EINVAL, "initrd %s: not a regular file",

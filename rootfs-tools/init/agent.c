@@ -70,19 +70,16 @@ static void add_connection(struct agent *agent, int fd, enum state state)
 	agent->count++;
 }
 
-static void listen_for_clients(struct agent *agent)
+static bool listen_for_clients(struct agent *agent)
 {
 	const struct sockaddr_vm address = { .svm_family = AF_VSOCK,
 					     .svm_port = PROTOCOL_PORT,
 					     .svm_cid = VMADDR_CID_ANY };
 
 	agent->listener = open_socket();
-	if (agent->listener >= 0 &&
-	    (bind(agent->listener, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-	     listen(agent->listener, AGENT_CONNECTIONS_MAX) < 0)) {
-		close(agent->listener);
-		agent->listener = -1;
-	}
+	return agent->listener >= 0 &&
+	       bind(agent->listener, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+	       listen(agent->listener, AGENT_CONNECTIONS_MAX) == 0;
 }
 
 static void connect_to_host(struct agent *agent)
@@ -101,7 +98,7 @@ static void connect_to_host(struct agent *agent)
 		add_connection(agent, fd, STATE_CONNECTING);
 }
 
-void agent_open(struct agent *agent)
+bool agent_open(struct agent *agent)
 {
 	sigset_t signals;
 
@@ -114,8 +111,10 @@ void agent_open(struct agent *agent)
 	signal(SIGPIPE, SIG_IGN);
 	agent->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	reboot(RB_DISABLE_CAD);
-	listen_for_clients(agent);
+	if (!listen_for_clients(agent))
+		return false;
 	connect_to_host(agent);
+	return true;
 }
 
 static void reap(struct agent *agent)

@@ -16,7 +16,7 @@
 struct connection;
 
 struct agent {
-	int listener; /* -1 without vsock */
+	int listener;
 	int signals;
 	unsigned int count; /* of connections */
 	struct connection *connections;
@@ -27,8 +27,11 @@ struct agent {
 	int64_t end_ns; /* when it ends by force, if it is ending */
 };
 
-/* Listens, and connects to a host that waits for this. SIGCHLD and such are blocked from now on. */
-void agent_open(struct agent *agent);
+/*
+ * Listens, and connects to a host that waits for this. SIGCHLD and such are blocked from now on.
+ * False with errno set if nobody could ever reach it.
+ */
+bool agent_open(struct agent *agent);
 /* Never returns: the machine is off in the end. */
 _Noreturn void agent_run(struct agent *agent);
 

@@ -174,6 +174,15 @@ def test_power_off_through_the_acpi_sleep_register(tmp_path, name):
         b"mote: the guest ended before the command did: The guest powered off.\n")
 
 
+def test_kernel_without_vsock_ends():
+    """This one has it as a module, which this initrd does not have: nobody could ever ask."""
+    result = guest("true", name="debian-cloud",
+                   options=["--initrd", BUILD / "initrd.cpio"])
+    assert (result.returncode, result.stdout) == (125, b"")
+    assert result.stderr == (
+        b"mote: the guest ended before the command did: The guest powered off.\n")
+
+
 def test_reset_is_told():
     result = guest("reboot", "-f")
     assert result.returncode == 125

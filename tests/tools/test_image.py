@@ -4,7 +4,6 @@ an ordinary user, whose /etc/subuid it brings along."""
 import concurrent.futures
 import contextlib
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -16,7 +15,8 @@ import tarfile
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, wait_until
+from sources import oci_layout, write_tar
+from support import MOTE, TIME_LIMIT, TOP, wait_until
 
 LONG = "n" * 254  # the most that erofs-utils 1.5 takes
 
@@ -67,20 +67,6 @@ def mode_of(name, path):
 def is_empty(home):
     return not home.exists() or [len(os.listdir(home / part)) for part in
                                  ("blobs", "tags", "scratch")] == [0, 0, 0]
-
-
-def write_tar(path, *members):
-    """A tarball of (name, content or None, attributes)."""
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content, attributes in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content or b"")
-            info.mode = 0o644
-            info.mtime = 1_500_000_000
-            for key, value in attributes.items():
-                setattr(info, key, value)
-            tar.addfile(info, io.BytesIO(content or b""))
-    return path
 
 
 def make_tree(top, names):
@@ -241,28 +227,6 @@ def test_truncated_and_other_files_are_refused(home, tmp_path):
         assert result.returncode == 1
         assert result.stderr.startswith(f"mote: {path}: ") and result.stderr.count("\n") == 1
     assert is_empty(home)
-
-
-def oci_layout(folder, layers, config):
-    """An OCI image layout with one image, tagged `latest`."""
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def blob(data, kind):
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}",
-                "size": len(data)}
-    layer_blobs = [blob(layer, "layer.v1.tar") for layer in layers]
-    described = {"architecture": "amd64", "os": "linux", "config": config, "rootfs": {
-        "type": "layers", "diff_ids": [layer["digest"] for layer in layer_blobs]}}
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": blob(json.dumps(described).encode(), "config.v1+json"),
-                "layers": layer_blobs}
-    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
 def layer_bytes(tmp_path, *members):
@@ -487,16 +451,19 @@ def test_an_ordinary_user_without_ids_is_told(tmp_path):
     assert result.stderr.count("\n") == 1 and "/etc/subuid" in result.stderr
 
 
-def test_debian_packages(home, tmp_path):
-    """The archive's newest packages, from the host's own mirrors."""
-    build("-t", "tools", "--debian", "python3-minimal")
-    out = extracted("tools", tmp_path / "out")
+def test_debian_packages(tmp_path, monkeypatch):
+    """The archive's newest packages, from the host's own mirrors, as `make test` has built them."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(TOP / "build" / "data"))
+    out = extracted("python", tmp_path / "out")
     assert (out / "usr/bin/python3").exists() and (out / "bin/sh").exists()
     # A source and what python compiled of it fit together: its time is in the latter.
     cached, = (out / "usr/lib/python3.11/__pycache__").glob("os.cpython-311.pyc")
     assert int.from_bytes(cached.read_bytes()[8:12], "little") == \
         int(os.stat(out / "usr/lib/python3.11/os.py").st_mtime)
+
+
+def test_debian_package_that_there_is_not(home):
     result = mote_image("build", "-t", "x", "--debian", "no-such-package-at-all")
     assert result.returncode == 1
     assert "no-such-package-at-all" in result.stderr and result.stderr.count("\n") == 1
-    assert os.listdir(home / "scratch") == []
+    assert is_empty(home)

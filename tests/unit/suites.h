@@ -31,6 +31,7 @@
 	X(i8042) \
 	X(image) \
 	X(io_bus) \
+	X(jailer_args) \
 	X(kernel_image) \
 	X(log) \
 	X(metrics) \

@@ -271,9 +271,9 @@ int kernel_image_open(struct kernel_image *image, const char *path, struct err *
 
 	memset(image, 0, sizeof(*image));
 	/* O_NONBLOCK: a fifo in this place is refused, not waited for. */
-	image->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	image->fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (image->fd < 0)
-		return err_sys(err, errno, "kernel image %s", path);
+		return err_sys(err, -image->fd, "kernel image %s", path);
 	image->path = strdup(path);
 	if (!image->path) {
 		fd_close(&image->fd);

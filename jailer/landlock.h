@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Landlock, a second wall behind the mounts, which falls with none of the others: executing is
+ * possible for the VMM only, ioctls for /dev only, no directories, nodes, links or fifos can be
+ * made, no TCP, no signals to and no abstract sockets of processes outside (as far as the kernel
+ * knows these: Linux 5.13 has the first of them, 6.12 all).
+ */
+#ifndef MOTE_JAILER_LANDLOCK_H
+#define MOTE_JAILER_LANDLOCK_H
+
+struct err;
+
+/* In the jail's root. Needs no_new_privs. Does nothing where the kernel has no Landlock. */
+int landlock_enter(const char *exec_name, struct err *err);
+
+#endif

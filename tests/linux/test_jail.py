@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The jail's walls on the kernel that runs Linux guests: in the test host Debian's own, which has an
+older Landlock, and version 2's cgroups.
+"""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "jail"))
+
+from jail import jail_fixture  # noqa: E402, F401
+from test_lifecycle import test_killed_jailer_takes_the_vm_with_it  # noqa: E402, F401
+from test_walls import *  # noqa: E402, F401, F403
