@@ -65,7 +65,7 @@ LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
 # What of mote-init can be tested outside a guest.
-INIT_PARTS := failure program stream users
+INIT_PARTS := failure program stream tar tree_pack tree_unpack users
 LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
 
 # `make V=1` shows the commands themselves.
@@ -197,7 +197,6 @@ build/policies/%.c: vmm/policies/%.policy build/compile-policy
 $(BUILD)/obj/policies/%.o: build/policies/%.c build/include/vmm/.made
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_all) -Ibuild/include/vmm -c -o $@ $<
-POLICIES := main vcpu
 $(LIB_vmm): $(POLICIES:%=$(BUILD)/obj/policies/%.o)
 .SECONDARY: $(POLICIES:%=build/policies/%.c)
 
@@ -213,7 +212,7 @@ $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_op
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 	$(linked)
 
-$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_base)
+$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_init) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
 	$(linked)

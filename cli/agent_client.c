@@ -33,7 +33,7 @@ int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, st
 		return 0;
 	memcpy(&size, at + 1, sizeof(size));
 	size = le32toh(size);
-	if (at[0] < PROTOCOL_STDOUT || at[0] > PROTOCOL_TAKEN || size > PROTOCOL_PAYLOAD_MAX)
+	if (at[0] < PROTOCOL_STDOUT || at[0] > PROTOCOL_STARTED || size > PROTOCOL_PAYLOAD_MAX)
 		return err_set(err, EPROTO,
 			       "the guest's agent sent something else than its protocol's frames");
 	if (left - PROTOCOL_HEADER_SIZE < size)

@@ -15,6 +15,14 @@ struct err;
 
 /* Subcommands: argv[0] is the subcommand's name. They return the process's exit status. */
 int cli_run(int argc, char **argv);
+int cli_exec(int argc, char **argv);
+int cli_cp(int argc, char **argv);
+int cli_ps(int argc, char **argv);
+int cli_kill(int argc, char **argv);
+int cli_logs(int argc, char **argv);
+int cli_stats(int argc, char **argv);
+int cli_inspect(int argc, char **argv);
+int cli_rm(int argc, char **argv);
 int cli_api(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_image(int argc, char **argv);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,28 +22,20 @@
 #define END_TIMEOUT_MS 2000
 
 /* It speaks when all is well, too: what it says is kept for the sentence about its failure. */
-static _Noreturn void exec_passt(int fd, int said_fd)
+static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *ports)
 {
 	char number[16];
-	char *const argv[] = {
-		(char[]){ "passt" },
-		(char[]){ "--foreground" },
-		(char[]){ "--stderr" },
-		(char[]){ "--quiet" },
-		(char[]){ "--ipv4-only" },
-		(char[]){ "--no-map-gw" },
-		(char[]){ "--address" },
-		(char[]){ PASST_GUEST },
-		(char[]){ "--netmask" },
-		(char[]){ PASST_PREFIX },
-		(char[]){ "--gateway" },
-		(char[]){ PASST_GATEWAY },
-		(char[]){ "--dns-forward" },
-		(char[]){ PASST_DNS },
-		(char[]){ "--fd" },
-		number,
-		NULL,
+	char *argv[17 + 2 * PASST_PORTS_MAX] = {
+		(char[]){ "passt" },	     (char[]){ "--foreground" },
+		(char[]){ "--stderr" },	     (char[]){ "--quiet" },
+		(char[]){ "--ipv4-only" },   (char[]){ "--no-map-gw" },
+		(char[]){ "--address" },     (char[]){ PASST_GUEST },
+		(char[]){ "--netmask" },     (char[]){ PASST_PREFIX },
+		(char[]){ "--gateway" },     (char[]){ PASST_GATEWAY },
+		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS },
+		(char[]){ "--fd" },	     number,
 	};
+	size_t count = 16;
 	int own = dup(fd); /* without close-on-exec */
 	sigset_t none;
 
@@ -50,12 +44,56 @@ static _Noreturn void exec_passt(int fd, int said_fd)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
 	dup2(said_fd, STDERR_FILENO);
+	for (unsigned int i = 0; i < ports->count; i++) {
+		argv[count++] = (char *)(uintptr_t)ports->option[i];
+		argv[count++] = (char *)(uintptr_t)ports->list[i];
+	}
 	execvp(argv[0], argv);
 	dprintf(STDERR_FILENO, "%s; it is in the Debian package passt\n", strerrordesc_np(errno));
 	_exit(CLI_EXIT_SANDBOX);
 }
 
-int passt_start(struct passt *passt, struct err *err)
+static bool is_port(const char *text, size_t length)
+{
+	unsigned long value;
+	char *end;
+
+	if (length == 0 || length > 5 || text[0] < '1' || text[0] > '9')
+		return false;
+	value = strtoul(text, &end, 10);
+	return end == text + length && value <= UINT16_MAX;
+}
+
+int passt_publish(struct passt_ports *ports, const char *argument)
+{
+	size_t length = strlen(argument), host_at = 0, guest_at;
+	bool udp = length > 4 && strcmp(argument + length - 4, "/udp") == 0;
+	const char *colon;
+
+	length -= udp ? 4 : 0;
+	if (ports->count == PASST_PORTS_MAX || length >= sizeof(ports->list[0]) - 1)
+		return -EINVAL;
+	guest_at = length;
+	while (guest_at > 0 && argument[guest_at - 1] != ':')
+		guest_at--;
+	/* One number alone is both. */
+	if (guest_at > 0) {
+		colon = memrchr(argument, ':', guest_at - 1);
+		host_at = colon ? (size_t)(colon + 1 - argument) : 0;
+		if (!is_port(argument + host_at, guest_at - 1 - host_at))
+			return -EINVAL;
+	}
+	if (!is_port(argument + guest_at, length - guest_at) ||
+	    strspn(argument, "0123456789.") < (host_at > 0 ? host_at - 1 : 0))
+		return -EINVAL;
+	snprintf(ports->list[ports->count], sizeof(ports->list[0]), "%.*s%s%.*s",
+		 (int)(host_at > 0 ? host_at - 1 : 0), argument, host_at > 0 ? "/" : "",
+		 (int)(length - host_at), argument + host_at);
+	ports->option[ports->count++] = udp ? "--udp-ports" : "--tcp-ports";
+	return 0;
+}
+
+int passt_start(struct passt *passt, const struct passt_ports *ports, struct err *err)
 {
 	CLEANUP_FD int ours = -1, theirs = -1, said = memfd_create("passt", MFD_CLOEXEC);
 	int pair[2];
@@ -72,7 +110,7 @@ int passt_start(struct passt *passt, struct err *err)
 	if (pid < 0)
 		return err_sys(err, errno, "passt: fork");
 	if (pid == 0)
-		exec_passt(theirs, said);
+		exec_passt(theirs, said, ports);
 	passt->pid = pid;
 	passt->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	passt->socket_fd = fd_take(&ours);

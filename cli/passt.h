@@ -20,8 +20,20 @@ struct passt {
 	int said_fd;   /* owned; what it wrote to its standard error */
 };
 
+#define PASST_PORTS_MAX 32
+
+/* Ports of the host that lead to the guest: [ADDRESS/]HOST:GUEST, in passt's words. */
+struct passt_ports {
+	char list[PASST_PORTS_MAX][64];
+	const char *option[PASST_PORTS_MAX]; /* --tcp-ports or --udp-ports */
+	unsigned int count;
+};
+
+/* [ADDRESS:]HOST[:GUEST][/udp]. 0 or -EINVAL. */
+int passt_publish(struct passt_ports *ports, const char *argument);
+
 /* 0 or -errno with err set; on failure there is nothing to close. */
-int passt_start(struct passt *passt, struct err *err);
+int passt_start(struct passt *passt, const struct passt_ports *ports, struct err *err);
 /* The last line that it said; empty if it said nothing. */
 void passt_last_words(const struct passt *passt, char *text, size_t size);
 /* Once the VMM has its copy. */

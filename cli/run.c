@@ -14,9 +14,11 @@
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/console_log.h"
+#include "cli/detach.h"
 #include "cli/passt.h"
 #include "cli/run_options.h"
 #include "cli/run_result.h"
+#include "cli/run_volumes.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
 #include "cli/vm.h"
@@ -30,10 +32,12 @@ struct run {
 	struct run_options options;
 	struct vm vm;
 	char vsock[PATH_MAX];
+	char api_path[PATH_MAX];
 	char log_path[PATH_MAX];
 	struct console_log console_log;
 	struct passt passt;
 	struct sandbox sandbox;
+	int ready_fd; /* owned; who detached it waits there; -1: nobody */
 	int listener; /* owned; the agent connects to it */
 	struct session session;
 	int64_t agent_us; /* since exec of mote-vmm; -1: not reached */
@@ -41,6 +45,13 @@ struct run {
 	struct err err; /* what went wrong */
 	bool failed;	/* err is set */
 };
+
+/* What others are to know of it. */
+static int set_state(struct run *run, const char *state)
+{
+	json_object_set_new(run->vm.meta, "state", json_string(state));
+	return vm_save(&run->vm, &run->err);
+}
 
 static int64_t since_start_us(const struct run *run)
 {
@@ -53,13 +64,22 @@ static int64_t since_start_us(const struct run *run)
 /* The agent is there: the request goes out on the stream that it has opened. */
 static int start_session(struct run *run)
 {
-	int fd = agent_accept(run->listener, &run->err);
+	const struct session_request *request = &run->options.request;
+	CLEANUP_FD int fd = agent_accept(run->listener, &run->err);
+	int rc;
 
 	if (fd < 0)
 		return fd;
 	fd_close(&run->listener);
 	run->agent_us = since_start_us(run);
-	return session_start(&run->session, fd, &run->options.request, &run->err);
+	rc = run_volumes_put(&run->options.volumes, run->vsock, request->user, &run->err);
+	if (rc == 0)
+		rc = set_state(run, "running");
+	if (rc == 0 && json_array_size(request->argv) > 0)
+		rc = session_start(&run->session, fd_take(&fd), request, &run->err);
+	if (rc == 0 && run->options.detach)
+		detach_ready(&run->ready_fd, vm_string(run->vm.meta, "name"));
+	return rc;
 }
 
 /* False at the end of the line. */
@@ -171,29 +191,71 @@ static void end_vm(struct run *run)
 	}
 }
 
+static void describe(struct run *run)
+{
+	const struct run_options *options = &run->options;
+	json_t *more = json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b}", "state",
+				 "starting", "pid", (int)getpid(), "vmm_pid", (int)run->sandbox.pid,
+				 "created", (json_int_t)time(NULL), "image",
+				 options->image_name ? options->image_name : "(busybox)", "command",
+				 options->request.argv, "cpus", options->config.vcpu_count,
+				 "memory_mib", options->config.mem_size_mib, "vsock", run->vsock,
+				 "api", run->api_path, "detached", options->detach);
+
+	json_object_update(run->vm.meta, more);
+	json_object_set(run->vm.meta, "drives", options->config.drives);
+	json_object_set(run->vm.meta, "network", options->config.interfaces);
+	json_decref(more);
+}
+
 static int prepare(struct run *run)
 {
 	int rc = vm_create(&run->vm, run->options.name, &run->err);
 
 	if (rc < 0)
 		return rc;
-	if (!vm_path(&run->vm, "vsock", run->vsock) ||
+	if (!vm_path(&run->vm, "vsock", run->vsock) || !vm_path(&run->vm, "api", run->api_path) ||
 	    !vm_path(&run->vm, "console.log", run->log_path))
 		return err_set(&run->err, ENAMETOOLONG, "%s: the path is too long", run->vm.dir);
 	run->console_log.path = run->log_path;
 	run->options.config.vsock = run->vsock;
+	run->options.config.api = run->api_path;
 	run->listener = agent_listen(run->vsock, &run->err);
 	if (run->listener < 0)
 		return run->listener;
 	if (run->options.devices.net == RUN_NET_USER) {
-		rc = passt_start(&run->passt, &run->err);
+		rc = passt_start(&run->passt, &run->options.ports, &run->err);
 		if (rc < 0)
 			return rc;
 		run->options.config.passt_fd = run->passt.socket_fd;
 	}
 	rc = sandbox_start(&run->sandbox, &run->options.config, run->options.verbose, &run->err);
 	passt_close_socket(&run->passt);
+	if (rc < 0)
+		return rc;
+	describe(run);
+	rc = vm_save(&run->vm, &run->err);
+	if (rc < 0)
+		sandbox_close(&run->sandbox);
 	return rc;
+}
+
+/* The volumes come back, and the guest is asked to end if it has something to lose. */
+static void wind_up(struct run *run)
+{
+	if (is_done(run)) {
+		run->done_us = since_start_us(run);
+		if (!run->failed)
+			run->failed =
+				run_volumes_get(&run->options.volumes, run->vsock, &run->err) < 0;
+	}
+	end_vm(run);
+	/* One that was started without a command has no other end than this. */
+	if (!run->failed && !is_done(run) && run->session.result.end != SESSION_LEFT &&
+	    (!run->options.detach || json_array_size(run->options.request.argv) > 0 ||
+	     sandbox_has_failed(&run->sandbox)))
+		explain_early_end(run);
+	sandbox_close(&run->sandbox);
 }
 
 static void run_command(struct run *run)
@@ -201,17 +263,28 @@ static void run_command(struct run *run)
 	run->failed = prepare(run) < 0;
 	if (!run->failed) {
 		run->failed = converse(run) < 0;
-		if (is_done(run))
-			run->done_us = since_start_us(run);
-		end_vm(run);
-		if (!run->failed && !is_done(run) && run->session.result.end != SESSION_LEFT)
-			explain_early_end(run);
-		sandbox_close(&run->sandbox);
+		wind_up(run);
 	}
 	passt_close(&run->passt);
 	console_log_close(&run->console_log);
 	fd_close(&run->listener);
-	vm_remove(&run->vm);
+}
+
+/* The folder of one that was detached tells how it ended, until it is removed. */
+static void leave(struct run *run, int status)
+{
+	if (!run->options.detach || run->options.forget || run->ready_fd >= 0) {
+		if (run->failed)
+			detach_failed(&run->ready_fd, run->err.text);
+		vm_remove(&run->vm);
+		return;
+	}
+	json_object_set_new(run->vm.meta, "exit_status", json_integer(status));
+	if (run->failed)
+		json_object_set_new(run->vm.meta, "error", json_string(run->err.text));
+	if (set_state(run, "ended") < 0)
+		vm_remove(&run->vm);
+	vm_close(&run->vm);
 }
 
 static int report(struct run *run)
@@ -239,21 +312,46 @@ static int report(struct run *run)
 	return result.exit_status;
 }
 
+/* What a detached command writes goes to the log. */
+static void log_output(void *opaque, const void *data, size_t size)
+{
+	console_log_add(opaque, data, size);
+}
+
+static int run_here(struct run *run)
+{
+	int status;
+
+	if (session_open(&run->session, &run->err) < 0)
+		return cli_fail(CLI_EXIT_SANDBOX, &run->err);
+	if (run->options.detach) {
+		run->options.request.no_stdin = true;
+		run->session.sink = log_output;
+		run->session.sink_opaque = &run->console_log;
+	}
+	run_command(run);
+	session_close(&run->session);
+	status = report(run);
+	leave(run, status);
+	return status;
+}
+
 int cli_run(int argc, char **argv)
 {
-	static struct run run = {
-		.listener = -1, .agent_us = -1, .done_us = -1, .sandbox.phases = { -1, -1, -1, -1 }
-	};
+	static struct run run = { .listener = -1,
+				  .ready_fd = -1,
+				  .agent_us = -1,
+				  .done_us = -1,
+				  .sandbox.phases = { -1, -1, -1, -1 } };
 	int status;
 
 	if (run_options_parse(&run.options, argc, argv, &status)) {
-		if (session_open(&run.session, &run.err) < 0) {
+		if (run.options.detach)
+			run.ready_fd = detach_fork(&status, &run.err);
+		if (run.ready_fd < -1)
 			status = cli_fail(CLI_EXIT_SANDBOX, &run.err);
-		} else {
-			run_command(&run);
-			session_close(&run.session);
-			status = report(&run);
-		}
+		else if (run.ready_fd != 0)
+			status = run_here(&run);
 	}
 	run_options_close(&run.options);
 	return status;

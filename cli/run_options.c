@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/request_options.h"
 #include "cli/values.h"
 
 #define DEFAULT_KERNEL "microvm"
@@ -29,15 +30,20 @@ static const char usage[] =
 	"  --net KIND           none (default); user: through passt, no privilege needed;\n"
 	"                       tap:NAME: a tap device of the host, which --address goes with\n"
 	"  --address TEXT       ADDRESS/PREFIX[,GATEWAY[,DNS]] of the guest on its tap device\n"
+	"  -p, --publish [ADDRESS:]HOST:GUEST[/udp]\n"
+	"                       a port of the host that leads to one of the guest, with --net "
+	"user\n"
 	"  --name NAME          what to call it, and its host name (default: a random id)\n"
 	"\n"
-	"The command\n"
-	"  -e, --env NAME=VALUE set a variable; repeatable\n"
-	"  -u, --user USER      run it as USER[:GROUP] of the image, names or numbers\n"
-	"  -w, --workdir DIR    run it in this directory\n"
-	"  --timeout TIME       kill it after TIME, as 500ms, 10s or 5m\n"
-	"  -t, --tty            give it a terminal; this one, if it is one\n"
-	"  -i, --interactive    pass standard input on, which is done anyway\n"
+	"The command\n" REQUEST_HELP "  -v, --volume DIR:PATH[:ro]\n"
+	"                       copy a directory of the host to PATH before it runs, and without "
+	":ro\n"
+	"                       back behind it; what it removed stays. It belongs to USER in the "
+	"guest.\n"
+	"  -d, --detach         go on in the background, and print its name: see mote exec, logs, "
+	"kill;\n"
+	"                       without COMMAND the microVM just runs\n"
+	"  --rm                 with --detach: forget it when it has ended, as is done without\n"
 	"\n"
 	"Drives and the kernel\n"
 	"  --rootfs FILE        an ext4 or erofs image as the root, what is written to it in "
@@ -68,9 +74,7 @@ static const char usage[] =
 
 static int usage_error(const char *what, const char *value, const char *expected)
 {
-	fprintf(stderr, "mote run: %s%s%s: %s; see mote run --help\n", what, *value ? " " : "",
-		value, expected);
-	return -1;
+	return request_usage_error("run", what, value, expected);
 }
 
 /* Where the other files are; NULL or 0: the default. */
@@ -145,6 +149,7 @@ static int take_words(struct run_options *options, const struct choices *choices
 	if (!choices->dashes && *words) {
 		const char *name = *words++;
 
+		options->image_name = name;
 		rc = cli_find_image(name, options->image, err);
 		/* What lies beside a file of somebody's says nothing about it. */
 		if (rc == 0 && !strchr(name, '/'))
@@ -172,7 +177,7 @@ enum option_number {
 	NET,
 	ADDRESS,
 	NAME,
-	TIMEOUT,
+	REMOVE,
 	JSON_RESULT,
 	TIMING,
 	VERBOSE,
@@ -192,12 +197,11 @@ static const struct option names[] = {
 	{ "net", required_argument, NULL, NET },
 	{ "address", required_argument, NULL, ADDRESS },
 	{ "name", required_argument, NULL, NAME },
-	{ "env", required_argument, NULL, 'e' },
-	{ "user", required_argument, NULL, 'u' },
-	{ "workdir", required_argument, NULL, 'w' },
-	{ "timeout", required_argument, NULL, TIMEOUT },
-	{ "tty", no_argument, NULL, 't' },
-	{ "interactive", no_argument, NULL, 'i' },
+	REQUEST_LONG,
+	{ "volume", required_argument, NULL, 'v' },
+	{ "publish", required_argument, NULL, 'p' },
+	{ "detach", no_argument, NULL, 'd' },
+	{ "rm", no_argument, NULL, REMOVE },
 	{ "json-result", optional_argument, NULL, JSON_RESULT },
 	{ "timing", no_argument, NULL, TIMING },
 	{ "verbose", no_argument, NULL, VERBOSE },
@@ -233,31 +237,16 @@ static int take_device(struct run_options *options, int option, const char *valu
 	return 0;
 }
 
-/* The options about the command; 0 or -1, all said. */
-static int take_request(struct session_request *request, int option, const char *value)
+static int take_volume(struct run_options *options, char *value, int *status)
 {
-	switch (option) {
-	case 'e':
-		if (!strchr(value, '=') ||
-		    json_array_append_new(request->env, json_string(value)) < 0)
-			return usage_error("--env", value, "NAME=VALUE is expected");
-		break;
-	case 'u':
-		request->user = value;
-		break;
-	case 'w':
-		request->cwd = value;
-		break;
-	case TIMEOUT:
-		if (value_duration(value, &request->timeout_ms) < 0)
-			return usage_error("--timeout", value,
-					   "a time as 500ms, 10s or 5m is expected");
-		break;
-	default:
-		request->tty = true;
-		break;
-	}
-	return 0;
+	struct err err = { .text = "" };
+
+	if (run_volumes_add(&options->volumes, value, &err) == 0)
+		return 0;
+	if (!err.text[0])
+		return usage_error("--volume", value, "DIR:/PATH[:ro] is expected");
+	*status = cli_fail(CLI_EXIT_SANDBOX, &err);
+	return -1;
 }
 
 /* 0 to go on, -1 if all is said and *status is to be returned. */
@@ -293,13 +282,18 @@ static int take(struct run_options *options, struct choices *choices, int option
 	case NAME:
 		options->name = optarg;
 		return 0;
-	case 'e':
-	case 'u':
-	case 'w':
-	case 't':
-	case TIMEOUT:
-		return take_request(&options->request, option, optarg);
-	case 'i':
+	case 'v':
+		return take_volume(options, optarg, status);
+	case 'p':
+		return passt_publish(&options->ports, optarg) == 0
+			       ? 0
+			       : usage_error("--publish", optarg,
+					     "[ADDRESS:]HOST:GUEST[/udp] is expected");
+	case 'd':
+		options->detach = true;
+		return 0;
+	case REMOVE:
+		options->forget = true;
 		return 0;
 	case JSON_RESULT:
 		options->json_result = true;
@@ -316,8 +310,24 @@ static int take(struct run_options *options, struct choices *choices, int option
 		*status = EXIT_SUCCESS;
 		return -1;
 	default:
-		return -1;
+		return request_option(&options->request, "run", option, optarg) > 0 ? 0 : -1;
 	}
+}
+
+/* What is given must go together. 0 or -1, all said. */
+static int check(const struct run_options *options)
+{
+	const struct run_devices *devices = &options->devices;
+
+	if (devices->address && devices->net != RUN_NET_TAP)
+		return usage_error("--address", devices->address, "it goes with --net tap:NAME");
+	if (options->ports.count > 0 && devices->net != RUN_NET_USER)
+		return usage_error("--publish", "", "it goes with --net user");
+	if (options->detach && options->request.tty)
+		return usage_error("--detach", "", "it does not go with --tty");
+	if (options->detach && options->json_result && !options->json_path)
+		return usage_error("--json-result", "", "with --detach a file is needed");
+	return 0;
 }
 
 /* 0 to go on, -1 if *status is to be returned. */
@@ -329,21 +339,20 @@ static int parse(struct run_options *options, int argc, char **argv, int *status
 	int option;
 
 	*status = CLI_EXIT_USAGE;
-	while ((option = getopt_long(argc, argv, "+m:e:u:w:ti", names, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "+m:v:p:d" REQUEST_SHORT, names, NULL)) != -1) {
 		value = optarg;
 		if (take(options, &choices, option, status) < 0)
 			return -1;
 	}
 	/* Not if it is the value of the last option. */
 	choices.dashes = argv[optind - 1] != value && strcmp(argv[optind - 1], "--") == 0;
-	if (options->devices.address && options->devices.net != RUN_NET_TAP)
-		return usage_error("--address", options->devices.address,
-				   "it goes with --net tap:NAME");
+	if (check(options) < 0)
+		return -1;
 	if (take_words(options, &choices, argv + optind, &err) < 0) {
 		*status = cli_fail(CLI_EXIT_SANDBOX, &err);
 		return -1;
 	}
-	if (json_array_size(options->request.argv) == 0)
+	if (json_array_size(options->request.argv) == 0 && !options->detach)
 		return usage_error("COMMAND", "", "the command to run is missing");
 	if (options->devices.overlay &&
 	    (!options->devices.root_ending || strcmp(options->devices.root_ending, "ro") != 0))
@@ -372,6 +381,7 @@ bool run_options_parse(struct run_options *options, int argc, char **argv, int *
 void run_options_close(struct run_options *options)
 {
 	run_devices_close(&options->devices);
+	run_volumes_close(&options->volumes);
 	image_config_close(&options->image_config);
 	json_decref(options->request.argv);
 	json_decref(options->request.env);

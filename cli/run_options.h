@@ -6,7 +6,9 @@
 #include <stdbool.h>
 
 #include "cli/image_config.h"
+#include "cli/passt.h"
 #include "cli/run_devices.h"
+#include "cli/run_volumes.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
 
@@ -17,7 +19,12 @@ struct run_options {
 	struct image_config image_config;
 	struct session_request request;
 	struct run_devices devices;
+	struct run_volumes volumes;
+	struct passt_ports ports;
 	const char *name;
+	const char *image_name; /* as it was given; NULL: the default one */
+	bool detach;
+	bool forget; /* --rm */
 	bool timing;
 	bool verbose;
 	bool json_result;
@@ -25,7 +32,7 @@ struct run_options {
 };
 
 /*
- * True if there is a command to run. Otherwise all is said, and *status is what to exit with. Close
+ * True if there is something to run. Otherwise all is said, and *status is what to exit with. Close
  * it in either case.
  */
 bool run_options_parse(struct run_options *options, int argc, char **argv, int *status);

@@ -58,15 +58,18 @@ static int write_config(const struct sandbox_config *config, struct err *err)
 	return fd;
 }
 
-static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds[3], int config_fd,
-			       int passt_fd)
+static _Noreturn void exec_vmm(const char *path, const struct sandbox_config *config,
+			       int64_t start_ns, const int fds[3], int config_fd)
 {
 	/* Out of the way of the numbers given out below. */
-	int passt = passt_fd > 0 ? fcntl(passt_fd, F_DUPFD_CLOEXEC, SANDBOX_PASST_FD + 1) : -1;
+	int passt = config->passt_fd > 0
+			    ? fcntl(config->passt_fd, F_DUPFD_CLOEXEC, SANDBOX_PASST_FD + 1)
+			    : -1;
 	char start_us[32];
 	char *const argv[] = {
 		(char[]){ "mote-vmm" },
-		(char[]){ "--no-api" },
+		(char[]){ "--api-sock" },
+		(char *)(uintptr_t)config->api,
 		(char[]){ "--config-file" },
 		(char[]){ CONFIG_PATH },
 		(char[]){ "--boot-timer" },
@@ -138,9 +141,8 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(CLI_EXIT_SANDBOX);
-		exec_vmm(path, sandbox->start_ns,
-			 (const int[3]){ nothing, console_write, log_write }, config_fd,
-			 config->passt_fd);
+		exec_vmm(path, config, sandbox->start_ns,
+			 (const int[3]){ nothing, console_write, log_write }, config_fd);
 	}
 	sandbox->pid_fd = (int)syscall(SYS_pidfd_open, sandbox->pid, 0);
 	if (sandbox->pid_fd < 0) {
@@ -232,6 +234,11 @@ void sandbox_finish(struct sandbox *sandbox, int timeout_ms)
 		if (poll(&more, 1, 0) <= 0)
 			break;
 	}
+}
+
+bool sandbox_has_failed(const struct sandbox *sandbox)
+{
+	return !WIFEXITED(sandbox->status) || WEXITSTATUS(sandbox->status) != 0;
 }
 
 void sandbox_close(struct sandbox *sandbox)

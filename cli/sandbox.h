@@ -21,6 +21,7 @@ struct sandbox_config {
 	json_t *drives;		/* lists of the API's bodies; owned by the caller */
 	json_t *interfaces;
 	const char *vsock; /* where its Unix socket is to be */
+	const char *api;   /* the same of the API's */
 	int passt_fd;	   /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
 };
 
@@ -54,6 +55,9 @@ struct sandbox {
 /* 0 or -errno with err set; on failure there is nothing to close. */
 int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, bool verbose,
 		  struct err *err);
+
+/* Whether it ended otherwise than by its guest's or our wish, once reaped. */
+bool sandbox_has_failed(const struct sandbox *sandbox);
 
 /* Reads what the log has; false at its end. */
 bool sandbox_read_log(struct sandbox *sandbox);

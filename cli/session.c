@@ -165,6 +165,10 @@ static void handle_signal(struct session *session)
 static int write_output(struct session *session, int fd, const uint8_t *data, size_t size,
 			struct err *err)
 {
+	if (session->sink) {
+		session->sink(session->sink_opaque, data, size);
+		return 0;
+	}
 	while (size > 0 && session->result.end == SESSION_RUNS) {
 		struct pollfd fds[] = {
 			{ .fd = fd, .events = POLLOUT },
@@ -281,6 +285,9 @@ static int take_frame(struct session *session, const struct agent_frame *frame, 
 	case PROTOCOL_EXIT:
 	case PROTOCOL_ERROR:
 		return take_end(session, frame, err);
+	case PROTOCOL_STARTED:
+		session->started = true;
+		return 0;
 	case PROTOCOL_TAKEN:
 		if (frame->size != sizeof(taken))
 			break;

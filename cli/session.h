@@ -60,8 +60,12 @@ struct session {
 	struct terminal terminal;
 	bool stdin_over;
 	uint32_t window;  /* bytes of input that the agent takes */
+	bool started;	  /* one that is to be kept */
 	bool interrupted; /* the program has been sent a signal */
 	struct session_result result;
+	/* Where output goes instead of to standard output and error; NULL: there. */
+	void (*sink)(void *opaque, const void *data, size_t size);
+	void *sink_opaque;
 	int gathered_fd; /* small pieces of output, for one write */
 	size_t gathered;
 	uint8_t output[PROTOCOL_PAYLOAD_MAX];

@@ -253,3 +253,18 @@ void vm_close(struct vm *vm)
 	json_decref(vm->meta);
 	memset(vm, 0, sizeof(*vm));
 }
+
+int vm_forget(const json_t *meta, struct err *err)
+{
+	char dir[PATH_MAX];
+	CLEANUP_FD int all = -1;
+	int rc = cli_vms_dir(dir, err);
+
+	if (rc < 0)
+		return rc;
+	all = lock_all(dir, err);
+	if (all < 0)
+		return all;
+	remove_folder(all, vm_string(meta, "id"));
+	return 0;
+}

@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/un.h>
 
 struct err;
@@ -42,6 +43,21 @@ void vm_close(struct vm *vm);
  * owns the list. 0 or -errno with err set.
  */
 int vm_list(json_t **list, struct err *err);
+
+/*
+ * The one of the list whose name or id this is, or begins so: its meta, a new reference; or NULL
+ * with err set.
+ */
+json_t *vm_find(const char *name, struct err *err);
+/* The same, but it must be running. */
+json_t *vm_find_running(const char *name, struct err *err);
+/* Removes one that has ended. 0 or -errno with err set. */
+int vm_forget(const json_t *meta, struct err *err);
+/* A string of its meta; "" if there is none. */
+const char *vm_string(const json_t *meta, const char *key);
+int64_t vm_number(const json_t *meta, const char *key); /* 0 if there is none */
+/* Waits for its supervisor to have ended; false if it has not in that time. */
+bool vm_wait(const json_t *meta, int timeout_ms);
 
 /* DIR/name; false if that is too long. */
 bool vm_path(const struct vm *vm, const char *name, char path[PATH_MAX]);

@@ -10,6 +10,14 @@
 static const char usage[] = "usage: mote COMMAND [ARGUMENT]...\n"
 			    "\n"
 			    "  run      boot a microVM and run a command in it\n"
+			    "  exec     run a command in one that runs\n"
+			    "  cp       copy files into one and out of it\n"
+			    "  ps       list the running ones\n"
+			    "  kill     end them\n"
+			    "  logs     print what one's console has written\n"
+			    "  stats    print what they use\n"
+			    "  inspect  print what is known of them, as JSON\n"
+			    "  rm       forget those that have ended\n"
 			    "  api      send a request to the API of a microVM\n"
 			    "  doctor   say whether this host can run microVMs\n"
 			    "  image    make root images, list and remove them\n"
@@ -21,8 +29,11 @@ static const struct {
 	const char *name;
 	int (*function)(int argc, char **argv);
 } commands[] = {
-	{ "run", cli_run },	{ "api", cli_api },	  { "doctor", cli_doctor },
-	{ "image", cli_image }, { "kernel", cli_kernel },
+	{ "run", cli_run },	  { "exec", cli_exec },	      { "cp", cli_cp },
+	{ "ps", cli_ps },	  { "kill", cli_kill },	      { "logs", cli_logs },
+	{ "stats", cli_stats },	  { "inspect", cli_inspect }, { "rm", cli_rm },
+	{ "api", cli_api },	  { "doctor", cli_doctor },   { "image", cli_image },
+	{ "kernel", cli_kernel },
 };
 
 int main(int argc, char **argv)

@@ -9,7 +9,7 @@ import subprocess
 from support import BUILD, TIME_LIMIT, kernel, vmm_command
 
 REQUEST, STDIN, STDIN_END, SIGNAL, WINDOW = 1, 2, 3, 4, 5
-STDOUT, STDERR, EXIT, ERROR, RESULT, TAKEN = 17, 18, 19, 20, 21, 22
+STDOUT, STDERR, EXIT, ERROR, RESULT, TAKEN, STARTED = 17, 18, 19, 20, 21, 22, 23
 STDIN_WINDOW = 256 << 10
 
 
@@ -54,7 +54,7 @@ class Stream:
 
     def frame(self):
         kind, size = struct.unpack("<BI", self.read_exactly(5))
-        assert STDOUT <= kind <= TAKEN and size <= 65536
+        assert STDOUT <= kind <= STARTED and size <= 65536
         return kind, self.read_exactly(size)
 
     def finish(self):
@@ -64,7 +64,7 @@ class Stream:
             kind, payload = self.frame()
             if kind in parts:
                 parts[kind].append(payload)
-            elif kind != TAKEN:
+            elif kind not in (TAKEN, STARTED):
                 assert self.socket.recv(1) == b""
                 return b"".join(parts[STDOUT]), b"".join(parts[STDERR]), kind, json.loads(payload)
 
@@ -73,7 +73,7 @@ class Stream:
         output = b""
         while text not in output:
             kind, payload = self.frame()
-            assert kind in (STDOUT, STDERR, TAKEN), payload
+            assert kind in (STDOUT, STDERR, TAKEN, STARTED), payload
             output += payload if kind != TAKEN else b""
         return output
 

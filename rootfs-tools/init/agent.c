@@ -23,6 +23,8 @@
 
 /* For programs that are asked to end by who asks the whole machine. */
 #define SIGNAL_GRACE_MS 3000
+/* For a host to take what was sent to it before the end. */
+#define LINGER_S 1
 
 enum state {
 	STATE_CONNECTING, /* to the host */
@@ -133,12 +135,27 @@ static void reap(struct agent *agent)
 		agent->end_ns = 0;
 }
 
+/*
+ * A machine that is off sends nothing: from now on close() waits for the host to have what was
+ * sent, which its answer to the end of the stream says.
+ */
+static void linger(struct agent *agent)
+{
+	const struct linger wait = { .l_onoff = 1, .l_linger = LINGER_S };
+
+	for (struct connection *at = agent->connections; at; at = at->next) {
+		if (at->stream.fd >= 0)
+			setsockopt(at->stream.fd, SOL_SOCKET, SO_LINGER, &wait, sizeof(wait));
+	}
+}
+
 void agent_end(struct agent *agent, int64_t grace_ms)
 {
 	if (agent->ending)
 		return;
 	agent->ending = true;
 	agent->end_ns = now_ns() + grace_ms * 1000000;
+	linger(agent);
 	kill(-1, SIGTERM);
 	reap(agent);
 }
@@ -152,6 +169,15 @@ static void handle_signals(struct agent *agent)
 			agent_end(agent, SIGNAL_GRACE_MS);
 	}
 	reap(agent);
+}
+
+static void client_left(struct connection *connection)
+{
+	stream_close(&connection->stream);
+	if (connection->state == STATE_EXECUTING)
+		execution_abandon(connection->execution);
+	else
+		connection->state = STATE_OVER;
 }
 
 static void fail(struct connection *connection, const struct failure *failure)
@@ -177,6 +203,9 @@ static void begin(struct agent *agent, struct connection *connection, const uint
 	case REQUEST_ANSWERED:
 		connection->state = STATE_CLOSING;
 		break;
+	case REQUEST_GIVEN:
+		client_left(connection);
+		break;
 	default:
 		fail(connection, &failure);
 		break;
@@ -194,12 +223,17 @@ static void refuse(struct connection *connection)
 	fail(connection, &failure);
 }
 
+static bool takes_frames(const struct connection *connection)
+{
+	return connection->state == STATE_WAITING || connection->state == STATE_EXECUTING;
+}
+
 static void take_frames(struct agent *agent, struct connection *connection)
 {
 	struct stream *stream = &connection->stream;
 	ssize_t size = 0;
 
-	while (connection->state != STATE_CLOSING && (size = stream_frame(stream)) > 0) {
+	while (takes_frames(connection) && (size = stream_frame(stream)) > 0) {
 		const uint8_t *payload = stream->in + PROTOCOL_HEADER_SIZE;
 		size_t payload_size = (size_t)size - PROTOCOL_HEADER_SIZE;
 
@@ -216,15 +250,6 @@ static void take_frames(struct agent *agent, struct connection *connection)
 	}
 	if (size < 0)
 		refuse(connection);
-}
-
-static void client_left(struct connection *connection)
-{
-	stream_close(&connection->stream);
-	if (connection->state == STATE_EXECUTING)
-		execution_abandon(connection->execution);
-	else
-		connection->state = STATE_OVER;
 }
 
 static bool is_connected(int fd)

@@ -22,6 +22,7 @@ struct agent {
 	struct connection *connections;
 	bool broken; /* the machine could not be set up, failure says why */
 	struct failure failure;
+	int64_t epoch; /* of the last resume; 0: none yet */
 	bool ending;
 	int64_t end_ns; /* when it ends by force, if it is ending */
 };

@@ -233,12 +233,14 @@ static void tell_taken(struct execution *execution, struct stream *stream)
 		execution->taken = 0;
 }
 
-static void read_report(struct execution *execution)
+static void read_report(struct execution *execution, struct stream *stream)
 {
 	int rc =
 		program_report(execution->process.report, &execution->program, &execution->failure);
 
 	execution->failed = execution->failed || rc < 0;
+	if (rc == 0 && !execution->failed && execution->program.keep && stream)
+		(void)stream_send(stream, PROTOCOL_STARTED, "", 0);
 	if (rc <= 0)
 		close_end(&execution->process.report);
 }
@@ -287,7 +289,7 @@ bool execution_serve(struct execution *execution, struct stream *stream,
 	bool exited = execution->exited;
 
 	if (fds[0].revents)
-		read_report(execution);
+		read_report(execution, stream);
 	if (fds[1].revents)
 		feed(execution);
 	if (exited && !execution->alone)

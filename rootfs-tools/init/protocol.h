@@ -36,6 +36,7 @@ enum protocol_frame {
 	PROTOCOL_EXIT = 19,	/* to the client: JSON, how the program ended */
 	PROTOCOL_ERROR = 20,	/* to the client: JSON {"error": "one sentence", "status": N} */
 	PROTOCOL_RESULT = 21,	/* to the client: JSON, the answer to what is no exec */
+	PROTOCOL_STARTED = 23,	/* to the client: a program that is to be kept runs */
 	PROTOCOL_TAKEN = 22,	/* to the client: u32, bytes of STDIN that are out of the window */
 };
 

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "agent.h"
+#include "control.h"
 #include "execution.h"
+#include "files.h"
 #include "stream.h"
 
 #define GRACE_MAX_MS 60000
@@ -22,6 +24,33 @@ static enum request_outcome shut_down(struct agent *agent, struct stream *stream
 	}
 	agent_end(agent, grace_ms);
 	(void)stream_send_result(stream, json_object());
+	return REQUEST_ANSWERED;
+}
+
+static enum request_outcome control(struct agent *agent, struct stream *stream, json_t *request,
+				    struct failure *failure)
+{
+	const char *name = json_object_iter_key(json_object_iter(request));
+	json_t *value = json_object_get(request, name);
+	json_t *result = NULL;
+
+	if (strcmp(name, "shutdown") == 0)
+		return shut_down(agent, stream, value, failure);
+	if (strcmp(name, "put") == 0)
+		return files_put(value, stream, failure) < 0 ? REQUEST_FAILED : REQUEST_GIVEN;
+	if (strcmp(name, "get") == 0)
+		return files_get(value, stream, failure) < 0 ? REQUEST_FAILED : REQUEST_GIVEN;
+	if (strcmp(name, "quiesce") == 0)
+		return files_sync(value, stream, failure) < 0 ? REQUEST_FAILED : REQUEST_GIVEN;
+	if (strcmp(name, "stats") == 0)
+		result = control_stats(agent, value, failure);
+	else if (strcmp(name, "resume") == 0)
+		result = control_resume(agent, value, failure);
+	else
+		failure_set(failure, "request: there is none called %s", name);
+	if (!result)
+		return REQUEST_FAILED;
+	(void)stream_send_result(stream, result);
 	return REQUEST_ANSWERED;
 }
 
@@ -43,10 +72,9 @@ enum request_outcome request_begin(struct agent *agent, struct stream *stream,
 	} else if (strcmp(name, "exec") == 0) {
 		*execution = execution_start(request, json_object_get(request, name), failure);
 		return *execution ? REQUEST_EXECUTES : REQUEST_FAILED;
-	} else if (strcmp(name, "shutdown") == 0) {
-		outcome = shut_down(agent, stream, json_object_get(request, name), failure);
 	} else {
-		failure_set(failure, "request: there is none called %s", name);
+		/* A process that is given the stream has the payload in it still. */
+		outcome = control(agent, stream, request, failure);
 	}
 	json_decref(request);
 	return outcome;

@@ -15,6 +15,7 @@ enum request_outcome {
 	REQUEST_FAILED,	  /* failure says why */
 	REQUEST_ANSWERED, /* the answer is in the stream */
 	REQUEST_EXECUTES, /* a program runs, *execution */
+	REQUEST_GIVEN,	  /* a process of its own has the stream */
 };
 
 enum request_outcome request_begin(struct agent *agent, struct stream *stream,

@@ -28,7 +28,7 @@ static void take_frames(struct agent_reader *reader, struct outcome *outcome)
 
 	while ((outcome->rc = agent_reader_next(reader, &frame, &err)) > 0) {
 		REQUIRE(frame.size <= PROTOCOL_PAYLOAD_MAX);
-		REQUIRE(frame.type >= PROTOCOL_STDOUT && frame.type <= PROTOCOL_TAKEN);
+		REQUIRE(frame.type >= PROTOCOL_STDOUT && frame.type <= PROTOCOL_STARTED);
 		add(outcome, &frame.type, 1);
 		add(outcome, (const uint8_t *)&frame.size, sizeof(frame.size));
 		add(outcome, frame.payload, frame.size);

@@ -317,3 +317,27 @@ def test_root_that_cannot_be_mounted_is_told(tmp_path):
 def test_request_may_be_as_large_as_a_frame(guest):
     value = "x" * 60000
     assert guest.sh("echo ${#A}", env=[f"A={value}"]) == "60000\n"
+
+
+def test_resume_tells_what_a_restored_guest_cannot_know(guest):
+    def ask(name, value):
+        with guest.stream() as stream:
+            stream.request(name, value)
+            _, _, kind, result = stream.finish()
+            return kind, result
+
+    before = guest.sh("date +%s")
+    assert ask("resume", {"epoch": 5, "unix_time_ns": 2_000_000_000 * 10**9, "entropy": "ab" * 32,
+                          "hostname": "restored"}) == (RESULT, {"epoch": 5})
+    assert guest.sh("hostname") == "restored\n"
+    assert 0 <= int(guest.sh("date +%s")) - 2_000_000_000 < TIME_LIMIT
+    assert int(before) < 2_000_000_000
+    for value, sentence in (({"epoch": 5}, "epoch"), ({"epoch": 6, "entropy": "xy"}, "entropy"),
+                            ({"epoch": 6, "unix_time_ns": -1}, "unix_time_ns"),
+                            ({"epoch": 6, "network": "here"}, "network"), ({}, "epoch")):
+        kind, error = ask("resume", value)
+        assert kind == ERROR and sentence in error["error"], error
+    assert ask("quiesce", {}) == (RESULT, {})
+    assert ask("quiesce", {"now": 1})[0] == ERROR
+    assert ask("stats", {})[1]["streams"] >= 1
+    assert ask("shutdown", {"grace_ms": -1})[0] == ERROR

@@ -29,13 +29,14 @@ def test_the_readme_has_transcripts():
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda steps: steps[0][0][:40])
-def test_transcript(transcript):
+def test_transcript(transcript, tmp_path):
     environment = {**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}",
                    "XDG_DATA_HOME": str(TOP / "build" / "data")}
     status = 0
     for command, expected in transcript:
         result = subprocess.run(["bash", "-c", f"(exit {status}); {command}"], env=environment,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, timeout=TIME_LIMIT, check=False)
+                                stderr=subprocess.STDOUT, timeout=TIME_LIMIT, check=False,
+                                cwd=tmp_path)
         assert result.stdout.decode() == expected
         status = result.returncode

@@ -46,6 +46,7 @@
 	X(serial) \
 	X(serial_output) \
 	X(sleep) \
+	X(tar) \
 	X(text) \
 	X(values) \
 	X(vsock) \

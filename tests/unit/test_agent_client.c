@@ -165,7 +165,7 @@ START_TEST(stream_may_come_byte_by_byte)
 END_TEST
 
 static const uint8_t unknown_types[] = {
-	0, PROTOCOL_REQUEST, PROTOCOL_WINDOW, PROTOCOL_STDOUT - 1, PROTOCOL_TAKEN + 1, UINT8_MAX
+	0, PROTOCOL_REQUEST, PROTOCOL_WINDOW, PROTOCOL_STDOUT - 1, PROTOCOL_STARTED + 1, UINT8_MAX
 };
 
 START_TEST(type_that_is_not_the_agents_is_an_error)

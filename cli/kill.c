@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mote kill: ends microVMs. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "cli/agent_connect.h"
+#include "cli/cli.h"
+#include "cli/values.h"
+#include "cli/vm.h"
+
+#define DEFAULT_GRACE_MS 3000
+#define GRACE_MAX_MS 60000
+/* For a guest to power off, and its supervisor to clean up. */
+#define END_TIMEOUT_MS 5000
+
+static const char usage[] =
+	"usage: mote kill [--force] [--grace TIME] NAME...\n"
+	"Ends running microVMs: their programs get SIGTERM, and SIGKILL when TIME is over; what "
+	"was\n"
+	"written to their drives is there then. NAME is a name or id that `mote ps` shows, or the\n"
+	"beginning of one.\n"
+	"\n"
+	"  --grace TIME  how long programs may take, up to 60s (default 3s)\n"
+	"  -f, --force   at once, as if the plug were pulled\n";
+
+/* The VMM's supervisor notices, says so and cleans up. */
+static bool pull_plug(const json_t *meta)
+{
+	pid_t vmm = (pid_t)vm_number(meta, "vmm_pid");
+
+	if (vmm > 0)
+		kill(vmm, SIGKILL);
+	return vm_wait(meta, END_TIMEOUT_MS);
+}
+
+static int end(const char *name, bool force, int grace_ms, struct err *err)
+{
+	json_t *meta = vm_find_running(name, err);
+	bool ended = false;
+
+	if (!meta)
+		return -ESRCH;
+	/* An agent that does not answer gives no grace. */
+	if (!force && agent_shut_down(vm_string(meta, "vsock"), grace_ms, NULL) == 0)
+		ended = vm_wait(meta, grace_ms + END_TIMEOUT_MS);
+	if (!ended)
+		ended = pull_plug(meta);
+	if (!ended)
+		kill((pid_t)vm_number(meta, "pid"), SIGKILL);
+	json_decref(meta);
+	return 0;
+}
+
+int cli_kill(int argc, char **argv)
+{
+	static const struct option names[] = { { "force", no_argument, NULL, 'f' },
+					       { "grace", required_argument, NULL, 'g' },
+					       { "help", no_argument, NULL, 'h' },
+					       { NULL, 0, NULL, 0 } };
+	int64_t grace_ms = DEFAULT_GRACE_MS;
+	bool force = false;
+	int option, status = EXIT_SUCCESS;
+	struct err err;
+
+	while ((option = getopt_long(argc, argv, "f", names, NULL)) != -1) {
+		switch (option) {
+		case 'f':
+			force = true;
+			break;
+		case 'g':
+			if (value_duration(optarg, &grace_ms) == 0 && grace_ms <= GRACE_MAX_MS)
+				break;
+			fprintf(stderr, "mote kill: --grace %s: a time up to 60s is expected\n",
+				optarg);
+			return CLI_EXIT_USAGE;
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		default:
+			return CLI_EXIT_USAGE;
+		}
+	}
+	if (optind == argc) {
+		fputs(usage, stderr);
+		return CLI_EXIT_USAGE;
+	}
+	for (; optind < argc; optind++) {
+		if (end(argv[optind], force, (int)grace_ms, &err) < 0)
+			status = cli_fail(CLI_EXIT_FAILURE, &err);
+	}
+	return status;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/run_volumes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+#include "cli/transfer.h"
+
+int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err)
+{
+	struct run_volume *volume = &volumes->list[volumes->count];
+	size_t length = strlen(argument);
+	struct stat st;
+	char *colon;
+
+	if (volumes->count == RUN_VOLUMES_MAX)
+		return err_set(err, E2BIG, "--volume: %d are possible", RUN_VOLUMES_MAX);
+	*volume = (struct run_volume){ 0 };
+	if (length > 3 && strcmp(argument + length - 3, ":ro") == 0) {
+		volume->read_only = true;
+		argument[length - 3] = '\0';
+	}
+	colon = strrchr(argument, ':');
+	/* Odd names of the host's may have colons. */
+	if (!colon || colon == argument || colon[1] != '/')
+		return -EINVAL;
+	*colon = '\0';
+	volume->path = colon + 1;
+	volume->dir = realpath(argument, NULL);
+	if (!volume->dir || stat(volume->dir, &st) < 0 ||
+	    (!S_ISDIR(st.st_mode) && (errno = ENOTDIR))) {
+		int rc = err_sys(err, errno, "--volume %s", argument);
+
+		free(volume->dir);
+		return rc;
+	}
+	volumes->count++;
+	return 0;
+}
+
+void run_volumes_close(struct run_volumes *volumes)
+{
+	for (size_t i = 0; i < volumes->count; i++)
+		free(volumes->list[i].dir);
+	volumes->count = 0;
+}
+
+int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
+		    struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < volumes->count && rc == 0; i++)
+		rc = transfer_put(vsock, volumes->list[i].dir, volumes->list[i].path,
+				  owner ? owner : "0:0", false, err);
+	return rc;
+}
+
+int run_volumes_get(const struct run_volumes *volumes, const char *vsock, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
+		if (!volumes->list[i].read_only)
+			rc = transfer_get(vsock, volumes->list[i].path, volumes->list[i].dir, true,
+					  err);
+	}
+	return rc;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Directories of the host that go into the guest before its command runs, and come back behind it.
+ * They are copies: nobody sees what the other does meanwhile, and what was removed in the guest
+ * stays on the host.
+ */
+#ifndef MOTE_CLI_RUN_VOLUMES_H
+#define MOTE_CLI_RUN_VOLUMES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct err;
+
+#define RUN_VOLUMES_MAX 16
+
+struct run_volume {
+	char *dir;	  /* owned; absolute */
+	const char *path; /* not owned */
+	bool read_only;
+};
+
+struct run_volumes {
+	struct run_volume list[RUN_VOLUMES_MAX];
+	size_t count;
+};
+
+/* DIR:PATH[:ro], which is changed. 0; -EINVAL without err; or -errno with err set. */
+int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err);
+void run_volumes_close(struct run_volumes *volumes);
+
+/* What goes in belongs to `owner`, or to root if that is NULL. 0 or -errno with err set. */
+int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
+		    struct err *err);
+int run_volumes_get(const struct run_volumes *volumes, const char *vsock, struct err *err);
+
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "cli/agent_client.h"
+#include "cli/agent_connect.h"
+#include "rootfs-tools/init/failure.h"
+#include "rootfs-tools/init/tar.h"
+#include "rootfs-tools/init/tree.h"
+
+/* Behind the end of a tar stream come zeroes at most. */
+#define REST_MAX (64 << 10)
+
+struct transfer {
+	int fd; /* owned; blocking */
+	struct agent_reader reader;
+	struct agent_frame frame; /* of data: what has not been taken of it */
+	json_t *result;		  /* owned; the agent's last word */
+	bool over;
+	struct err err;
+	bool failed; /* err is set */
+	size_t out_used;
+	uint8_t out[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX];
+};
+
+static int fail(struct transfer *transfer, struct err *err)
+{
+	*err = transfer->err;
+	return -EIO;
+}
+
+static int send_frame(struct transfer *transfer, uint8_t type, const void *payload, size_t size)
+{
+	uint8_t header[PROTOCOL_HEADER_SIZE];
+	int rc;
+
+	agent_frame_header(header, type, (uint32_t)size);
+	rc = fd_write_all(transfer->fd, header, sizeof(header));
+	if (rc == 0)
+		rc = fd_write_all(transfer->fd, payload, size);
+	return rc;
+}
+
+static struct transfer *transfer_open(const char *vsock, const char *request, struct err *err)
+{
+	struct transfer *transfer = calloc(1, sizeof(*transfer));
+	int rc;
+
+	if (!transfer) {
+		err_sys(err, ENOMEM, "a stream to the agent");
+		return NULL;
+	}
+	transfer->fd = agent_connect(vsock, err);
+	if (transfer->fd < 0) {
+		free(transfer);
+		return NULL;
+	}
+	fcntl(transfer->fd, F_SETFL, 0);
+	rc = send_frame(transfer, PROTOCOL_REQUEST, request, strlen(request));
+	if (rc < 0) {
+		err_sys(err, -rc, "the stream to the agent");
+		fd_close(&transfer->fd);
+		free(transfer);
+		return NULL;
+	}
+	return transfer;
+}
+
+static void transfer_close(struct transfer *transfer)
+{
+	fd_close(&transfer->fd);
+	json_decref(transfer->result);
+	free(transfer);
+}
+
+static void lose(struct transfer *transfer, const char *why)
+{
+	transfer->over = true;
+	if (!transfer->failed)
+		err_set(&transfer->err, EIO, "%s", why);
+	transfer->failed = true;
+}
+
+static void take_last(struct transfer *transfer, const struct agent_frame *frame)
+{
+	const char *text = "the guest's agent refused the request without a reason";
+
+	transfer->over = true;
+	transfer->result = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
+	if (frame->type == PROTOCOL_RESULT && json_is_object(transfer->result))
+		return;
+	(void)json_unpack(transfer->result, "{s:s}", "error", &text);
+	lose(transfer, text);
+}
+
+/* Waits for the next frame of data; false when there is none any more. */
+static bool next_data(struct transfer *transfer)
+{
+	while (!transfer->over) {
+		int rc = agent_reader_next(&transfer->reader, &transfer->frame, &transfer->err);
+		size_t room;
+		uint8_t *to;
+		ssize_t n;
+
+		if (rc < 0) {
+			transfer->failed = transfer->over = true;
+		} else if (rc > 0 && transfer->frame.type == PROTOCOL_STDOUT) {
+			if (transfer->frame.size > 0)
+				return true;
+		} else if (rc > 0) {
+			take_last(transfer, &transfer->frame);
+		} else {
+			to = agent_reader_room(&transfer->reader, &room);
+			n = read(transfer->fd, to, room);
+			if (n > 0)
+				agent_reader_added(&transfer->reader, (size_t)n);
+			else if (n == 0 || errno != EINTR)
+				lose(transfer, "the guest has gone in the middle of a transfer");
+		}
+	}
+	transfer->frame.size = 0;
+	return false;
+}
+
+static ssize_t read_data(void *opaque, void *data, size_t size)
+{
+	struct transfer *transfer = opaque;
+	struct agent_frame *frame = &transfer->frame;
+	size_t part;
+
+	if (frame->size == 0 && !next_data(transfer))
+		return 0;
+	part = frame->size < size ? frame->size : size;
+	memcpy(data, frame->payload, part);
+	frame->payload += part;
+	frame->size -= (uint32_t)part;
+	return (ssize_t)part;
+}
+
+/* Reads what is left, up to the agent's last word. 0 or -errno with err set. */
+static int finish(struct transfer *transfer, struct err *err)
+{
+	size_t left = REST_MAX;
+
+	while (next_data(transfer)) {
+		if (transfer->frame.size > left)
+			return err_set(err, EPROTO, "the guest's agent sends on behind the end");
+		left -= transfer->frame.size;
+	}
+	return transfer->failed ? fail(transfer, err) : 0;
+}
+
+static int flush(struct transfer *transfer)
+{
+	int rc = transfer->out_used > 0
+			 ? send_frame(transfer, PROTOCOL_STDIN, transfer->out, transfer->out_used)
+			 : 0;
+
+	transfer->out_used = 0;
+	return rc;
+}
+
+static int write_data(void *opaque, const void *data, size_t size)
+{
+	struct transfer *transfer = opaque;
+	const char *at = data;
+
+	while (size > 0) {
+		size_t part = PROTOCOL_PAYLOAD_MAX - transfer->out_used;
+
+		if (part > size)
+			part = size;
+		memcpy(transfer->out + transfer->out_used, at, part);
+		transfer->out_used += part;
+		at += part;
+		size -= part;
+		if (transfer->out_used == PROTOCOL_PAYLOAD_MAX && flush(transfer) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int pack_stdin(struct transfer *transfer, struct err *err)
+{
+	static char data[PROTOCOL_PAYLOAD_MAX];
+	ssize_t n;
+
+	while ((n = read(STDIN_FILENO, data, sizeof(data))) != 0) {
+		if (n < 0 && errno != EINTR)
+			return err_sys(err, errno, "standard input");
+		if (n > 0 && write_data(transfer, data, (size_t)n) < 0)
+			break;
+	}
+	return 0;
+}
+
+/* 0 or -errno with err set; that the agent takes no more shows in its last word. */
+static int pack(struct transfer *transfer, const char *local, struct err *err)
+{
+	struct tar_writer writer = { write_data, transfer };
+	struct tree_counts counts = { 0 };
+	struct failure failure;
+	int rc = 0;
+
+	if (strcmp(local, "-") == 0)
+		rc = pack_stdin(transfer, err);
+	else if (tree_pack(local, &writer, &counts, &failure) < 0)
+		rc = err_set(err, EIO, "%s", failure.text);
+	if (rc == 0 && flush(transfer) == 0)
+		(void)send_frame(transfer, PROTOCOL_STDIN_END, "", 0);
+	return rc;
+}
+
+int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
+		 bool into, struct err *err)
+{
+	struct transfer *transfer;
+	json_t *json;
+	char *text;
+	int rc;
+
+	/* Before anything happens in the guest. */
+	if (strcmp(local, "-") != 0 && access(local, R_OK) < 0)
+		return err_sys(err, errno, "%s", local);
+	json = json_pack("{s:{s:s, s:s*, s:b}}", "put", "path", remote, "owner", owner, "into",
+			 into);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	if (!text)
+		return err_set(err, EINVAL, "%s: the path is not UTF-8", remote);
+	transfer = transfer_open(vsock, text, err);
+	free(text);
+	if (!transfer)
+		return -EIO;
+	rc = pack(transfer, local, err);
+	if (rc == 0)
+		rc = finish(transfer, err);
+	transfer_close(transfer);
+	return rc;
+}
+
+/* Splits the path that is to be written into an open directory and a name. */
+static int open_target(const char *local, const char *remote, bool as, int *dir,
+		       char name[NAME_MAX + 1], struct err *err)
+{
+	char path[PATH_MAX], base[PATH_MAX];
+	struct stat st;
+	size_t length;
+	char *slash;
+	int n;
+
+	snprintf(base, sizeof(base), "%s", remote);
+	for (length = strlen(base); length > 1 && base[length - 1] == '/'; length--)
+		base[length - 1] = '\0';
+	slash = strrchr(base, '/');
+	if (!as && stat(local, &st) == 0 && S_ISDIR(st.st_mode))
+		n = snprintf(path, sizeof(path), "%s/%s", local,
+			     slash && slash[1] ? slash + 1 : "root");
+	else if (as && realpath(local, path))
+		n = 0;
+	else
+		n = snprintf(path, sizeof(path), "%s", local);
+	slash = strrchr(path, '/');
+	snprintf(base, sizeof(base), "%s", slash ? slash + 1 : path);
+	if (n >= (int)sizeof(path) || strlen(base) > NAME_MAX || !base[0] ||
+	    strcmp(base, "..") == 0)
+		return err_set(err, EINVAL, "%s: a path to a file or directory is expected", local);
+	memcpy(name, base, strlen(base) + 1);
+	if (slash)
+		*slash = '\0';
+	*dir = open(!slash ? "." : path[0] ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return *dir < 0 ? err_sys(err, errno, "%s", local) : 0;
+}
+
+static int unpack(struct transfer *transfer, int dir, const char *name, struct err *err)
+{
+	struct tar_reader reader = { .read = read_data, .opaque = transfer };
+	const struct tree_options options = { .plain = true };
+	struct tree_counts counts = { 0 };
+	struct failure failure;
+	int rc = tree_unpack_as(dir, name, &reader, &options, &counts, &failure);
+
+	if (rc == 0)
+		return finish(transfer, err);
+	/* What the agent says about it is nearer to the cause. */
+	return transfer->failed ? fail(transfer, err) : err_set(err, EIO, "%s", failure.text);
+}
+
+static int unpack_stdout(struct transfer *transfer, struct err *err)
+{
+	while (next_data(transfer)) {
+		int rc = fd_write_all(STDOUT_FILENO, transfer->frame.payload, transfer->frame.size);
+
+		if (rc < 0)
+			return err_sys(err, -rc, "standard output");
+	}
+	return finish(transfer, err);
+}
+
+int transfer_get(const char *vsock, const char *remote, const char *local, bool as, struct err *err)
+{
+	bool stdout_wanted = strcmp(local, "-") == 0;
+	CLEANUP_FD int dir = -1;
+	char name[NAME_MAX + 1];
+	struct transfer *transfer;
+	json_t *json;
+	char *text;
+	int rc = stdout_wanted ? 0 : open_target(local, remote, as, &dir, name, err);
+
+	if (rc < 0)
+		return rc;
+	json = json_pack("{s:{s:s}}", "get", "path", remote);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	if (!text)
+		return err_set(err, EINVAL, "%s: the path is not UTF-8", remote);
+	transfer = transfer_open(vsock, text, err);
+	free(text);
+	if (!transfer)
+		return -EIO;
+	rc = stdout_wanted ? unpack_stdout(transfer, err) : unpack(transfer, dir, name, err);
+	transfer_close(transfer);
+	return rc;
+}
+
+json_t *transfer_ask(const char *vsock, const char *request, struct err *err)
+{
+	struct transfer *transfer = transfer_open(vsock, request, err);
+	json_t *result = NULL;
+
+	if (!transfer)
+		return NULL;
+	if (finish(transfer, err) == 0)
+		result = json_incref(transfer->result);
+	transfer_close(transfer);
+	return result;
+}

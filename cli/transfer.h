@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files and trees into a guest and out of it, through its agent. They wait. */
+#ifndef MOTE_CLI_TRANSFER_H
+#define MOTE_CLI_TRANSFER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct err;
+
+/*
+ * Puts `local`, - for a tar stream on standard input, to the path `remote`: into it, if that is a
+ * directory there, ends with a slash, or `into` says so; as it, otherwise. What comes belongs to
+ * `owner`, as an exec's user is written; NULL: to the numbers that it has here. 0 or -errno with
+ * err set.
+ */
+int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
+		 bool into, struct err *err);
+
+/*
+ * Gets `remote` as `local`, or below it if that is a directory here and `as` does not say that it
+ * is meant itself; - for a tar stream on standard output. Devices and fifos are refused, setuid
+ * bits left out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
+ */
+int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
+		 struct err *err);
+
+/* Any request that is answered with a result: it, a new object, or NULL with err set. */
+json_t *transfer_ask(const char *vsock, const char *request, struct err *err);
+
+#endif

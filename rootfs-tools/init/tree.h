@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File trees to and from streams of tar. Also the host's side uses this. */
+#ifndef MOTE_INIT_TREE_H
+#define MOTE_INIT_TREE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct failure;
+struct tar_reader;
+struct tar_writer;
+
+struct tree_counts {
+	uint64_t files; /* of all kinds */
+	uint64_t bytes;
+};
+
+struct tree_options {
+	bool own;   /* everything belongs to uid and gid, whatever the stream says */
+	bool plain; /* no devices, no setuid and setgid bits, nobody's ownership */
+	uid_t uid;
+	gid_t gid;
+};
+
+/*
+ * Unpacks the stream below the directory. No path, link or symbolic link in it leads to a place
+ * outside; what is in the way of a file is replaced. 0 or -1 with failure set.
+ */
+int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *options,
+		struct tree_counts *counts, struct failure *failure);
+
+/*
+ * The same for a stream of one file or tree, as tree_pack makes it, which becomes `name` in the
+ * directory, whatever the stream calls it.
+ */
+int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
+		   const struct tree_options *options, struct tree_counts *counts,
+		   struct failure *failure);
+
+/*
+ * Packs the file or tree `path`, its last part being the first of every path in the stream. Sockets
+ * are left out, hard links become files of their own. 0 or -1 with failure set.
+ */
+int tree_pack(const char *path, struct tar_writer *writer, struct tree_counts *counts,
+	      struct failure *failure);
+
+#endif

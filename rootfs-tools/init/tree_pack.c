@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "failure.h"
+#include "tar.h"
+
+#define COPY_SIZE 65536
+/* Each level of a tree holds a descriptor. */
+#define DEPTH_MAX 500
+
+struct pack {
+	struct tar_writer *writer;
+	struct tree_counts *counts;
+	struct failure *failure;
+};
+
+static int fail(struct pack *pack, const char *path)
+{
+	return failure_sys(pack->failure, errno, "%.300s", path);
+}
+
+/* Nobody reads the stream any more: that is the reader's to explain. */
+static int stream_ended(struct pack *pack)
+{
+	return failure_set(pack->failure, "the reader of the tar stream has gone");
+}
+
+static bool fill_entry(struct tar_entry *entry, const struct stat *st)
+{
+	static const struct {
+		mode_t kind;
+		enum tar_type type;
+	} types[] = {
+		{ S_IFREG, TAR_FILE },
+		{ S_IFDIR, TAR_DIRECTORY },
+		{ S_IFLNK, TAR_SYMLINK },
+		{ S_IFIFO, TAR_FIFO },
+		{ S_IFCHR, TAR_CHARACTER_DEVICE },
+		{ S_IFBLK, TAR_BLOCK_DEVICE },
+	};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if ((st->st_mode & S_IFMT) != types[i].kind)
+			continue;
+		entry->type = types[i].type;
+		entry->mode = st->st_mode & 07777;
+		entry->uid = st->st_uid;
+		entry->gid = st->st_gid;
+		entry->size = entry->type == TAR_FILE ? (uint64_t)st->st_size : 0;
+		entry->mtime = st->st_mtim.tv_sec;
+		entry->major = major(st->st_rdev);
+		entry->minor = minor(st->st_rdev);
+		return true;
+	}
+	return false;
+}
+
+/* As many bytes as were promised, whatever becomes of the file meanwhile. */
+static int pack_data(struct pack *pack, int fd, uint64_t size, const char *path)
+{
+	static char data[COPY_SIZE];
+
+	for (uint64_t left = size; left > 0;) {
+		ssize_t n = read(fd, data, left < sizeof(data) ? (size_t)left : sizeof(data));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fail(pack, path);
+		if (n == 0) {
+			n = left < sizeof(data) ? (ssize_t)left : (ssize_t)sizeof(data);
+			memset(data, 0, (size_t)n);
+		}
+		if (pack->writer->write(pack->writer->opaque, data, (size_t)n) < 0)
+			return stream_ended(pack);
+		left -= (uint64_t)n;
+	}
+	pack->counts->bytes += size;
+	return tar_pad(pack->writer, size) < 0 ? stream_ended(pack) : 0;
+}
+
+static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,
+		    int depth);
+
+static int pack_children(struct pack *pack, int fd, struct tar_entry *entry, int depth)
+{
+	DIR *dir = fdopendir(fd);
+	size_t length = strlen(entry->path);
+	const struct dirent *child;
+	int rc = 0;
+
+	if (!dir) {
+		rc = fail(pack, entry->path);
+		close(fd);
+		return rc;
+	}
+	while (rc == 0 && (child = readdir(dir)) != NULL) {
+		if (strcmp(child->d_name, ".") == 0 || strcmp(child->d_name, "..") == 0)
+			continue;
+		if (length + strlen(child->d_name) + 2 > sizeof(entry->path) ||
+		    depth >= DEPTH_MAX) {
+			errno = ENAMETOOLONG;
+			rc = fail(pack, entry->path);
+			break;
+		}
+		entry->path[length] = '/';
+		strcpy(entry->path + length + 1, child->d_name);
+		rc = pack_one(pack, dirfd(dir), child->d_name, entry, depth + 1);
+		entry->path[length] = '\0';
+	}
+	closedir(dir);
+	return rc;
+}
+
+static int put(struct pack *pack, struct tar_entry *entry)
+{
+	size_t length = strlen(entry->path);
+	int rc;
+
+	/* By convention a directory's name says that it is one. */
+	if (entry->type == TAR_DIRECTORY && length + 1 < sizeof(entry->path))
+		strcpy(entry->path + length, "/");
+	rc = tar_put(pack->writer, entry) < 0 ? stream_ended(pack) : 0;
+	entry->path[length] = '\0';
+	pack->counts->files++;
+	return rc;
+}
+
+/* entry->path is its path in the stream; the rest is filled in. */
+static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,
+		    int depth)
+{
+	struct stat st;
+	ssize_t n = 0;
+	int fd, rc;
+
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT && depth > 0 ? 0 : fail(pack, entry->path);
+	if (S_ISLNK(st.st_mode)) {
+		n = readlinkat(parent, name, entry->link, sizeof(entry->link) - 1);
+		if (n < 0)
+			return fail(pack, entry->path);
+	}
+	entry->link[n] = '\0';
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return fill_entry(entry, &st) ? put(pack, entry) : 0;
+	fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return fail(pack, entry->path);
+	/* What was opened counts, if it was changed in between. */
+	if (fstat(fd, &st) < 0 || !fill_entry(entry, &st) || put(pack, entry) < 0) {
+		close(fd);
+		return pack->failure->text[0] ? -1 : fail(pack, entry->path);
+	}
+	if (S_ISDIR(st.st_mode))
+		return pack_children(pack, fd, entry, depth);
+	rc = pack_data(pack, fd, entry->size, entry->path);
+	close(fd);
+	return rc;
+}
+
+int tree_pack(const char *path, struct tar_writer *writer, struct tree_counts *counts,
+	      struct failure *failure)
+{
+	struct pack pack = { writer, counts, failure };
+	struct tar_entry *entry = calloc(1, sizeof(*entry));
+	char *real = realpath(path, NULL);
+	const char *base = real ? strrchr(real, '/') : NULL;
+	int rc;
+
+	failure->text[0] = '\0';
+	if (!entry || !real) {
+		rc = failure_sys(failure, errno, "%.300s", path);
+	} else {
+		/* Of the root itself there is no name. */
+		snprintf(entry->path, sizeof(entry->path), "%s", base && base[1] ? base + 1 : ".");
+		rc = pack_one(&pack, AT_FDCWD, real, entry, 0);
+	}
+	if (rc == 0 && tar_finish(writer) < 0)
+		rc = stream_ended(&pack);
+	free(entry);
+	free(real);
+	return rc;
+}

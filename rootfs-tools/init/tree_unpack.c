@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "failure.h"
+#include "tar.h"
+
+#define COPY_SIZE 65536
+
+/* Symbolic links on the way are followed, as if `dir` were the root of all. */
+static int open_below(int dir, const char *path, uint64_t flags)
+{
+	const struct open_how how = { .flags = flags | O_CLOEXEC,
+				      .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+
+	return (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
+}
+
+/* The path without its first `strip` parts. False if it has a part "..", or is too long. */
+static bool clean_path(const char *path, unsigned int strip, char clean[PATH_MAX])
+{
+	size_t used = 0;
+
+	clean[0] = '\0';
+	while (*path) {
+		size_t length = strcspn(path, "/");
+		const char *part = path;
+
+		path += length;
+		path += strspn(path, "/");
+		if (length == 0 || (length == 1 && part[0] == '.'))
+			continue;
+		if (length == 2 && part[0] == '.' && part[1] == '.')
+			return false;
+		if (strip > 0) {
+			strip--;
+			continue;
+		}
+		if (used + length + 2 > PATH_MAX)
+			return false;
+		if (used > 0)
+			clean[used++] = '/';
+		memcpy(clean + used, part, length);
+		used += length;
+		clean[used] = '\0';
+	}
+	return true;
+}
+
+/* The directory that `path` is to be in, made if need be; *base is the rest. A descriptor or -1. */
+static int open_parent(int dir, char *path, const struct tree_options *options, const char **base)
+{
+	char *slash = strrchr(path, '/');
+	int parent;
+
+	*base = slash ? slash + 1 : path;
+	if (!slash)
+		return fcntl(dir, F_DUPFD_CLOEXEC, 3);
+	*slash = '\0';
+	parent = open_below(dir, path, O_PATH | O_DIRECTORY);
+	if (parent < 0 && errno == ENOENT) {
+		const char *name;
+		int above = open_parent(dir, path, options, &name);
+
+		if (above >= 0) {
+			if (mkdirat(above, name, 0755) == 0 && options->own &&
+			    fchownat(above, name, options->uid, options->gid, AT_SYMLINK_NOFOLLOW) <
+				    0)
+				errno = 0; /* it is there, which is what counts */
+			close(above);
+			parent = open_below(dir, path, O_PATH | O_DIRECTORY);
+		}
+	}
+	*slash = '/';
+	return parent;
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(fd, data, size);
+
+		if (n < 0 && errno != EINTR)
+			return -1;
+		if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+static int unpack_file(int parent, const char *name, struct tar_reader *reader,
+		       const struct tar_entry *entry, struct tree_counts *counts,
+		       struct failure *failure)
+{
+	static char data[COPY_SIZE];
+	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return failure_sys(failure, errno, "%.300s", entry->path);
+	while ((n = tar_data(reader, data, sizeof(data), failure)) > 0) {
+		if (write_all(fd, data, (size_t)n) < 0) {
+			n = failure_sys(failure, errno, "%.300s", entry->path);
+			break;
+		}
+		counts->bytes += (uint64_t)n;
+	}
+	close(fd);
+	return n < 0 ? -1 : 0;
+}
+
+static int link_below(int dir, unsigned int strip, const struct tar_entry *entry, int parent,
+		      const char *name)
+{
+	char target[PATH_MAX], *slash;
+	int fd, rc = -1;
+
+	if (!clean_path(entry->link, strip, target) || !target[0]) {
+		errno = EXDEV;
+		return -1;
+	}
+	/* The last part is not followed: a link to a symbolic link is one to that itself. */
+	slash = strrchr(target, '/');
+	if (slash)
+		*slash = '\0';
+	fd = slash ? open_below(dir, target, O_PATH | O_DIRECTORY) : fcntl(dir, F_DUPFD_CLOEXEC, 3);
+	if (fd >= 0) {
+		rc = linkat(fd, slash ? slash + 1 : target, parent, name, 0);
+		close(fd);
+	}
+	return rc;
+}
+
+static int make_node(int parent, const char *name, const struct tar_entry *entry)
+{
+	mode_t kind = entry->type == TAR_FIFO		? S_IFIFO
+		      : entry->type == TAR_BLOCK_DEVICE ? S_IFBLK
+							: S_IFCHR;
+
+	return mknodat(parent, name, kind | 0600, makedev(entry->major, entry->minor));
+}
+
+static int make_directory(int parent, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		if (S_ISDIR(st.st_mode))
+			return 0;
+		if (unlinkat(parent, name, 0) < 0)
+			return -1;
+	}
+	return mkdirat(parent, name, 0700);
+}
+
+/* Owner before mode, as a change of the owner takes setuid bits away. */
+static int set_attributes(int parent, const char *name, const struct tar_entry *entry,
+			  const struct tree_options *options)
+{
+	const struct timespec times[2] = {
+		{ .tv_nsec = UTIME_OMIT },
+		{ .tv_sec = entry->mtime, .tv_nsec = entry->mtime_ns },
+	};
+	mode_t mode = options->plain ? entry->mode & 0777 : entry->mode;
+
+	if (!options->plain &&
+	    fchownat(parent, name, options->own ? options->uid : entry->uid,
+		     options->own ? options->gid : entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return -1;
+	if (entry->type != TAR_SYMLINK && fchmodat(parent, name, mode, 0) < 0)
+		return -1;
+	return utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW);
+}
+
+/* Where a stream goes, and how. */
+struct unpack {
+	int dir;
+	unsigned int strip; /* parts of every path that are left out */
+	struct tar_reader *reader;
+	const struct tree_options *options;
+	struct tree_counts *counts;
+	struct failure *failure;
+};
+
+static int unpack_entry(const struct unpack *unpack, int parent, const char *name,
+			const struct tar_entry *entry)
+{
+	struct failure *failure = unpack->failure;
+	int rc = 0;
+
+	if (entry->type != TAR_DIRECTORY && unlinkat(parent, name, 0) < 0 && errno != ENOENT)
+		return failure_sys(failure, errno, "%.300s: what is there cannot be replaced",
+				   entry->path);
+	switch (entry->type) {
+	case TAR_FILE:
+		if (unpack_file(parent, name, unpack->reader, entry, unpack->counts, failure) < 0)
+			return -1;
+		break;
+	case TAR_DIRECTORY:
+		rc = make_directory(parent, name);
+		break;
+	case TAR_SYMLINK:
+		rc = symlinkat(entry->link, parent, name);
+		break;
+	case TAR_HARD_LINK:
+		if (link_below(unpack->dir, unpack->strip, entry, parent, name) < 0)
+			return failure_sys(failure, errno, "%.200s: hard link to %.200s",
+					   entry->path, entry->link);
+		return 0;
+	default:
+		if (unpack->options->plain)
+			return failure_set(failure, "%.300s: a device or fifo is not taken",
+					   entry->path);
+		rc = make_node(parent, name, entry);
+		break;
+	}
+	if (rc < 0 || set_attributes(parent, name, entry, unpack->options) < 0)
+		return failure_sys(failure, errno, "%.300s", entry->path);
+	return 0;
+}
+
+static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry)
+{
+	char path[PATH_MAX];
+	const char *name;
+	int parent, rc;
+
+	if (!clean_path(entry->path, unpack->strip, path))
+		return failure_set(unpack->failure, "%.300s: the path leads out of the destination",
+				   entry->path);
+	/* The destination itself is there. */
+	if (!path[0])
+		return 0;
+	unpack->counts->files++;
+	parent = open_parent(unpack->dir, path, unpack->options, &name);
+	if (parent < 0)
+		return failure_sys(unpack->failure, errno, "%.300s", entry->path);
+	rc = unpack_entry(unpack, parent, name, entry);
+	close(parent);
+	return rc;
+}
+
+static int unpack_rest(const struct unpack *unpack, struct tar_entry *entry)
+{
+	int rc;
+
+	while ((rc = tar_next(unpack->reader, entry, unpack->failure)) > 0) {
+		if (unpack_one(unpack, entry) < 0)
+			return -1;
+	}
+	return rc;
+}
+
+int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *options,
+		struct tree_counts *counts, struct failure *failure)
+{
+	static struct tar_entry entry;
+	const struct unpack unpack = { dir, 0, reader, options, counts, failure };
+
+	return unpack_rest(&unpack, &entry);
+}
+
+/* Its contents go below it, and nowhere else. */
+static int unpack_directory(struct unpack *unpack, const char *name, struct tar_entry *entry)
+{
+	int rc = -1;
+
+	unpack->dir = openat(unpack->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (unpack->dir < 0)
+		return failure_sys(unpack->failure, errno, "%.300s", name);
+	unpack->strip = 1;
+	rc = unpack_rest(unpack, entry);
+	close(unpack->dir);
+	return rc;
+}
+
+int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
+		   const struct tree_options *options, struct tree_counts *counts,
+		   struct failure *failure)
+{
+	static struct tar_entry entry;
+	struct unpack unpack = { dir, 0, reader, options, counts, failure };
+	int rc = tar_next(reader, &entry, failure);
+
+	if (rc <= 0)
+		return rc < 0 ? -1 : failure_set(failure, "the tar stream is empty");
+	if (entry.type == TAR_HARD_LINK)
+		return failure_set(failure, "the tar stream begins with a hard link");
+	counts->files++;
+	if (unpack_entry(&unpack, dir, name, &entry) < 0)
+		return -1;
+	if (entry.type == TAR_DIRECTORY)
+		return unpack_directory(&unpack, name, &entry);
+	rc = tar_next(reader, &entry, failure);
+	return rc > 0 ? failure_set(failure, "the tar stream has more than one file") : rc;
+}

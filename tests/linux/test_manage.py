@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to running microVMs: exec, cp, ps, kill, logs, stats; and what crashes leave behind."""
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+
+import pytest
+
+from support import MOTE, TIME_LIMIT, processes, run_mote, wait_until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime(tmp_path_factory):
+    """A runtime directory of the module's own."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield folder / "mote" / "vms"
+
+
+@pytest.fixture(scope="module")
+def one(runtime):
+    """A microVM that several tests share."""
+    assert start("--name", "one", "--memory", "300M") == "one"
+    yield "one"
+    assert run_mote("kill", "one").returncode == 0
+    assert run_mote("rm", "one").returncode == 0
+    wait_until(lambda: not processes("mote-vmm"), "the last mote-vmm to go")
+    assert not list(runtime.iterdir())
+
+
+def start(*arguments):
+    result = run_mote("run", "--detach", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.decode().strip()
+
+
+def listed(*options):
+    result = run_mote("ps", "--json", *options)
+    assert result.returncode == 0, result.stderr
+    return {vm["name"]: vm for vm in json.loads(result.stdout)}
+
+
+def others(*options):
+    """Of what is listed, all but the one that is shared."""
+    return {name: vm for name, vm in listed(*options).items() if name != "one"}
+
+
+def other_vmms():
+    """VMMs besides that of the one that is shared."""
+    return set(processes("mote-vmm")) - {vm["vmm_pid"] for name, vm in listed().items() if name == "one"}
+
+
+def folders(runtime):
+    return {path.name for path in runtime.iterdir()} - {vm["id"] for vm in listed("--all").values()}
+
+
+@contextlib.contextmanager
+def detached(*arguments):
+    name = start(*arguments)
+    try:
+        yield name
+    finally:
+        run_mote("kill", "--force", name)
+        run_mote("rm", name)
+
+
+def sh(name, script, **kwargs):
+    result = run_mote("exec", name, "--", "sh", "-c", script, **kwargs)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.decode()
+
+
+def test_exec_has_input_output_and_status(one):
+    result = run_mote("exec", "-e", "A=b c", "-u", "nobody", "-w", "/tmp", one, "sh", "-c",
+                      'cat; echo "$A $(id -un) $PWD" >&2; exit 9', stdin=b"through")
+    assert (result.returncode, result.stdout, result.stderr) == (9, b"through", b"b c nobody /tmp\n")
+
+
+@pytest.mark.parametrize("arguments, status, text", [
+    (["one", "--", "/no/such"], 127, b"mote: /no/such: No such file or directory\n"),
+    (["one", "/etc/passwd"], 126, b"mote: /etc/passwd: Permission denied\n"),
+    (["--timeout", "200ms", "one", "sleep", "100"], 124,
+     b"mote: the command was killed as its time was over\n"),
+    (["nosuch", "true"], 125, b"mote: microVM nosuch: there is none of this name\n"),
+    (["one"], 2, b"mote exec: NAME COMMAND: both are expected; see mote exec --help\n"),
+])
+def test_exec_that_fails(one, arguments, status, text):
+    result = run_mote("exec", *arguments)
+    assert (result.returncode, result.stderr) == (status, text)
+
+
+def test_exec_in_the_background(one):
+    assert run_mote("exec", "-d", one, "sleep", "1234").returncode == 0
+    assert "sleep 1234" in sh(one, "ps -o args")
+    assert run_mote("exec", "-d", one, "nosuch").returncode == 127
+    sh(one, "kill $(ps -o pid,args | awk '/sleep 1234/ && !/awk/ { print $1 }')")
+
+
+def test_names_ids_and_their_beginnings(one):
+    vm = listed()[one]
+    for name in (one, "on", vm["id"], vm["id"][:8]):
+        assert run_mote("exec", name, "true").returncode == 0
+    with detached("--name", "onion") as other:
+        result = run_mote("exec", "on", "true")
+        assert result.returncode == 125
+        assert result.stderr == b"mote: microVM on: the names of several begin so\n"
+        # A whole name is not the beginning of another one.
+        assert sh("one", "hostname") == "one\n" and sh(other, "hostname") == "onion\n"
+
+
+def test_inspect_says_what_it_is(one):
+    vm = json.loads(run_mote("inspect", one).stdout)[0]
+    assert vm["name"] == one and vm["memory_mib"] == 300 and vm["running"]
+    assert vm["state"] == "running" and vm["image"] == "(busybox)"
+    answer = run_mote("api", "--socket", vm["api"], "GET", "/")
+    assert json.loads(answer.stdout)["state"] == "Running"
+
+
+def test_stats_of_host_and_guest(one):
+    stats = json.loads(run_mote("stats", "--json", one).stdout)[0]
+    assert stats["host_cpu_us"] > 0 and stats["host_memory_bytes"] > 10 << 20
+    assert 200 << 20 < stats["guest"]["memory_total_bytes"] < 300 << 20
+    assert stats["guest"]["processes"] > 1
+    assert run_mote("stats").stdout.decode().splitlines()[1].startswith(one)
+
+
+def make_tree(folder):
+    """Names, links, modes and sizes of all kinds."""
+    tree = folder / "tree"
+    (tree / "sub" / ("d" * 200)).mkdir(parents=True)
+    (tree / "empty").write_bytes(b"")
+    (tree / "block").write_bytes(os.urandom(512))
+    (tree / "odd").write_bytes(os.urandom(70001))
+    (tree / "with space\nand line").write_text("odd name")
+    (tree / ("n" * 255)).write_text("long name")
+    (tree / "sub" / ("d" * 200) / ("f" * 200)).write_text("long path")
+    (tree / "naïve").write_text("not ASCII")
+    (tree / "link").symlink_to("odd")
+    (tree / "dangling").symlink_to("/no/such/" + "x" * 150)
+    os.link(tree / "odd", tree / "hard")
+    (tree / "run").write_text("#!/bin/sh\n")
+    (tree / "run").chmod(0o750)
+    os.utime(tree / "odd", (1234567890, 1234567890))
+    return tree
+
+
+def contents(tree):
+    found = {}
+    for path in sorted(tree.rglob("*")):
+        name, st = str(path.relative_to(tree)), path.lstat()
+        if path.is_symlink():
+            found[name] = ("link", os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("directory", st.st_mode & 0o777)
+        else:
+            found[name] = (hashlib.sha256(path.read_bytes()).hexdigest(), st.st_mode & 0o777,
+                           int(st.st_mtime))
+    return found
+
+
+def test_tree_goes_in_and_comes_back(one, tmp_path):
+    tree = make_tree(tmp_path)
+    assert run_mote("cp", tree, f"{one}:/tmp/first").returncode == 0
+    assert run_mote("cp", f"{one}:/tmp/first", tmp_path / "back").returncode == 0
+    assert contents(tmp_path / "back") == contents(tree)
+    # Into a directory that is there, on both sides.
+    assert run_mote("cp", tree, f"{one}:/tmp/first").returncode == 0
+    assert sh(one, "cat '/tmp/first/tree/naïve'; stat -c %a:%u /tmp/first/tree/run") == \
+        "not ASCII750:0\n"
+    (tmp_path / "there").mkdir()
+    assert run_mote("cp", f"{one}:/tmp/first/tree/sub/", tmp_path / "there").returncode == 0
+    assert contents(tmp_path / "there" / "sub") == contents(tree / "sub")
+
+
+def test_single_files_and_owners(one, tmp_path):
+    (tmp_path / "file").write_text("text")
+    assert run_mote("cp", "-u", "nobody", tmp_path / "file", f"{one}:/tmp/a/b/c").returncode == 0
+    assert sh(one, "cat /tmp/a/b/c; stat -c ' %U' /tmp/a/b/c") == "text nobody\n"
+    assert run_mote("cp", f"{one}:/tmp/a/b/c", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out").read_text() == "text"
+    os.chown(tmp_path / "file", 12, 34)
+    assert run_mote("cp", "-a", tmp_path / "file", f"{one}:/tmp/owned").returncode == 0
+    assert sh(one, "stat -c %u:%g /tmp/owned") == "12:34\n"
+
+
+def test_tar_streams(one):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("p" * 120 + "/é")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"12345"))
+    assert run_mote("cp", "-", f"{one}:/tmp/pax/", stdin=archive.getvalue()).returncode == 0
+    assert sh(one, "cat /tmp/pax/p*/é") == "12345"
+    result = run_mote("cp", f"{one}:/tmp/pax", "-")
+    with tarfile.open(fileobj=io.BytesIO(result.stdout)) as tar:
+        assert tar.extractfile("pax/" + "p" * 120 + "/é").read() == b"12345"
+
+
+@pytest.mark.parametrize("source, target, sentence", [
+    ("/no/such", "one:/tmp", "/no/such: No such file or directory"),
+    ("one:/no/such", "/tmp/x", "/no/such: No such file or directory"),
+    ("one:relative", "/tmp/x", "get: path: one that begins with / is expected"),
+    ("/etc/hostname", "one:relative", "put: path: one that begins with / is expected"),
+    ("one:/etc/passwd", "/no/such/folder/x", "/no/such/folder/x: No such file or directory"),
+    ("/etc/hostname", "nosuch:/tmp", "microVM nosuch: there is none of this name"),
+])
+def test_copies_that_fail(one, source, target, sentence):
+    result = run_mote("cp", source, target)
+    assert result.returncode == 1
+    assert result.stderr.decode() == f"mote: {sentence}\n"
+
+
+def test_stream_that_leads_out_of_the_destination(one, tmp_path):
+    """Names, links and hard links; nothing outside is touched."""
+    sh(one, "echo secret > /tmp/secret; mkdir -p /tmp/in")
+    for members in ([("../secret", None)], [("a/../../secret", None)],
+                    [("out", "/tmp"), ("out/secret", None)],
+                    [("out", ".."), ("out/secret", None)]):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, link in members:
+                info = tarfile.TarInfo(name)
+                if link:
+                    info.type, info.linkname = tarfile.SYMTYPE, link
+                info.size = 0 if link else 4
+                tar.addfile(info, None if link else io.BytesIO(b"evil"))
+        run_mote("cp", "-", f"{one}:/tmp/in/", stdin=archive.getvalue())
+        assert sh(one, "cat /tmp/secret; rm -rf /tmp/in/*") == "secret\n"
+
+
+def test_full_disk_in_the_guest(one, tmp_path):
+    sh(one, "mkdir /tmp/small; mount -t tmpfs -o size=1m small /tmp/small")
+    (tmp_path / "big").write_bytes(bytes(3 << 20))
+    result = run_mote("cp", tmp_path / "big", f"{one}:/tmp/small/")
+    assert (result.returncode, result.stderr) == (1, b"mote: big: No space left on device\n")
+    sh(one, "umount /tmp/small")
+
+
+def test_logs_of_console_and_command():
+    with detached("--", "sh", "-c", "echo out; echo err >&2; echo console > /dev/console; exit 4") as name:
+        log = run_mote("logs", "--follow", name)
+        assert log.returncode == 0
+        assert sorted(log.stdout.decode().split()) == ["console", "err", "out"]
+        wait_until(lambda: name in listed("--all") and not listed("--all")[name]["running"], "its end")
+        assert listed("--all")[name]["exit_status"] == 4 and name not in listed()
+        assert run_mote("logs", name).stdout == log.stdout
+        result = run_mote("exec", name, "true")
+        assert result.stderr == f"mote: microVM {name}: it has ended\n".encode()
+
+
+def test_rm_with_detach_leaves_nothing(runtime):
+    name = start("--rm", "--", "true")
+    wait_until(lambda: name not in listed("--all"), "it to be forgotten")
+
+
+def test_detached_that_cannot_start_is_told():
+    result = run_mote("run", "--detach", "--kernel", "/etc/passwd", "--", "true")
+    assert result.returncode == 125
+    assert result.stderr == b"mote: kernel image /etc/passwd: not an ELF or bzImage file\n"
+    assert not others("--all")
+
+
+def test_kill_gives_programs_their_time():
+    with detached("--", "sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; "
+                  "while :; do sleep 0.1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        assert run_mote("kill", name).returncode == 0
+        assert run_mote("logs", name).stdout.endswith(b"bye\n")
+        assert not others()
+
+
+def test_kill_by_force():
+    with detached("--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done") as name:
+        begin = time.monotonic()
+        assert run_mote("kill", "--force", name).returncode == 0
+        assert time.monotonic() - begin < 5
+        assert not others() and not other_vmms()
+        assert run_mote("kill", name).returncode == 1
+
+
+def test_volume_goes_in_and_comes_back(tmp_path):
+    folder = tmp_path / "odd: name"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "in\nput").write_text("data")
+    result = run_mote("run", "--volume", f"{folder}:/work", "--user", "nobody", "--workdir", "/work",
+                      "--", "sh", "-c", "cat in*; cat in* | tr a-z A-Z > deep/out; rm in*; exit 3")
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"data", b"")
+    assert (folder / "deep" / "out").read_text() == "DATA"
+    assert (folder / "in\nput").exists()
+    run_mote("run", "-v", f"{folder}:/work:ro", "--", "sh", "-c", "echo x > /work/new")
+    assert not (folder / "new").exists()
+
+
+def test_guest_cannot_write_beside_a_volume(tmp_path):
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "victim").mkdir()
+    result = run_mote("run", "-v", f"{tmp_path / 'volume'}:/work", "--", "sh", "-c",
+                      "ln -s ../victim /work/x; mknod /work/null c 1 3; chmod 4755 /bin/busybox; "
+                      "cp -p /bin/busybox /work/suid")
+    assert result.returncode == 125
+    assert b"a device or fifo is not taken" in result.stderr
+    assert not list((tmp_path / "victim").iterdir())
+    assert all(not path.lstat().st_mode & 0o6000 for path in (tmp_path / "volume").iterdir())
+
+
+def test_volumes_that_cannot_be():
+    for value, status in (("/no/such:/x", 125), ("/etc/passwd:/x", 125), ("/tmp", 2), ("/tmp:x", 2)):
+        assert run_mote("run", "--volume", value, "--", "true").returncode == status
+
+
+def start_and_kill(arguments, *, until=None, **kwargs):
+    """Kills mote with SIGKILL when `until` holds, or at once."""
+    with subprocess.Popen([MOTE, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **kwargs) as process:
+        if until:
+            wait_until(until, "the right moment")
+        process.send_signal(signal.SIGKILL)
+        process.wait(TIME_LIMIT)
+
+
+def test_killed_in_the_middle_of_run(runtime):
+    """At several moments; afterwards ps is right and nothing is left."""
+    for moment in range(6):
+        seen = []
+        start_and_kill(["run", "--name", "doomed", "--", "sleep", "1000"], until=(
+            (lambda: seen.append(1) or len(seen) > moment) if moment < 5 else
+            (lambda: listed().get("doomed", {}).get("state") == "running")))
+        wait_until(lambda: not other_vmms(), "the VMM to die with mote")
+        assert not others("--all") and not folders(runtime)
+
+
+def test_killed_supervisor(runtime):
+    name = start("--", "sleep", "1000")
+    vm = listed()[name]
+    os.kill(vm["pid"], signal.SIGKILL)
+    wait_until(lambda: not other_vmms(), "the VMM to die with its supervisor")
+    assert run_mote("exec", name, "true").returncode == 125
+    assert not others("--all") and not folders(runtime)
+
+
+def test_killed_vmm_is_told():
+    with detached("--", "sleep", "1000") as name:
+        os.kill(listed()[name]["vmm_pid"], signal.SIGKILL)
+        wait_until(lambda: name not in listed(), "its end to be noticed")
+        vm = listed("--all")[name]
+        assert vm["exit_status"] == 125 and vm["error"] == "mote-vmm was killed by signal KILL"
+
+
+def test_killed_in_the_middle_of_other_commands(one, tmp_path):
+    """The microVM goes on, and what they have started in it ends."""
+    with open(tmp_path / "big", "wb") as big:
+        big.truncate(1 << 30)
+    start_and_kill(["exec", one, "sleep", "4321"], until=lambda: "sleep 4321" in sh(one, "ps -o args"))
+    wait_until(lambda: "sleep 4321" not in sh(one, "ps -o args"), "the program to be killed")
+    start_and_kill(["cp", tmp_path / "big", f"{one}:/tmp/cut"],
+                   until=lambda: "cut" in sh(one, "ls /tmp"))
+    sh(one, "rm -rf /tmp/cut")
+    for command in (["ps"], ["stats"], ["inspect", one], ["logs", "-f", one], ["kill", "nosuch"]):
+        start_and_kill(command)
+    assert not others("--all")
+    assert sh(one, "echo good") == "good\n"

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Streams of tar, and the trees that they are made of. */
+#include "rootfs-tools/init/tar.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rootfs-tools/init/failure.h"
+#include "rootfs-tools/init/tree.h"
+#include "tests/unit/suites.h"
+#include "tests/unit/support.h"
+
+static uint8_t archive[4 << 20];
+static size_t archive_size, archive_at, chunk;
+static struct failure failure;
+static struct tree_counts counts;
+
+static int put_bytes(void *opaque, const void *data, size_t size)
+{
+	(void)opaque;
+	if (size > sizeof(archive) - archive_size)
+		return -1;
+	memcpy(archive + archive_size, data, size);
+	archive_size += size;
+	return 0;
+}
+
+static ssize_t get_bytes(void *opaque, void *data, size_t size)
+{
+	size_t left = archive_size - archive_at;
+
+	(void)opaque;
+	if (size > left)
+		size = left;
+	if (size > chunk)
+		size = chunk;
+	memcpy(data, archive + archive_at, size);
+	archive_at += size;
+	return (ssize_t)size;
+}
+
+static struct tar_writer writer = { put_bytes, NULL };
+static struct tar_reader reader;
+
+static void set_up(void)
+{
+	archive_size = archive_at = 0;
+	chunk = SIZE_MAX;
+	reader = (struct tar_reader){ .read = get_bytes };
+	failure.text[0] = '\0';
+	memset(&counts, 0, sizeof(counts));
+	ck_assert_int_eq(system("rm -rf tree in outside && mkdir tree in outside"), 0);
+}
+
+static void add(enum tar_type type, const char *path, const char *link, const char *data)
+{
+	static struct tar_entry entry;
+
+	memset(&entry, 0, sizeof(entry));
+	entry.type = type;
+	entry.mode = type == TAR_DIRECTORY ? 0755 : 0644;
+	entry.uid = geteuid();
+	entry.gid = getegid();
+	entry.size = data ? strlen(data) : 0;
+	entry.mtime = 1234567890;
+	snprintf(entry.path, sizeof(entry.path), "%s", path);
+	snprintf(entry.link, sizeof(entry.link), "%s", link ? link : "");
+	ck_assert_int_eq(tar_put(&writer, &entry), 0);
+	if (data) {
+		ck_assert_int_eq(put_bytes(NULL, data, strlen(data)), 0);
+		ck_assert_int_eq(tar_pad(&writer, strlen(data)), 0);
+	}
+}
+
+/* Into the directory "in". */
+static int unpack(const char *name, bool plain)
+{
+	const struct tree_options options = { .plain = plain };
+	int dir = open("in", O_RDONLY | O_DIRECTORY);
+	int rc;
+
+	ck_assert_int_ge(dir, 0);
+	ck_assert_int_eq(tar_finish(&writer), 0);
+	rc = name ? tree_unpack_as(dir, name, &reader, &options, &counts, &failure)
+		  : tree_unpack(dir, &reader, &options, &counts, &failure);
+	close(dir);
+	return rc;
+}
+
+static void assert_text(const char *path, const char *text)
+{
+	char *found = read_text(path);
+
+	ck_assert_str_eq(found, text);
+	free(found);
+}
+
+START_TEST(entries_come_back_as_they_were)
+{
+	char name[1000], link[1000];
+	struct tar_entry entry;
+	char data[16] = "";
+
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	name[500] = '/';
+	memset(link, 'l', sizeof(link) - 1);
+	link[sizeof(link) - 1] = '\0';
+	add(TAR_FILE, name, NULL, "data");
+	add(TAR_SYMLINK, "short", link, NULL);
+	add(TAR_FILE,
+	    "exactly-100-long-" /* fills its field without a zero behind */
+	    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+	    NULL, "x");
+	ck_assert_int_eq(tar_finish(&writer), 0);
+	for (chunk = 1; chunk < 2000; chunk = chunk * 7 + 1) {
+		archive_at = 0;
+		reader = (struct tar_reader){ .read = get_bytes };
+		ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+		ck_assert_str_eq(entry.path, name);
+		ck_assert_int_eq(entry.type, TAR_FILE);
+		ck_assert_uint_eq(entry.size, 4);
+		ck_assert_int_eq(entry.mtime, 1234567890);
+		ck_assert_int_ge(tar_data(&reader, data, sizeof(data), &failure), 1);
+		/* The rest is skipped. */
+		ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+		ck_assert_str_eq(entry.link, link);
+		ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+		ck_assert_uint_eq(strlen(entry.path), 100);
+		ck_assert_int_eq(tar_next(&reader, &entry, &failure), 0);
+	}
+}
+END_TEST
+
+START_TEST(numbers_that_octal_digits_cannot_hold)
+{
+	static struct tar_entry in, out;
+
+	in = (struct tar_entry){ .type = TAR_FILE,
+				 .path = "large",
+				 .size = UINT64_C(0x123456789a),
+				 .uid = 0x70001234,
+				 .gid = 4294967294,
+				 .mtime = INT64_C(0x123456789a) };
+	ck_assert_int_eq(tar_put(&writer, &in), 0);
+	ck_assert_int_eq(tar_next(&reader, &out, &failure), 1);
+	ck_assert_uint_eq(out.size, in.size);
+	ck_assert_uint_eq(out.uid, in.uid);
+	ck_assert_uint_eq(out.gid, in.gid);
+	ck_assert_int_eq(out.mtime, in.mtime);
+}
+END_TEST
+
+START_TEST(tree_is_packed_and_unpacked)
+{
+	ck_assert_int_eq(system("cd tree && mkdir -p a/b && echo one > a/b/1 && echo two > 2 && "
+				"ln -s a/b link && ln 2 hard && mkfifo fifo && chmod 710 2"),
+			 0);
+	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), 0);
+	ck_assert_uint_eq(counts.files, 8);
+	ck_assert_int_eq(unpack(NULL, false), 0);
+	ck_assert_int_eq(system("cd in/tree && test \"$(cat link/1)\" = one -a -p fifo && "
+				"test \"$(cat hard)\" = two -a $(stat -c %a 2) = 710"),
+			 0);
+}
+END_TEST
+
+START_TEST(tree_gets_another_name)
+{
+	add(TAR_DIRECTORY, "given/", NULL, NULL);
+	add(TAR_FILE, "given/file", NULL, "text");
+	add(TAR_FILE, "elsewhere/other", NULL, "below, too");
+	ck_assert_int_eq(unpack("wanted", true), 0);
+	assert_text("in/wanted/file", "text");
+	assert_text("in/wanted/other", "below, too");
+	ck_assert_int_ne(access("in/given", F_OK), 0);
+	ck_assert_int_ne(access("in/elsewhere", F_OK), 0);
+}
+END_TEST
+
+START_TEST(file_gets_another_name_and_no_company)
+{
+	add(TAR_FILE, "given", NULL, "text");
+	add(TAR_FILE, "more", NULL, "text");
+	ck_assert_int_eq(unpack("wanted", true), -1);
+	assert_contains(failure.text, "more than one file");
+	assert_text("in/wanted", "text");
+	ck_assert_int_ne(access("in/more", F_OK), 0);
+}
+END_TEST
+
+static const char *const bad_paths[] = { "..", "../outside/x", "a/../../outside/x", "/../outside/x",
+					 "./.././outside/x" };
+
+START_TEST(path_that_leads_out_is_refused)
+{
+	add(TAR_FILE, bad_paths[_i], NULL, "evil");
+	ck_assert_int_eq(unpack(NULL, false), -1);
+	assert_contains(failure.text, "leads out of the destination");
+	ck_assert_int_ne(access("outside/x", F_OK), 0);
+}
+END_TEST
+
+START_TEST(absolute_path_stays_inside)
+{
+	add(TAR_FILE, "/deep//./down", NULL, "text");
+	ck_assert_int_eq(unpack(NULL, false), 0);
+	assert_text("in/deep/down", "text");
+}
+END_TEST
+
+static const char *const ways_out[] = { "../outside", "/outside", "/../outside",
+					"../../../../outside" };
+
+START_TEST(symbolic_link_does_not_lead_out)
+{
+	add(TAR_SYMLINK, "way", ways_out[_i], NULL);
+	add(TAR_FILE, "way/x", NULL, "evil");
+	/* As below a root: either there is nothing, or it is made below "in". */
+	(void)unpack(NULL, false);
+	ck_assert_int_ne(access("outside/x", F_OK), 0);
+	ck_assert_int_ne(access("/outside", F_OK), 0);
+}
+END_TEST
+
+START_TEST(symbolic_link_in_the_way_is_replaced)
+{
+	write_text("outside/victim", "safe");
+	add(TAR_SYMLINK, "file", "../outside/victim", NULL);
+	add(TAR_FILE, "file", NULL, "mine");
+	add(TAR_SYMLINK, "dir", "../outside", NULL);
+	add(TAR_DIRECTORY, "dir", NULL, NULL);
+	ck_assert_int_eq(unpack(NULL, false), 0);
+	assert_text("outside/victim", "safe");
+	assert_text("in/file", "mine");
+	ck_assert_int_eq(system("test -d in/dir -a ! -L in/dir"), 0);
+}
+END_TEST
+
+START_TEST(name_that_is_a_link_already_is_not_followed)
+{
+	ck_assert_int_eq(symlink("../outside", "in/wanted"), 0);
+	add(TAR_DIRECTORY, "given", NULL, NULL);
+	add(TAR_FILE, "given/x", NULL, "mine");
+	ck_assert_int_eq(unpack("wanted", true), 0);
+	ck_assert_int_ne(access("outside/x", F_OK), 0);
+	assert_text("in/wanted/x", "mine");
+}
+END_TEST
+
+START_TEST(hard_link_does_not_lead_out)
+{
+	write_text("outside/secret", "secret");
+	add(TAR_SYMLINK, "way", "../outside", NULL);
+	add(TAR_HARD_LINK, "stolen", "way/secret", NULL);
+	ck_assert_int_eq(unpack(NULL, false), -1);
+	ck_assert_int_ne(access("in/stolen", F_OK), 0);
+	set_up();
+	write_text("outside/secret", "secret");
+	add(TAR_HARD_LINK, "stolen", "../outside/secret", NULL);
+	ck_assert_int_eq(unpack(NULL, false), -1);
+	ck_assert_int_ne(access("in/stolen", F_OK), 0);
+}
+END_TEST
+
+START_TEST(plain_takes_no_devices_and_no_setuid)
+{
+	static struct tar_entry entry = {
+		.type = TAR_FILE, .path = "suid", .mode = 06755, .uid = 1, .gid = 1
+	};
+	struct stat st;
+
+	ck_assert_int_eq(tar_put(&writer, &entry), 0);
+	add(TAR_FIFO, "fifo", NULL, NULL);
+	ck_assert_int_eq(unpack(NULL, true), -1);
+	assert_contains(failure.text, "fifo: a device or fifo is not taken");
+	ck_assert_int_eq(stat("in/suid", &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0755);
+	ck_assert_uint_eq(st.st_uid, geteuid());
+}
+END_TEST
+
+START_TEST(stream_that_is_cut_is_an_error_wherever)
+{
+	size_t whole;
+
+	add(TAR_FILE, "a", NULL, "some data");
+	add(TAR_FILE,
+	    "a-name-of-more-than-a-hundred-bytes/"
+	    "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	    "bbbbbbbbbbbbbbbbbbbbbbbb",
+	    NULL, "more data");
+	whole = archive_size;
+	for (size_t size = 0; size < whole; size += 100) {
+		int dir = open("in", O_RDONLY | O_DIRECTORY);
+		const struct tree_options options = { .plain = true };
+
+		archive_size = size;
+		archive_at = 0;
+		reader = (struct tar_reader){ .read = get_bytes };
+		ck_assert_int_eq(tree_unpack(dir, &reader, &options, &counts, &failure), -1);
+		assert_contains(failure.text, "ends in the middle");
+		close(dir);
+	}
+}
+END_TEST
+
+START_TEST(what_is_no_tar_is_said)
+{
+	static uint8_t noise[2048];
+
+	fill_pattern(noise, sizeof(noise));
+	put_bytes(NULL, noise, sizeof(noise));
+	ck_assert_int_eq(unpack(NULL, true), -1);
+	assert_contains(failure.text, "this is no tar stream");
+}
+END_TEST
+
+START_TEST(file_that_is_not_there)
+{
+	ck_assert_int_eq(tree_pack("nosuch", &writer, &counts, &failure), -1);
+	ck_assert_str_eq(failure.text, "nosuch: No such file or directory");
+}
+END_TEST
+
+START_TEST(very_deep_tree_is_refused)
+{
+	ck_assert_int_eq(system("cd tree && for i in $(seq 600); do mkdir d && cd d; done"), 0);
+	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), -1);
+	assert_contains(failure.text, "File name too long");
+}
+END_TEST
+
+Suite *tar_suite(void)
+{
+	Suite *suite =
+		SUITE("tar", set_up, NULL, entries_come_back_as_they_were,
+		      numbers_that_octal_digits_cannot_hold, tree_is_packed_and_unpacked,
+		      tree_gets_another_name, file_gets_another_name_and_no_company,
+		      absolute_path_stays_inside, symbolic_link_in_the_way_is_replaced,
+		      name_that_is_a_link_already_is_not_followed, hard_link_does_not_lead_out,
+		      plain_takes_no_devices_and_no_setuid, stream_that_is_cut_is_an_error_wherever,
+		      what_is_no_tar_is_said, file_that_is_not_there, very_deep_tree_is_refused);
+
+	add_table_test(suite, set_up, NULL, path_that_leads_out_is_refused, ARRAY_SIZE(bad_paths));
+	add_table_test(suite, set_up, NULL, symbolic_link_does_not_lead_out, ARRAY_SIZE(ways_out));
+	return suite;
+}
