@@ -48,7 +48,9 @@ struct jailer_args {
 	bool tun;
 	bool uffd;
 	bool read_only_root;
-	char **vmm_args; /* behind "--"; ends with NULL */
+	bool weaker_cgroup; /* go on without a cgroup where it cannot be made */
+	bool rootless;	    /* not started by root: in a user namespace, as whoever started it */
+	char **vmm_args;    /* behind "--"; ends with NULL */
 };
 
 /* 0; -errno with err set; 1 if the answer (--help, --version) is printed and nothing is left to do.

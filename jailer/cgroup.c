@@ -174,10 +174,34 @@ static int descend(int dir, const char *name, const char *controller, struct err
 	return rc < 0 ? rc : fd_take(&fd);
 }
 
+/*
+ * Where PARENT begins: at the hierarchy's root; without root beside the cgroup of the caller, as
+ * far as somebody has handed that over to its user.
+ */
+static int open_top(const struct cgroup *cgroup, const struct jailer_args *args,
+		    const char *controller, struct err *err)
+{
+	CLEANUP_FD int mount_fd = open_mount(cgroup->version, controller, err);
+	char text[FILE_SIZE_MAX], *own, *slash;
+	int fd;
+
+	if (mount_fd < 0 || !args->rootless || cgroup->version != 2)
+		return fd_take(&mount_fd);
+	if (read_file(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text)) < 0 ||
+	    !(own = strstr(text, "0::/")))
+		return err_set(err, ENOENT, "/proc/self/cgroup: no cgroup of version 2");
+	own += strlen("0::/");
+	own[strcspn(own, "\n")] = '\0';
+	slash = strrchr(own, '/');
+	*(slash ? slash : own) = '\0';
+	fd = openat(mount_fd, *own ? own : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? err_sys(err, errno, "cgroup %s", own) : fd;
+}
+
 static int open_parent(const struct cgroup *cgroup, const struct jailer_args *args,
 		       const char *controller, struct err *err)
 {
-	CLEANUP_FD int fd = open_mount(cgroup->version, controller, err);
+	CLEANUP_FD int fd = open_top(cgroup, args, controller, err);
 	const char *at = args->parent_cgroup;
 	int rc = fd < 0 ? fd : prepare(cgroup, args, fd, err);
 
