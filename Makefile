@@ -64,6 +64,9 @@ LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
+# What of mote-init can be tested outside a guest.
+INIT_PARTS := failure program stream users
+LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
 
 # `make V=1` shows the commands themselves.
 Q := $(if $(V),,@)
@@ -219,6 +222,11 @@ $(BUILD)/mote-jailer: $(BUILD)/obj/programs/mote-jailer.o $(LIB_jailer) $(LIB_ba
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -lcap
 	$(linked)
+
+$(BUILD)/obj/rootfs-tools/init/%.o: rootfs-tools/init/%.c build/include/cli/.made
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(CFLAGS_all) -Irootfs-tools/init -c -o $@ $<
 
 # PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
 $(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/*.h)

@@ -18,30 +18,9 @@ uint8_t *agent_reader_room(struct agent_reader *reader, size_t *room)
 	return reader->buffer + reader->used;
 }
 
-/* Drops what comes before the sync; it begins with a byte that it does not repeat. */
-static void skip_to_sync(struct agent_reader *reader)
-{
-	static const char sync[] = PROTOCOL_SYNC;
-	size_t at = 0;
-
-	while (at < reader->used && !reader->in_sync) {
-		uint8_t byte = reader->buffer[at++];
-
-		if (byte == (uint8_t)sync[reader->matched])
-			reader->matched++;
-		else
-			reader->matched = byte == (uint8_t)sync[0] ? 1 : 0;
-		reader->in_sync = reader->matched == PROTOCOL_SYNC_SIZE;
-	}
-	reader->used -= at;
-	memmove(reader->buffer, reader->buffer + at, reader->used);
-}
-
 void agent_reader_added(struct agent_reader *reader, size_t size)
 {
 	reader->used += size;
-	if (!reader->in_sync)
-		skip_to_sync(reader);
 }
 
 int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, struct err *err)
@@ -50,14 +29,13 @@ int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, st
 	size_t left = reader->used - reader->taken;
 	uint32_t size;
 
-	if (!reader->in_sync || left < PROTOCOL_HEADER_SIZE)
+	if (left < PROTOCOL_HEADER_SIZE)
 		return 0;
 	memcpy(&size, at + 1, sizeof(size));
 	size = le32toh(size);
-	if (at[0] < PROTOCOL_READY || at[0] > PROTOCOL_ERROR || size > PROTOCOL_PAYLOAD_MAX)
-		return err_set(
-			err, EPROTO,
-			"the guest's serial line carries something else than the agent's frames");
+	if (at[0] < PROTOCOL_STDOUT || at[0] > PROTOCOL_TAKEN || size > PROTOCOL_PAYLOAD_MAX)
+		return err_set(err, EPROTO,
+			       "the guest's agent sent something else than its protocol's frames");
 	if (left - PROTOCOL_HEADER_SIZE < size)
 		return 0;
 	frame->type = at[0];

@@ -3,7 +3,6 @@
 #ifndef MOTE_CLI_AGENT_CLIENT_H
 #define MOTE_CLI_AGENT_CLIENT_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,10 +18,8 @@ struct agent_frame {
 
 /* Takes bytes from the guest, which may send anything, and gives frames. Zero-initialise. */
 struct agent_reader {
-	bool in_sync;
-	unsigned int matched; /* bytes of PROTOCOL_SYNC */
 	size_t used;
-	size_t taken; /* of `used`: the frame that was given last */
+	size_t taken; /* of `used`: the frames that were given */
 	uint8_t buffer[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX];
 };
 
@@ -32,7 +29,7 @@ void agent_reader_added(struct agent_reader *reader, size_t size);
 
 /*
  * 1 with *frame filled, 0 if more bytes are needed, -EPROTO with err set if the guest does not keep
- * to the protocol. Bytes before the sync are skipped.
+ * to the protocol.
  */
 int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, struct err *err);
 

@@ -10,8 +10,8 @@ struct err;
 /* Exit statuses of mote itself; a command's own status is passed through. */
 #define CLI_EXIT_FAILURE 1
 #define CLI_EXIT_USAGE 2
-#define CLI_EXIT_SANDBOX 125	/* the microVM could not be started, or ended before its command */
-#define CLI_EXIT_CANNOT_RUN 127 /* the command could not be started in it */
+#define CLI_EXIT_SANDBOX 125 /* the microVM could not be started, or ended before its command */
+#define CLI_EXIT_TIMEOUT 124 /* the command was killed as its time was over */
 
 /* Subcommands: argv[0] is the subcommand's name. They return the process's exit status. */
 int cli_run(int argc, char **argv);
@@ -34,6 +34,13 @@ int cli_images_dir(char path[PATH_MAX], struct err *err);
 
 /* The directory with one folder a kernel, under the user's cache directory. */
 int cli_kernels_dir(char path[PATH_MAX], struct err *err);
+/* The directory with one folder a running VM; made if need be, and safe from other users. */
+int cli_vms_dir(char path[PATH_MAX], struct err *err);
+/*
+ * A root image: a file, if the name contains a slash, else one of this name that `mote image ls`
+ * shows. 0 or -errno with err set.
+ */
+int cli_find_image(const char *name, char path[PATH_MAX], struct err *err);
 /* A kernel by its name, or by its path if that contains a slash. */
 int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err);
 

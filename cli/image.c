@@ -14,8 +14,9 @@
 #include "cli/cli.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
+#include "cli/values.h"
 
-#define DEFAULT_MAX_SIZE (UINT64_C(16) << 30)
+#define DEFAULT_MAX_MIB (16 << 10)
 
 static const char usage[] =
 	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"
@@ -75,21 +76,6 @@ static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err
 	return 0;
 }
 
-static int parse_size(const char *text, uint64_t *bytes)
-{
-	static const char units[] = "KMGT";
-	char *end;
-	unsigned long long number = strtoull(text, &end, 10);
-	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
-	unsigned int shift = unit ? 10 * (unsigned int)(unit - units + 1) : 20;
-
-	if (end == text || *text == '-' || (*end && (!unit || end[1])) || number == 0 ||
-	    number > UINT64_MAX >> shift)
-		return -EINVAL;
-	*bytes = number << shift;
-	return 0;
-}
-
 /* What kind of source it is. */
 static int look_at(const char **kind, const char *source, struct err *err)
 {
@@ -121,7 +107,7 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		{ "help", no_argument, NULL, HELP },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct image_build build = { .format = "erofs", .max_size = DEFAULT_MAX_SIZE };
+	struct image_build build = { .format = "erofs", .max_mib = DEFAULT_MAX_MIB };
 	char name[IMAGE_NAME_MAX + 1];
 	struct err err;
 	int option, rc = 0;
@@ -141,9 +127,8 @@ static int build_command(struct image_store *store, int argc, char **argv)
 			build.source = optarg;
 			break;
 		case MAX_SIZE:
-			if (parse_size(optarg, &build.max_size) < 0)
-				return usage_error(optarg,
-						   "--max-size is a number with K, M, G or T");
+			if (value_mib(optarg, &build.max_mib) < 0)
+				return usage_error(optarg, "--max-size is like 512M or 16G");
 			break;
 		case HELP:
 			fputs(usage, stdout);

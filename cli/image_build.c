@@ -329,7 +329,7 @@ static int build_in(struct image_store *store, const struct image_build *build, 
 	};
 	int status;
 
-	snprintf(max_kib, sizeof(max_kib), "%llu", (unsigned long long)build->max_size / 1024);
+	snprintf(max_kib, sizeof(max_kib), "%lld", (long long)build->max_mib * 1024);
 	if (run_script(argv, signal_fd, build->source, &status) < 0)
 		return status;
 	return keep(store, build, scratch, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)

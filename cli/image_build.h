@@ -10,7 +10,7 @@ struct image_build {
 	const char *source; /* path, transport and reference, or packages */
 	const char *name;
 	const char *format; /* "erofs" or "ext4" */
-	uint64_t max_size;  /* bytes of files */
+	int max_mib;	    /* of files */
 };
 
 /* The process's exit status; progress and errors are printed. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -76,6 +77,66 @@ int cli_kernels_dir(char path[PATH_MAX], struct err *err)
 	if (home && home[0] == '/')
 		return join(path, err, "%s/.cache/mote/kernels", home);
 	return err_set(err, ENOENT, "the cache directory: neither HOME nor XDG_CACHE_HOME is set");
+}
+
+/* In /tmp others may have been there before. */
+static int check_private(const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return err_sys(err, errno, "runtime directory %s", path);
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0077) != 0)
+		return err_set(err, EPERM,
+			       "runtime directory %s: it must be a directory of yours that nobody "
+			       "else may enter",
+			       path);
+	return 0;
+}
+
+static int make_directory(const char *path, struct err *err)
+{
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_sys(err, errno, "runtime directory %s", path);
+	return check_private(path, err);
+}
+
+int cli_vms_dir(char path[PATH_MAX], struct err *err)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char base[PATH_MAX];
+	int rc;
+
+	if (runtime && runtime[0] == '/')
+		rc = join(base, err, "%s/mote", runtime);
+	else if (geteuid() == 0)
+		rc = join(base, err, "/run/mote");
+	else
+		rc = join(base, err, "/tmp/mote-%u", (unsigned int)geteuid());
+	if (rc == 0)
+		rc = make_directory(base, err);
+	if (rc == 0)
+		rc = join(path, err, "%s/vms", base);
+	return rc < 0 ? rc : make_directory(path, err);
+}
+
+int cli_find_image(const char *name, char path[PATH_MAX], struct err *err)
+{
+	char dir[PATH_MAX], tag[PATH_MAX];
+	int rc;
+
+	if (strchr(name, '/'))
+		return join(path, err, "%s", name);
+	rc = cli_images_dir(dir, err);
+	if (rc == 0)
+		rc = join(tag, err, "%s/tags/%s", dir, name);
+	if (rc == 0 && !realpath(tag, path))
+		rc = err_set(
+			err, errno,
+			"image %s: there is none of this name (\"mote image ls\" lists them; a "
+			"file's path has a slash; a command without an image follows --)",
+			name);
+	return rc;
 }
 
 int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err)

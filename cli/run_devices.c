@@ -41,6 +41,7 @@ static int add_drive(struct run_devices *devices, const char *path, size_t lengt
 {
 	char id[32];
 
+	devices->writable = devices->writable || !read_only;
 	snprintf(id, sizeof(id), "drive%zu", json_array_size(devices->drives));
 	return length == 0 || json_array_append_new(
 				      devices->drives,
@@ -89,8 +90,20 @@ int run_devices_net(struct run_devices *devices, const char *argument)
 int run_devices_finish(struct run_devices *devices, struct err *err)
 {
 	const char *address = devices->address;
+	char overlay[32] = "";
 	json_t *interface = NULL;
 	int n = 0;
+
+	if (devices->overlay) {
+		size_t number = json_array_size(devices->drives);
+
+		if (add_drive(devices, devices->overlay, strlen(devices->overlay), false, false) <
+			    0 ||
+		    number > 'z' - 'a')
+			return err_set(err, EINVAL, "--overlay %s: this is no path",
+				       devices->overlay);
+		snprintf(overlay, sizeof(overlay), " mote.overlay=/dev/vd%c", 'a' + (int)number);
+	}
 
 	if (devices->net == RUN_NET_USER) {
 		address = PASST_GUEST "/" PASST_PREFIX "," PASST_GATEWAY "," PASST_DNS;
@@ -107,10 +120,10 @@ int run_devices_finish(struct run_devices *devices, struct err *err)
 	if (address && strspn(address, "0123456789./,") != strlen(address))
 		return err_set(err, EINVAL,
 			       "--address %s: ADDRESS/PREFIX[,GATEWAY[,DNS]] is expected", address);
-	n = snprintf(devices->boot_args, sizeof(devices->boot_args), "%s%s%s%s",
+	n = snprintf(devices->boot_args, sizeof(devices->boot_args), "%s%s%s%s%s",
 		     devices->root_ending ? " mote.root=" : "",
-		     devices->root_ending ? devices->root_ending : "", address ? " mote.net=" : "",
-		     address ? address : "");
+		     devices->root_ending ? devices->root_ending : "", overlay,
+		     address ? " mote.net=" : "", address ? address : "");
 	return n < (int)sizeof(devices->boot_args)
 		       ? 0
 		       : err_set(err, E2BIG, "--address: longer than any address");

@@ -4,6 +4,7 @@
 #define MOTE_CLI_RUN_DEVICES_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct err;
 
@@ -17,6 +18,8 @@ struct run_devices {
 	json_t *interfaces;	 /* owned; a list */
 	char boot_args[256];	 /* what mote-init is told, a space before each word */
 	const char *root_ending; /* NULL: no root image */
+	const char *overlay;	 /* --overlay; NULL: memory */
+	bool writable;		 /* a drive is, so that the guest wants to be shut down */
 };
 
 void run_devices_open(struct run_devices *devices);

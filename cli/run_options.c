@@ -7,39 +7,64 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/values.h"
 
 #define DEFAULT_KERNEL "microvm"
 #define BOOT_ARGS "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"
 
 static const char usage[] =
-	"usage: mote run [OPTION]... [--] COMMAND [ARGUMENT]...\n"
-	"Boots a microVM, runs COMMAND in it, and exits with its status.\n"
+	"usage: mote run [OPTION]... [IMAGE] [--] [COMMAND [ARGUMENT]...]\n"
+	"Boots a microVM, runs COMMAND in it, and exits with its status. IMAGE is one that\n"
+	"`mote image ls` shows, or a file if it has a slash; without IMAGE (mote run -- COMMAND) "
+	"the\n"
+	"root is a small busybox. Without COMMAND the image's own is run.\n"
 	"\n"
-	"  --cpus N           virtual processors, 1 to 32 (default 1)\n"
-	"  --memory MIB       guest memory (default 128)\n"
-	"  --huge-pages KIND  None: small, the kernel's pages shared with other VMs until "
-	"written;\n"
-	"                     Transparent (default): starts faster; 2M: reserved by the host\n"
-	"  --kernel NAME|PATH a kernel that `mote kernel list` shows, or a file "
-	"(default " DEFAULT_KERNEL ")\n"
-	"  --initrd PATH      another initramfs with mote-init as its /init\n"
-	"  --boot-args TEXT   more for the kernel's command line\n"
-	"  --rootfs IMAGE     an ext4 or erofs image as the root, what is written to it in "
+	"The microVM\n"
+	"  --cpus N             virtual processors, 1 to 32 (default 1)\n"
+	"  -m, --memory SIZE    guest memory, as 512M or 2G (default 128M)\n"
+	"  --net KIND           none (default); user: through passt, no privilege needed;\n"
+	"                       tap:NAME: a tap device of the host, which --address goes with\n"
+	"  --address TEXT       ADDRESS/PREFIX[,GATEWAY[,DNS]] of the guest on its tap device\n"
+	"  --name NAME          what to call it, and its host name (default: a random id)\n"
+	"\n"
+	"The command\n"
+	"  -e, --env NAME=VALUE set a variable; repeatable\n"
+	"  -u, --user USER      run it as USER[:GROUP] of the image, names or numbers\n"
+	"  -w, --workdir DIR    run it in this directory\n"
+	"  --timeout TIME       kill it after TIME, as 500ms, 10s or 5m\n"
+	"  -t, --tty            give it a terminal; this one, if it is one\n"
+	"  -i, --interactive    pass standard input on, which is done anyway\n"
+	"\n"
+	"Drives and the kernel\n"
+	"  --rootfs FILE        an ext4 or erofs image as the root, what is written to it in "
 	"memory;\n"
-	"                     IMAGE:rw writes to the image itself\n"
-	"  --drive FILE       a further drive, /dev/vdb and so on (FILE:ro read-only); repeatable\n"
-	"  --net KIND         none (default); user: through passt, no privilege needed;\n"
-	"                     tap:NAME: a tap device of the host, which --address goes with\n"
-	"  --address TEXT     ADDRESS/PREFIX[,GATEWAY[,DNS]] of the guest on its tap device\n"
-	"  --env NAME=VALUE   set a variable for COMMAND; repeatable\n"
-	"  --timing           print when each phase was reached\n"
-	"  --verbose          print the VMM's log\n"
+	"                       FILE:rw writes to the image itself\n"
+	"  --overlay FILE       an ext4 image that keeps what is written to the root\n"
+	"  --drive FILE         a further drive, /dev/vdb and so on (FILE:ro read-only); "
+	"repeatable\n"
+	"  --kernel NAME|PATH   a kernel that `mote kernel list` shows, or a file "
+	"(default " DEFAULT_KERNEL ")\n"
+	"  --initrd PATH        another initramfs with mote-init as its /init\n"
+	"  --boot-args TEXT     more for the kernel's command line\n"
+	"  --huge-pages KIND    None: small, the kernel's pages shared with other VMs until "
+	"written;\n"
+	"                       Transparent (default): starts faster; 2M: reserved by the host\n"
 	"\n"
-	"Exit status: COMMAND's own; 128 + N if signal N killed it; 125 if the microVM failed,\n"
-	"127 if COMMAND could not be run in it; 2 for wrong usage.\n";
+	"What is told\n"
+	"  --json-result[=FILE] one JSON object about how it ended and what it took, as the last "
+	"line\n"
+	"                       of standard error or in FILE\n"
+	"  --timing             print when each phase was reached\n"
+	"  --verbose            print the VMM's log\n"
+	"\n"
+	"Exit status: COMMAND's own; 128 + N if signal N killed it (137: by force, or for want of\n"
+	"memory); 124 if its time was over; 125 if the microVM failed; 126 if COMMAND cannot be "
+	"run,\n"
+	"127 if it is not there; 2 for wrong usage.\n";
 
 static int usage_error(const char *what, const char *value, const char *expected)
 {
@@ -48,155 +73,287 @@ static int usage_error(const char *what, const char *value, const char *expected
 	return -1;
 }
 
-static int parse_number(const char *text, int *number)
-{
-	char *end;
-	long value = strtol(text, &end, 10);
+/* Where the other files are; NULL or 0: the default. */
+struct choices {
+	const char *kernel;
+	const char *initrd;
+	const char *boot_args;
+	bool dashes; /* the words came behind "--" */
+};
 
-	if (end == text || *end || value < 1 || value > INT_MAX)
-		return -EINVAL;
-	*number = (int)value;
-	return 0;
+static int find_initrd(struct run_options *options, const struct choices *choices, struct err *err)
+{
+	char own_initrd[NAME_MAX];
+
+	if (choices->initrd)
+		return snprintf(options->config.initrd, sizeof(options->config.initrd), "%s",
+				choices->initrd) < (int)sizeof(options->config.initrd)
+			       ? 0
+			       : err_set(err, ENAMETOOLONG, "--initrd: the path is too long");
+	/* A kernel of somebody else's needs its modules with it. */
+	snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", choices->kernel);
+	if (!strchr(choices->kernel, '/') &&
+	    cli_find_own(own_initrd, options->config.initrd, NULL) == 0)
+		return 0;
+	return cli_find_own("initrd.cpio", options->config.initrd, err);
 }
 
 /* What the options refer to: the files of the kernel and of the default root. */
-static int resolve(struct run_options *options, const char *kernel, const char *initrd,
-		   const char *boot_args, struct err *err)
+static int resolve(struct run_options *options, const struct choices *choices, struct err *err)
 {
-	char own_initrd[NAME_MAX];
 	int rc = run_devices_finish(&options->devices, err);
+
 	if (rc < 0)
 		return rc;
-	snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s",
-		 options->devices.boot_args, boot_args ? " " : "", boot_args ? boot_args : "");
+	snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s",
+		 options->devices.boot_args, options->name ? " mote.hostname=" : "",
+		 options->name ? options->name : "", choices->boot_args ? " " : "",
+		 choices->boot_args ? choices->boot_args : "");
 	options->config.drives = options->devices.drives;
 	options->config.interfaces = options->devices.interfaces;
-	rc = cli_find_kernel(kernel, options->config.kernel, err);
-	if (rc == 0 && initrd) {
-		rc = snprintf(options->config.initrd, sizeof(options->config.initrd), "%s",
-			      initrd) < (int)sizeof(options->config.initrd)
-			     ? 0
-			     : err_set(err, ENAMETOOLONG, "--initrd: the path is too long");
-	} else if (rc == 0) {
-		/* A kernel of somebody else's needs its modules with it. */
-		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", kernel);
-		/* optarg, where it comes from, is set for every option with an argument. */
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
-		if (strchr(kernel, '/') ||
-		    cli_find_own(own_initrd, options->config.initrd, err) < 0)
-			rc = cli_find_own("initrd.cpio", options->config.initrd, err);
+	rc = cli_find_kernel(choices->kernel, options->config.kernel, err);
+	return rc < 0 ? rc : find_initrd(options, choices, err);
+}
+
+/* Variables of the image first, so that those of the command line count. */
+static int set_command(struct run_options *options, char **words, struct err *err)
+{
+	const struct image_config *image = &options->image_config;
+	struct session_request *request = &options->request;
+	json_t *env = json_array();
+
+	json_array_extend(env, image->env);
+	json_array_extend(env, request->env);
+	json_decref(request->env);
+	request->env = env;
+	if (!request->cwd)
+		request->cwd = image->workdir;
+	if (!request->user)
+		request->user = image->user;
+	request->argv = image_config_command(image, words);
+	if (!request->argv)
+		return err_set(err, EINVAL, "the command's arguments are not UTF-8");
+	return 0;
+}
+
+/* The words behind the options. 0, or -errno with err set. */
+static int take_words(struct run_options *options, const struct choices *choices, char **words,
+		      struct err *err)
+{
+	int rc;
+
+	if (!choices->dashes && *words) {
+		const char *name = *words++;
+
+		rc = cli_find_image(name, options->image, err);
+		/* What lies beside a file of somebody's says nothing about it. */
+		if (rc == 0 && !strchr(name, '/'))
+			rc = image_config_open(&options->image_config, options->image, err);
+		if (rc < 0)
+			return rc;
+		if (run_devices_rootfs(&options->devices, options->image) < 0)
+			return err_set(err, EINVAL, "--rootfs: IMAGE %s is the root already",
+				       options->image);
+		if (*words && strcmp(*words, "--") == 0)
+			words++;
 	}
-	return rc;
+	return set_command(options, words, err);
+}
+
+enum option_number {
+	CPUS = 256,
+	HUGE_PAGES,
+	KERNEL,
+	INITRD,
+	BOOT_ARGS_MORE,
+	ROOTFS,
+	OVERLAY,
+	DRIVE,
+	NET,
+	ADDRESS,
+	NAME,
+	TIMEOUT,
+	JSON_RESULT,
+	TIMING,
+	VERBOSE,
+	HELP,
+};
+
+static const struct option names[] = {
+	{ "cpus", required_argument, NULL, CPUS },
+	{ "memory", required_argument, NULL, 'm' },
+	{ "huge-pages", required_argument, NULL, HUGE_PAGES },
+	{ "kernel", required_argument, NULL, KERNEL },
+	{ "initrd", required_argument, NULL, INITRD },
+	{ "boot-args", required_argument, NULL, BOOT_ARGS_MORE },
+	{ "rootfs", required_argument, NULL, ROOTFS },
+	{ "overlay", required_argument, NULL, OVERLAY },
+	{ "drive", required_argument, NULL, DRIVE },
+	{ "net", required_argument, NULL, NET },
+	{ "address", required_argument, NULL, ADDRESS },
+	{ "name", required_argument, NULL, NAME },
+	{ "env", required_argument, NULL, 'e' },
+	{ "user", required_argument, NULL, 'u' },
+	{ "workdir", required_argument, NULL, 'w' },
+	{ "timeout", required_argument, NULL, TIMEOUT },
+	{ "tty", no_argument, NULL, 't' },
+	{ "interactive", no_argument, NULL, 'i' },
+	{ "json-result", optional_argument, NULL, JSON_RESULT },
+	{ "timing", no_argument, NULL, TIMING },
+	{ "verbose", no_argument, NULL, VERBOSE },
+	{ "help", no_argument, NULL, HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* The options about devices; 0 or -1, all said. */
+static int take_device(struct run_options *options, int option, const char *value)
+{
+	struct run_devices *devices = &options->devices;
+
+	switch (option) {
+	case ROOTFS:
+		if (run_devices_rootfs(devices, value) < 0)
+			return usage_error("--rootfs", value, "it can be given once");
+		break;
+	case OVERLAY:
+		devices->overlay = value;
+		break;
+	case DRIVE:
+		if (run_devices_drive(devices, value) < 0)
+			return usage_error("--drive", value, "a path is expected");
+		break;
+	case NET:
+		if (run_devices_net(devices, value) < 0)
+			return usage_error("--net", value, "none, user or tap:NAME is expected");
+		break;
+	default:
+		devices->address = value;
+		break;
+	}
+	return 0;
+}
+
+/* The options about the command; 0 or -1, all said. */
+static int take_request(struct session_request *request, int option, const char *value)
+{
+	switch (option) {
+	case 'e':
+		if (!strchr(value, '=') ||
+		    json_array_append_new(request->env, json_string(value)) < 0)
+			return usage_error("--env", value, "NAME=VALUE is expected");
+		break;
+	case 'u':
+		request->user = value;
+		break;
+	case 'w':
+		request->cwd = value;
+		break;
+	case TIMEOUT:
+		if (value_duration(value, &request->timeout_ms) < 0)
+			return usage_error("--timeout", value,
+					   "a time as 500ms, 10s or 5m is expected");
+		break;
+	default:
+		request->tty = true;
+		break;
+	}
+	return 0;
+}
+
+/* 0 to go on, -1 if all is said and *status is to be returned. */
+static int take(struct run_options *options, struct choices *choices, int option, int *status)
+{
+	switch (option) {
+	case CPUS:
+		if (value_number(optarg, &options->config.vcpu_count) < 0)
+			return usage_error("--cpus", optarg, "not a number from 1");
+		return 0;
+	case 'm':
+		if (value_mib(optarg, &options->config.mem_size_mib) < 0)
+			return usage_error("--memory", optarg, "a size as 512M or 2G is expected");
+		return 0;
+	case HUGE_PAGES:
+		options->config.huge_pages = optarg;
+		return 0;
+	case KERNEL:
+		choices->kernel = optarg;
+		return 0;
+	case INITRD:
+		choices->initrd = optarg;
+		return 0;
+	case BOOT_ARGS_MORE:
+		choices->boot_args = optarg;
+		return 0;
+	case ROOTFS:
+	case OVERLAY:
+	case DRIVE:
+	case NET:
+	case ADDRESS:
+		return take_device(options, option, optarg);
+	case NAME:
+		options->name = optarg;
+		return 0;
+	case 'e':
+	case 'u':
+	case 'w':
+	case 't':
+	case TIMEOUT:
+		return take_request(&options->request, option, optarg);
+	case 'i':
+		return 0;
+	case JSON_RESULT:
+		options->json_result = true;
+		options->json_path = optarg;
+		return 0;
+	case TIMING:
+		options->timing = true;
+		return 0;
+	case VERBOSE:
+		options->verbose = true;
+		return 0;
+	case HELP:
+		fputs(usage, stdout);
+		*status = EXIT_SUCCESS;
+		return -1;
+	default:
+		return -1;
+	}
 }
 
 /* 0 to go on, -1 if *status is to be returned. */
 static int parse(struct run_options *options, int argc, char **argv, int *status)
 {
-	enum {
-		CPUS,
-		MEMORY,
-		HUGE_PAGES,
-		KERNEL,
-		INITRD,
-		BOOT_ARGS_MORE,
-		ROOTFS,
-		DRIVE,
-		NET,
-		ADDRESS,
-		ENV,
-		TIMING,
-		VERBOSE,
-		HELP
-	};
-	static const struct option names[] = {
-		{ "cpus", required_argument, NULL, CPUS },
-		{ "memory", required_argument, NULL, MEMORY },
-		{ "huge-pages", required_argument, NULL, HUGE_PAGES },
-		{ "kernel", required_argument, NULL, KERNEL },
-		{ "initrd", required_argument, NULL, INITRD },
-		{ "boot-args", required_argument, NULL, BOOT_ARGS_MORE },
-		{ "rootfs", required_argument, NULL, ROOTFS },
-		{ "drive", required_argument, NULL, DRIVE },
-		{ "net", required_argument, NULL, NET },
-		{ "address", required_argument, NULL, ADDRESS },
-		{ "env", required_argument, NULL, ENV },
-		{ "timing", no_argument, NULL, TIMING },
-		{ "verbose", no_argument, NULL, VERBOSE },
-		{ "help", no_argument, NULL, HELP },
-		{ NULL, 0, NULL, 0 },
-	};
-	const char *kernel = DEFAULT_KERNEL;
-	const char *initrd = NULL;
-	const char *boot_args = NULL;
+	struct choices choices = { .kernel = DEFAULT_KERNEL };
+	const char *value = NULL;
 	struct err err;
 	int option;
 
 	*status = CLI_EXIT_USAGE;
-	while ((option = getopt_long(argc, argv, "+", names, NULL)) != -1) {
-		switch (option) {
-		case CPUS:
-			if (parse_number(optarg, &options->config.vcpu_count) < 0)
-				return usage_error("--cpus", optarg, "not a number from 1");
-			break;
-		case MEMORY:
-			if (parse_number(optarg, &options->config.mem_size_mib) < 0)
-				return usage_error("--memory", optarg, "not a number of MiB");
-			break;
-		case HUGE_PAGES:
-			options->config.huge_pages = optarg;
-			break;
-		case KERNEL:
-			kernel = optarg;
-			break;
-		case INITRD:
-			initrd = optarg;
-			break;
-		case BOOT_ARGS_MORE:
-			boot_args = optarg;
-			break;
-		case ROOTFS:
-			if (run_devices_rootfs(&options->devices, optarg) < 0)
-				return usage_error("--rootfs", optarg, "it can be given once");
-			break;
-		case DRIVE:
-			if (run_devices_drive(&options->devices, optarg) < 0)
-				return usage_error("--drive", optarg, "a path is expected");
-			break;
-		case NET:
-			if (run_devices_net(&options->devices, optarg) < 0)
-				return usage_error("--net", optarg,
-						   "none, user or tap:NAME is expected");
-			break;
-		case ADDRESS:
-			options->devices.address = optarg;
-			break;
-		case ENV:
-			if (!strchr(optarg, '=') ||
-			    json_array_append_new(options->env, json_string(optarg)) < 0)
-				return usage_error("--env", optarg, "NAME=VALUE is expected");
-			break;
-		case TIMING:
-			options->timing = true;
-			break;
-		case VERBOSE:
-			options->verbose = true;
-			break;
-		case HELP:
-			fputs(usage, stdout);
-			*status = EXIT_SUCCESS;
+	while ((option = getopt_long(argc, argv, "+m:e:u:w:ti", names, NULL)) != -1) {
+		value = optarg;
+		if (take(options, &choices, option, status) < 0)
 			return -1;
-		default:
-			return -1;
-		}
 	}
-	if (optind == argc)
-		return usage_error("COMMAND", "", "the command to run is missing");
+	/* Not if it is the value of the last option. */
+	choices.dashes = argv[optind - 1] != value && strcmp(argv[optind - 1], "--") == 0;
 	if (options->devices.address && options->devices.net != RUN_NET_TAP)
 		return usage_error("--address", options->devices.address,
 				   "it goes with --net tap:NAME");
-	*status = CLI_EXIT_SANDBOX;
-	return resolve(options, kernel, initrd, boot_args, &err) < 0 ? (cli_fail(*status, &err), -1)
-								     : 0;
+	if (take_words(options, &choices, argv + optind, &err) < 0) {
+		*status = cli_fail(CLI_EXIT_SANDBOX, &err);
+		return -1;
+	}
+	if (json_array_size(options->request.argv) == 0)
+		return usage_error("COMMAND", "", "the command to run is missing");
+	if (options->devices.overlay &&
+	    (!options->devices.root_ending || strcmp(options->devices.root_ending, "ro") != 0))
+		return usage_error("--overlay", options->devices.overlay,
+				   "it goes with an image as the root that is not written to");
+	if (resolve(options, &choices, &err) < 0) {
+		*status = cli_fail(CLI_EXIT_SANDBOX, &err);
+		return -1;
+	}
+	return 0;
 }
 
 bool run_options_parse(struct run_options *options, int argc, char **argv, int *status)
@@ -206,7 +363,7 @@ bool run_options_parse(struct run_options *options, int argc, char **argv, int *
 			    .vcpu_count = 1,
 			    .mem_size_mib = 128,
 			    .huge_pages = "Transparent" },
-		.env = json_array(),
+		.request = { .env = json_array() },
 	};
 	run_devices_open(&options->devices);
 	return parse(options, argc, argv, status) == 0;
@@ -215,5 +372,7 @@ bool run_options_parse(struct run_options *options, int argc, char **argv, int *
 void run_options_close(struct run_options *options)
 {
 	run_devices_close(&options->devices);
-	json_decref(options->env);
+	image_config_close(&options->image_config);
+	json_decref(options->request.argv);
+	json_decref(options->request.env);
 }

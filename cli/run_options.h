@@ -3,24 +3,30 @@
 #ifndef MOTE_CLI_RUN_OPTIONS_H
 #define MOTE_CLI_RUN_OPTIONS_H
 
-#include <jansson.h>
 #include <stdbool.h>
 
+#include "cli/image_config.h"
 #include "cli/run_devices.h"
 #include "cli/sandbox.h"
+#include "cli/session.h"
 
 struct run_options {
 	struct sandbox_config config; /* refers to the rest */
 	char boot_args[4096];	      /* what is longer than the kernel takes, the VMM refuses */
-	json_t *env;		      /* owned; of strings NAME=VALUE */
+	char image[PATH_MAX];	      /* empty: the default one */
+	struct image_config image_config;
+	struct session_request request;
 	struct run_devices devices;
+	const char *name;
 	bool timing;
 	bool verbose;
+	bool json_result;
+	const char *json_path; /* NULL: standard error */
 };
 
 /*
- * True if there is a command to run, which begins at argv[optind]. Otherwise all is said, and
- * *status is what to exit with. Close it in either case.
+ * True if there is a command to run. Otherwise all is said, and *status is what to exit with. Close
+ * it in either case.
  */
 bool run_options_parse(struct run_options *options, int argc, char **argv, int *status);
 void run_options_close(struct run_options *options);

@@ -22,6 +22,7 @@
 
 #define CONFIG_PATH "/proc/self/fd/3"
 #define CONFIG_FD 3
+#define GUEST_CID 3 /* any: each VM has its own vsock device */
 
 static int64_t monotonic_ns(void)
 {
@@ -34,12 +35,13 @@ static int64_t monotonic_ns(void)
 /* A memory file with the VM's configuration, or -errno with err set. */
 static int write_config(const struct sandbox_config *config, struct err *err)
 {
-	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}, s:O, s:O}", "boot-source",
-				 "kernel_image_path", config->kernel, "initrd_path", config->initrd,
-				 "boot_args", config->boot_args, "machine-config", "vcpu_count",
-				 config->vcpu_count, "mem_size_mib", config->mem_size_mib,
-				 "huge_pages", config->huge_pages, "drives", config->drives,
-				 "network-interfaces", config->interfaces);
+	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}, s:O, s:O, s:{s:i, s:s}}",
+				 "boot-source", "kernel_image_path", config->kernel, "initrd_path",
+				 config->initrd, "boot_args", config->boot_args, "machine-config",
+				 "vcpu_count", config->vcpu_count, "mem_size_mib",
+				 config->mem_size_mib, "huge_pages", config->huge_pages, "drives",
+				 config->drives, "network-interfaces", config->interfaces, "vsock",
+				 "guest_cid", GUEST_CID, "uds_path", config->vsock);
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	int fd, rc;
 
@@ -94,14 +96,22 @@ static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds
 	_exit(CLI_EXIT_SANDBOX);
 }
 
+static int open_pipe(int *reader, int *writer)
+{
+	int pair[2];
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return -1;
+	*reader = pair[0];
+	*writer = pair[1];
+	return fcntl(pair[0], F_SETFL, O_NONBLOCK);
+}
+
 int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, bool verbose,
 		  struct err *err)
 {
-	CLEANUP_FD int in_read = -1, in_write = -1, out_read = -1, out_write = -1;
-	CLEANUP_FD int log_read = -1, log_write = -1, config_fd = -1;
-	int *const ends[3][2] = { { &in_read, &in_write },
-				  { &out_read, &out_write },
-				  { &log_read, &log_write } };
+	CLEANUP_FD int console_read = -1, console_write = -1, log_read = -1, log_write = -1;
+	CLEANUP_FD int config_fd = -1, nothing = -1;
 	char path[PATH_MAX];
 	pid_t parent = getpid();
 	int rc;
@@ -115,14 +125,10 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	config_fd = write_config(config, err);
 	if (config_fd < 0)
 		return config_fd;
-	for (int i = 0; i < 3; i++) {
-		int pair[2];
-
-		if (pipe2(pair, O_CLOEXEC) < 0)
-			return err_sys(err, errno, "a pipe to mote-vmm");
-		*ends[i][0] = pair[0];
-		*ends[i][1] = pair[1];
-	}
+	nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (nothing < 0 || open_pipe(&console_read, &console_write) < 0 ||
+	    open_pipe(&log_read, &log_write) < 0)
+		return err_sys(err, errno, "a pipe to mote-vmm");
 	sandbox->start_ns = monotonic_ns();
 	sandbox->pid = fork();
 	if (sandbox->pid < 0)
@@ -132,8 +138,9 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(CLI_EXIT_SANDBOX);
-		exec_vmm(path, sandbox->start_ns, (const int[3]){ in_read, out_write, log_write },
-			 config_fd, config->passt_fd);
+		exec_vmm(path, sandbox->start_ns,
+			 (const int[3]){ nothing, console_write, log_write }, config_fd,
+			 config->passt_fd);
 	}
 	sandbox->pid_fd = (int)syscall(SYS_pidfd_open, sandbox->pid, 0);
 	if (sandbox->pid_fd < 0) {
@@ -142,11 +149,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		waitpid(sandbox->pid, NULL, 0);
 		return rc;
 	}
-	fcntl(in_write, F_SETFL, O_NONBLOCK);
-	fcntl(out_read, F_SETFL, O_NONBLOCK);
-	fcntl(log_read, F_SETFL, O_NONBLOCK);
-	sandbox->console_in = fd_take(&in_write);
-	sandbox->console_out = fd_take(&out_read);
+	sandbox->console_fd = fd_take(&console_read);
 	sandbox->log_fd = fd_take(&log_read);
 	return 0;
 }
@@ -238,7 +241,6 @@ void sandbox_close(struct sandbox *sandbox)
 		return;
 	sandbox_finish(sandbox, 0);
 	fd_close(&sandbox->pid_fd);
-	fd_close(&sandbox->console_in);
-	fd_close(&sandbox->console_out);
+	fd_close(&sandbox->console_fd);
 	fd_close(&sandbox->log_fd);
 }

@@ -20,7 +20,8 @@ struct sandbox_config {
 	const char *huge_pages; /* "None", "Transparent" or "2M" */
 	json_t *drives;		/* lists of the API's bodies; owned by the caller */
 	json_t *interfaces;
-	int passt_fd; /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
+	const char *vsock; /* where its Unix socket is to be */
+	int passt_fd;	   /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
 };
 
 #define SANDBOX_PASST_FD 4
@@ -38,8 +39,7 @@ struct sandbox_phases {
 struct sandbox {
 	pid_t pid;	  /* 0 once reaped */
 	int pid_fd;	  /* owned; readable when the process has ended */
-	int console_in;	  /* owned; to the guest's serial port; non-blocking */
-	int console_out;  /* owned; from it; non-blocking */
+	int console_fd;	  /* owned; what the guest writes to its serial port; non-blocking */
 	int log_fd;	  /* owned; non-blocking */
 	bool verbose;	  /* log lines are copied to standard error */
 	int64_t start_ns; /* CLOCK_MONOTONIC */

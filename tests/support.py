@@ -15,7 +15,7 @@ GUESTS = TOP / "build" / "guests"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "mote"
 
 # Far above what anything here takes, also under sanitizers and emulation: only a hang reaches it.
-TIME_LIMIT = 180
+TIME_LIMIT = int(os.environ.get('MOTE_TEST_TIME_LIMIT', 180))
 
 
 def kernel(name):

@@ -142,8 +142,6 @@ static int add_devices(struct machine *machine, int out_fd, struct err *err)
 	machine->boot_timer.opaque = machine;
 	if (io_bus_add(&machine->ports, LAYOUT_PORT_SERIAL, SERIAL_PORTS, &serial_ops,
 		       &machine->serial) < 0 ||
-	    io_bus_add(&machine->ports, LAYOUT_PORT_SERIAL_BURST, 1, &serial_burst_ops,
-		       &machine->serial) < 0 ||
 	    io_bus_add(&machine->ports, LAYOUT_PORT_I8042, I8042_PORTS, &i8042_ops,
 		       &machine->i8042) < 0 ||
 	    io_bus_add(&machine->ports, LAYOUT_PORT_SLEEP, SLEEP_SIZE, &sleep_registers_ops,
@@ -298,8 +296,6 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 		rc = kvm_create_irqchip(&machine->kvm, err);
 	if (rc == 0)
 		rc = add_interrupts(machine, err);
-	if (rc == 0)
-		rc = kvm_coalesce_port(&machine->kvm, LAYOUT_PORT_SERIAL_BURST, err);
 	if (rc < 0)
 		return rc;
 	machine->vcpus.ports = &machine->ports;

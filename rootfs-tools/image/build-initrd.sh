@@ -15,6 +15,7 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 umask 022
 mkdir -p "$stage"/{bin,dev,etc,proc,root,run,sys,tmp}
+chmod 755 "$stage"
 cp "$init" "$stage/init"
 if [ "$kind" != --bare ]; then
 	if [ ! -x "$busybox" ]; then

@@ -1,42 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a client and the agent in the guest say to each other.
+ * What a client and the agent in the guest say to each other, over one vsock stream a request.
  *
- * The agent first sends PROTOCOL_SYNC, because a serial line may carry kernel messages before it,
- * then a READY frame. The client sends one REQUEST frame; then frames flow both ways until EXIT or
- * ERROR. A frame is its type (u8), the payload's length (u32, little endian, at most
+ * The client sends one REQUEST frame; then frames flow both ways until EXIT, RESULT or ERROR, which
+ * is the agent's last. A frame is its type (u8), the payload's length (u32, little endian, at most
  * PROTOCOL_PAYLOAD_MAX), and the payload. docs/agent-protocol.md has the same for other languages.
  */
 #ifndef MOTE_PROTOCOL_H
 #define MOTE_PROTOCOL_H
 
-#define PROTOCOL_SYNC "\x01mote/1\n"
-#define PROTOCOL_SYNC_SIZE 8
+/*
+ * The agent serves this port. When it starts it also connects to the same port of the host; if
+ * somebody listens there, that stream is the first request's, and says that the guest is ready.
+ */
+#define PROTOCOL_PORT 52
+
 #define PROTOCOL_HEADER_SIZE 5
 #define PROTOCOL_PAYLOAD_MAX 65536
 
 /*
- * Beside the UART at 0x3f8 this port transmits, too. The transmitter counts as empty when it has
- * room for a burst, which is to be followed by a read of the line status register: so one string
- * instruction and a handful of exits send what through the serial driver are a thousand exits.
- * Where the port is missing, the UART takes 16 bytes at a time.
+ * So many bytes of standard input the agent holds for a program that does not read. The client has
+ * at most so many on their way that no TAKEN frame has told of; so the agent never stops reading,
+ * and signals and the client's end reach it whatever the program does.
  */
-#define PROTOCOL_SERIAL_BURST_PORT 0x608
-#define PROTOCOL_SERIAL_BURST_MAGIC 0x6d /* what reading that port gives where it is */
-#define PROTOCOL_SERIAL_BURST 1024
-#define PROTOCOL_SERIAL_FIFO 16
+#define PROTOCOL_STDIN_WINDOW 262144
 
 enum protocol_frame {
-	PROTOCOL_REQUEST =
-		1,	    /* to the agent: a JSON object with one member, "exec" or "shutdown" */
-	PROTOCOL_STDIN = 2, /* to the agent */
+	PROTOCOL_REQUEST = 1, /* to the agent: a JSON object with one member, the request's name */
+	PROTOCOL_STDIN = 2,   /* to the agent */
 	PROTOCOL_STDIN_END = 3, /* to the agent: no more STDIN */
 	PROTOCOL_SIGNAL = 4,	/* to the agent: one byte, the signal's number */
-	PROTOCOL_READY = 16,	/* to the client */
+	PROTOCOL_WINDOW = 5,	/* to the agent: rows and columns of the terminal (u16 each) */
 	PROTOCOL_STDOUT = 17,	/* to the client */
 	PROTOCOL_STDERR = 18,	/* to the client */
-	PROTOCOL_EXIT = 19, /* to the client: JSON {"code"|"signal", "user_us", "system_us", ...} */
-	PROTOCOL_ERROR = 20, /* to the client: one sentence; the request could not be begun */
+	PROTOCOL_EXIT = 19,	/* to the client: JSON, how the program ended */
+	PROTOCOL_ERROR = 20,	/* to the client: JSON {"error": "one sentence", "status": N} */
+	PROTOCOL_RESULT = 21,	/* to the client: JSON, the answer to what is no exec */
+	PROTOCOL_TAKEN = 22,	/* to the client: u32, bytes of STDIN that are out of the window */
 };
+
+/* What a shell would exit with, in an ERROR's "status". */
+#define PROTOCOL_STATUS_AGENT 125      /* the agent could not do it */
+#define PROTOCOL_STATUS_CANNOT_RUN 126 /* the program is there, but cannot be run */
+#define PROTOCOL_STATUS_NOT_FOUND 127
 
 #endif

@@ -1,51 +1,92 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "setup.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
-#include <net/route.h>
+#include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/io.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
+#include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "failure.h"
+#include "network.h"
+
 #define ROOT_DEVICE "/dev/vda"
-#define INTERFACE "eth0"
 
-bool setup_option(const char *name, char *value, size_t size)
+#define BOOT_TIMER_ADDR 0xc0000000
+#define BOOT_TIMER_VALUE 123
+#define SLEEP_CONTROL_PORT 0x600
+#define SLEEP_S5_NOW 0x34 /* SLP_TYP 5, SLP_EN */
+
+static const unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+void setup_power_off(void)
 {
-	char line[4096];
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
-	size_t length = strlen(name);
-	char *rest = line, *word;
-
-	if (fd >= 0)
-		close(fd);
-	if (n < 0)
-		return false;
-	line[n] = '\0';
-	while ((word = strsep(&rest, " \n")) != NULL) {
-		if (strncmp(word, name, length) == 0 && word[length] == '=') {
-			snprintf(value, size, "%s", word + length + 1);
-			return true;
-		}
-	}
-	return false;
+	sync();
+	/* So that a root that was written to is clean; another root does not mind. */
+	(void)mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	/* Kernels without ACPI do not know the sleep register; those with it find it themselves. */
+	if (ioperm(SLEEP_CONTROL_PORT, 1, 1) == 0)
+		outb(SLEEP_S5_NOW, SLEEP_CONTROL_PORT);
+	reboot(RB_AUTOBOOT);
+	for (;;)
+		pause();
 }
 
-static int fail(char *failure, const char *what)
+static void mount_at(const char *type, const char *target, unsigned long flags, const char *options)
 {
-	int saved = errno;
+	mkdir(target, 0755);
+	/* A kernel without one of these still runs commands. */
+	(void)mount(type, target, type, flags, options);
+}
 
-	snprintf(failure, SETUP_FAILURE, "%s: %s", what, strerror(saved));
-	return -saved;
+static void tell_boot_timer(void)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+	volatile uint8_t *timer;
+
+	if (fd < 0)
+		return;
+	timer = mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, BOOT_TIMER_ADDR);
+	if (timer != MAP_FAILED) {
+		*timer = BOOT_TIMER_VALUE;
+		munmap((void *)(uintptr_t)timer, 4096);
+	}
+	close(fd);
+}
+
+/* Distribution kernels have drivers and file systems as modules; the list is in loading order. */
+static void load_modules(void)
+{
+	FILE *list = fopen("/lib/modules/load", "re");
+	char path[PATH_MAX];
+
+	while (list && fgets(path, sizeof(path), list)) {
+		int fd;
+
+		path[strcspn(path, "\n")] = '\0';
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
+			fprintf(stderr, "mote-init: module %s: %s\n", path, strerrordesc_np(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (list)
+		fclose(list);
+}
+
+void setup_devices(void)
+{
+	mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=755");
+	tell_boot_timer();
+	load_modules();
 }
 
 static int mount_image(const char *target, unsigned long flags)
@@ -63,133 +104,86 @@ static int mount_image(const char *target, unsigned long flags)
 	return -1;
 }
 
-/* The image below, memory on top. */
-static int mount_overlay(void)
+/* The image below; on top a drive, or memory if drive is NULL. */
+static int mount_overlay(const char *drive, struct failure *failure)
 {
 	mkdir("/image", 0755);
 	mkdir("/changes", 0755);
-	if (mount_image("/image", MS_RDONLY) < 0 ||
-	    mount("tmpfs", "/changes", "tmpfs", 0, "mode=755") < 0)
-		return -1;
+	if (mount_image("/image", MS_RDONLY) < 0)
+		return failure_sys(failure, errno,
+				   "the root image (" ROOT_DEVICE ") cannot be mounted");
+	if ((drive ? mount(drive, "/changes", "ext4", 0, NULL)
+		   : mount("tmpfs", "/changes", "tmpfs", 0, "mode=755")) < 0)
+		return failure_sys(failure, errno, "the overlay's drive (%s) cannot be mounted",
+				   drive ? drive : "memory");
 	mkdir("/changes/upper", 0755);
 	mkdir("/changes/work", 0755);
-	return mount("overlay", "/root-fs", "overlay", 0,
-		     "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work");
+	if (mount("overlay", "/root-fs", "overlay", 0,
+		  "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work") < 0)
+		return failure_sys(failure, errno, "the overlay over the root image");
+	return 0;
 }
 
-int setup_root(const char *mode, char *failure)
+static int mount_root(const char *mode, const char *overlay, struct failure *failure)
 {
-	bool writable = strcmp(mode, "rw") == 0;
-
 	mkdir("/root-fs", 0755);
-	if ((writable ? mount_image("/root-fs", 0) : mount_overlay()) < 0)
-		return fail(failure, "the root image (" ROOT_DEVICE ") cannot be mounted");
+	if (strcmp(mode, "rw") != 0) {
+		if (mount_overlay(overlay, failure) < 0)
+			return -1;
+	} else if (mount_image("/root-fs", 0) < 0) {
+		return failure_sys(failure, errno,
+				   "the root image (" ROOT_DEVICE ") cannot be mounted");
+	}
+	/* The mounts of the old root stay behind, out of sight. */
 	if (chdir("/root-fs") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
 	    chdir("/") < 0)
-		return fail(failure, "the root image cannot become the root");
+		return failure_sys(failure, errno, "the root image cannot become the root");
+	mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=755");
+	mount_at("proc", "/proc", safe, NULL);
 	return 0;
 }
 
-static struct sockaddr address_of(struct in_addr ip)
+static void mount_rest(void)
 {
-	const struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr = ip };
-	struct sockaddr address;
-
-	memcpy(&address, &in, sizeof(address));
-	return address;
+	mount_at("sysfs", "/sys", safe, NULL);
+	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "ptmxmode=666,mode=620");
+	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_at("cgroup2", "/sys/fs/cgroup", safe, NULL);
 }
 
-static int bring_up(int fd, const char *name)
+static void read_command_line(char *line, size_t size)
 {
-	struct ifreq request = { 0 };
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, line, size - 1);
 
-	strcpy(request.ifr_name, name);
-	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+	if (fd >= 0)
+		close(fd);
+	line[n < 0 ? 0 : n] = '\0';
+}
+
+int setup_system(struct failure *failure)
+{
+	char line[4096], *rest = line, *word;
+	const char *root = NULL, *overlay = NULL, *network = NULL, *hostname = "microvm";
+
+	mount_at("proc", "/proc", safe, NULL);
+	read_command_line(line, sizeof(line));
+	while ((word = strsep(&rest, " \n")) != NULL) {
+		if (strncmp(word, "mote.root=", 10) == 0)
+			root = word + 10;
+		else if (strncmp(word, "mote.overlay=", 13) == 0)
+			overlay = word + 13;
+		else if (strncmp(word, "mote.net=", 9) == 0)
+			network = word + 9;
+		else if (strncmp(word, "mote.hostname=", 14) == 0)
+			hostname = word + 14;
+	}
+	if (sethostname(hostname, strlen(hostname)) < 0)
+		fprintf(stderr, "mote-init: host name: %s\n", strerrordesc_np(errno));
+	if (root && mount_root(root, overlay, failure) < 0)
 		return -1;
-	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
-	return ioctl(fd, SIOCSIFFLAGS, &request);
-}
-
-static int set_address(int fd, struct in_addr ip, unsigned int prefix)
-{
-	struct ifreq request = { .ifr_name = INTERFACE };
-	const struct in_addr mask = { prefix ? htonl(UINT32_MAX << (32 - prefix)) : 0 };
-
-	request.ifr_addr = address_of(ip);
-	if (ioctl(fd, SIOCSIFADDR, &request) < 0)
-		return -1;
-	request.ifr_addr = address_of(mask);
-	if (ioctl(fd, SIOCSIFNETMASK, &request) < 0)
-		return -1;
-	return bring_up(fd, INTERFACE);
-}
-
-static int set_gateway(int fd, struct in_addr ip)
-{
-	const struct in_addr any = { 0 };
-	struct rtentry route = {
-		.rt_dst = address_of(any),
-		.rt_genmask = address_of(any),
-		.rt_gateway = address_of(ip),
-		.rt_flags = RTF_UP | RTF_GATEWAY,
-	};
-
-	return ioctl(fd, SIOCADDRT, &route);
-}
-
-static void write_resolver(const char *dns)
-{
-	FILE *out;
-
-	mkdir("/etc", 0755);
-	out = fopen("/etc/resolv.conf", "we");
-	if (out) {
-		fprintf(out, "nameserver %s\n", dns);
-		fclose(out);
-	}
-}
-
-static int configure(int fd, char *text, char *failure)
-{
-	char *address = strsep(&text, ","), *gateway = strsep(&text, ","), *dns = text;
-	char *prefix = address ? strchr(address, '/') : NULL;
-	struct in_addr ip, gateway_ip;
-	char *end = NULL;
-	unsigned long bits = 33;
-
-	if (prefix) {
-		*prefix++ = '\0';
-		bits = strtoul(prefix, &end, 10);
-	}
-	if (!prefix || end == prefix || *end || bits > 32 ||
-	    inet_pton(AF_INET, address, &ip) != 1 ||
-	    (gateway && inet_pton(AF_INET, gateway, &gateway_ip) != 1)) {
-		snprintf(failure, SETUP_FAILURE,
-			 "mote.net: ADDRESS/PREFIX[,GATEWAY[,DNS]] is expected");
-		return -EINVAL;
-	}
-	if (set_address(fd, ip, (unsigned int)bits) < 0)
-		return fail(failure, INTERFACE ": the address cannot be set");
-	if (gateway && set_gateway(fd, gateway_ip) < 0)
-		return fail(failure, INTERFACE ": the gateway cannot be set");
-	if (dns)
-		write_resolver(dns);
-	return 0;
-}
-
-int setup_network(const char *address, char *failure)
-{
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	char text[256];
-	int rc = 0;
-
-	if (fd < 0)
-		return address ? fail(failure, "a socket") : 0;
-	(void)bring_up(fd, "lo");
-	if (address) {
-		snprintf(text, sizeof(text), "%s", address);
-		rc = configure(fd, text, failure);
-	}
-	close(fd);
-	return rc;
+	mount_rest();
+	return network_set_up(network, failure);
 }

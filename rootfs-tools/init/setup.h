@@ -1,28 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host asks for on the kernel's command line, before any command is run:
+ * Makes a machine of what the kernel starts with. What the host wants of it stands on the kernel's
+ * command line:
  *
  *	mote.root=ro	/dev/vda is the root, what is written to it goes to memory
  *	mote.root=rw	/dev/vda is the root, written to
- *	mote.net=ADDRESS/PREFIX[,GATEWAY[,DNS]]	for eth0
- *
- * Each returns 0, or -errno with `failure`, of SETUP_FAILURE bytes, set to a sentence.
+ *	mote.overlay=DEVICE	with mote.root=ro: what is written goes to this ext4 file system
+ *instead mote.net=ADDRESS/PREFIX[,GATEWAY[,DNS]]	for eth0 mote.hostname=NAME
  */
 #ifndef MOTE_INIT_SETUP_H
 #define MOTE_INIT_SETUP_H
 
-#include <stdbool.h>
-#include <stddef.h>
+struct failure;
 
-#define SETUP_FAILURE 256
+/* Devices and modules: what it takes to speak with the host. */
+void setup_devices(void);
+/* The rest: the root, file systems, network. 0 or -1 with failure set. */
+int setup_system(struct failure *failure);
 
-/* The value of a word NAME=VALUE of the kernel's command line; false if there is none. */
-bool setup_option(const char *name, char *value, size_t size);
-
-/* Makes the drive the root; the mounts of the old root stay behind, out of sight. */
-int setup_root(const char *mode, char *failure);
-
-/* Brings loopback up, and eth0 with `address` if that is not NULL; writes /etc/resolv.conf. */
-int setup_network(const char *address, char *failure);
+/* Ends the machine: what is written is on its drive then. */
+_Noreturn void setup_power_off(void);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the guest sends over its serial line. The first byte says how many bytes come at a time; the
+ * What the guest's agent sends. The first byte says how many bytes come at a time; the
  * frames may not depend on it.
  */
 #include <string.h>
@@ -28,7 +28,7 @@ static void take_frames(struct agent_reader *reader, struct outcome *outcome)
 
 	while ((outcome->rc = agent_reader_next(reader, &frame, &err)) > 0) {
 		REQUIRE(frame.size <= PROTOCOL_PAYLOAD_MAX);
-		REQUIRE(frame.type >= PROTOCOL_READY && frame.type <= PROTOCOL_ERROR);
+		REQUIRE(frame.type >= PROTOCOL_STDOUT && frame.type <= PROTOCOL_TAKEN);
 		add(outcome, &frame.type, 1);
 		add(outcome, (const uint8_t *)&frame.size, sizeof(frame.size));
 		add(outcome, frame.payload, frame.size);

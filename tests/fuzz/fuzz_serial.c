@@ -82,12 +82,12 @@ static void access_registers(bool write, uint64_t reg, unsigned int len, uint8_t
 		serial_ops.read(&serial, reg, data, len);
 }
 
-static void transmit(bool burst_port, unsigned int size)
+static void transmit(unsigned int size)
 {
 	for (unsigned int i = 0; i < size; i++) {
 		const uint8_t byte = (uint8_t)i;
 
-		(burst_port ? &serial_burst_ops : &serial_ops)->write(&serial, 0, &byte, 1);
+		serial_ops.write(&serial, 0, &byte, 1);
 	}
 }
 
@@ -122,7 +122,7 @@ static void operate(uint8_t first, uint8_t value)
 		access_registers(false, reg, 2u << (first / 64 % 3), 0);
 		break;
 	case TRANSMIT:
-		transmit(first / 64 % 2, value + 1u);
+		transmit(value + 1u);
 		break;
 	case RECEIVE:
 		receive(value);

@@ -4,7 +4,6 @@
 
 #define LSR (PORT_SERIAL + 5)
 #define LSR_THR_EMPTY 0x20
-#define BURST_PORT 0x608
 #define BURST 700
 
 void guest_main(void *zero_page)
@@ -14,6 +13,6 @@ void guest_main(void *zero_page)
 		while (!(inb(LSR) & LSR_THR_EMPTY))
 			;
 		for (int i = 0; i < BURST; i++)
-			outb(BURST_PORT, '.');
+			outb(PORT_SERIAL, '.');
 	}
 }

@@ -9,6 +9,7 @@
 #define UNIT_SUITES(X) \
 	X(acpi) \
 	X(agent_client) \
+	X(agent_stream) \
 	X(aml) \
 	X(api_client) \
 	X(api_reader) \
@@ -46,6 +47,7 @@
 	X(serial_output) \
 	X(sleep) \
 	X(text) \
+	X(values) \
 	X(vsock) \
 	X(vsock_close) \
 	X(vsock_host) \

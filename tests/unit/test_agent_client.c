@@ -120,9 +120,8 @@ static void assert_frame(unsigned int i, uint8_t type, const char *payload)
 
 static void send_conversation(void)
 {
-	send_text("[    0.1] Run /init\r\n\x01mote/\x01mot" PROTOCOL_SYNC);
-	send_frame(PROTOCOL_READY, "");
-	send_frame(PROTOCOL_STDOUT, "hello\n" PROTOCOL_SYNC "world");
+	send_frame(PROTOCOL_STDOUT, "");
+	send_frame(PROTOCOL_STDOUT, "hello\n\x13world");
 	send_frame(PROTOCOL_STDERR, "oops");
 	send_frame(PROTOCOL_EXIT, "{\"code\": 7}");
 }
@@ -130,8 +129,8 @@ static void send_conversation(void)
 static void assert_conversation(void)
 {
 	ck_assert_uint_eq(frame_count, 4);
-	assert_frame(0, PROTOCOL_READY, "");
-	assert_frame(1, PROTOCOL_STDOUT, "hello\n" PROTOCOL_SYNC "world");
+	assert_frame(0, PROTOCOL_STDOUT, "");
+	assert_frame(1, PROTOCOL_STDOUT, "hello\n\x13world");
 	assert_frame(2, PROTOCOL_STDERR, "oops");
 	assert_frame(3, PROTOCOL_EXIT, "{\"code\": 7}");
 }
@@ -165,52 +164,16 @@ START_TEST(stream_may_come_byte_by_byte)
 }
 END_TEST
 
-START_TEST(nothing_is_read_before_the_sync)
-{
-	send_frame(PROTOCOL_STDOUT, "too early");
-	ck_assert_int_eq(feed_all(), 0);
-	ck_assert_uint_eq(frame_count, 0);
-}
-END_TEST
-
-START_TEST(long_garbage_before_the_sync_is_skipped)
-{
-	for (int i = 0; i < 3000; i++)
-		send_text("a line of the kernel's log, \x01mote/2\n");
-	send_text(PROTOCOL_SYNC);
-	send_frame(PROTOCOL_READY, "");
-	ck_assert_int_eq(feed_all(), 0);
-	ck_assert_uint_eq(frame_count, 1);
-}
-END_TEST
-
-START_TEST(repeated_sync_is_no_frame)
-{
-	send_text(PROTOCOL_SYNC PROTOCOL_SYNC);
-	ck_assert_int_eq(feed_all(), -EPROTO);
-	assert_contains(err.text, "serial line");
-}
-END_TEST
-
-START_TEST(sync_begun_twice_is_found)
-{
-	send_text("\x01\x01mote/1\n");
-	send_frame(PROTOCOL_READY, "");
-	ck_assert_int_eq(feed_all(), 0);
-	ck_assert_uint_eq(frame_count, 1);
-}
-END_TEST
-
 static const uint8_t unknown_types[] = {
-	0, PROTOCOL_REQUEST, PROTOCOL_SIGNAL, PROTOCOL_READY - 1, PROTOCOL_ERROR + 1, UINT8_MAX
+	0, PROTOCOL_REQUEST, PROTOCOL_WINDOW, PROTOCOL_STDOUT - 1, PROTOCOL_TAKEN + 1, UINT8_MAX
 };
 
 START_TEST(type_that_is_not_the_agents_is_an_error)
 {
-	send_text(PROTOCOL_SYNC);
-	send_frame(PROTOCOL_READY, "");
+	send_frame(PROTOCOL_STDOUT, "");
 	send_frame(unknown_types[_i], "");
 	ck_assert_int_eq(feed_all(), -EPROTO);
+	assert_contains(err.text, "the guest's agent");
 	ck_assert_uint_eq(frame_count, 1);
 }
 END_TEST
@@ -220,7 +183,6 @@ static const uint32_t oversizes[] = { PROTOCOL_PAYLOAD_MAX + 1, INT32_MAX, UINT3
 
 START_TEST(oversize_length_is_an_error)
 {
-	send_text(PROTOCOL_SYNC);
 	send_header(PROTOCOL_STDOUT, oversizes[_i]);
 	ck_assert_int_eq(feed_all(), -EPROTO);
 }
@@ -230,7 +192,6 @@ START_TEST(error_stays)
 {
 	struct agent_frame frame;
 
-	send_text(PROTOCOL_SYNC);
 	send_header(0, 0);
 	ck_assert_int_eq(feed_all(), -EPROTO);
 	ck_assert_int_eq(agent_reader_next(&reader, &frame, &err), -EPROTO);
@@ -242,7 +203,6 @@ START_TEST(largest_payload_fits)
 	static uint8_t payload[PROTOCOL_PAYLOAD_MAX];
 
 	fill_pattern(payload, sizeof(payload));
-	send_text(PROTOCOL_SYNC);
 	for (int i = 0; i < 2; i++) {
 		send_header(PROTOCOL_STDOUT, sizeof(payload));
 		send_bytes(payload, sizeof(payload));
@@ -258,7 +218,6 @@ END_TEST
 
 START_TEST(unfinished_frame_waits)
 {
-	send_text(PROTOCOL_SYNC);
 	send_header(PROTOCOL_STDOUT, 10);
 	send_text("123456789");
 	ck_assert_int_eq(feed_all(), 0);
@@ -279,10 +238,8 @@ Suite *agent_client_suite(void)
 {
 	Suite *suite = SUITE("agent_client", set_up, NULL, several_frames_in_one_read,
 			     stream_may_be_split_at_every_byte, stream_may_come_byte_by_byte,
-			     nothing_is_read_before_the_sync,
-			     long_garbage_before_the_sync_is_skipped, repeated_sync_is_no_frame,
-			     sync_begun_twice_is_found, error_stays, largest_payload_fits,
-			     unfinished_frame_waits, header_is_type_and_little_endian_length);
+			     error_stays, largest_payload_fits, unfinished_frame_waits,
+			     header_is_type_and_little_endian_length);
 
 	add_table_test(suite, set_up, NULL, type_that_is_not_the_agents_is_an_error,
 		       ARRAY_SIZE(unknown_types));

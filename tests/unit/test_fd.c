@@ -178,6 +178,7 @@ START_TEST(own_descriptor_is_not_opened)
 	char path[32];
 	CLEANUP_FD int own = given(O_RDWR | O_CLOEXEC, path);
 
+	ck_assert_int_ge(own, 0);
 	ck_assert_int_eq(fd_open(path, O_RDONLY), -EBADF);
 	ck_assert_int_eq(fd_open_append(path), -EBADF);
 }
@@ -199,6 +200,7 @@ START_TEST(given_descriptor_is_opened_for_what_it_was_opened)
 		CLEANUP_FD int original = given(table[i].given, path);
 		CLEANUP_FD int copy = fd_open(path, table[i].wanted);
 
+		ck_assert_int_ge(original, 0);
 		ck_assert_int_eq(copy < 0 ? copy : 0, table[i].rc);
 	}
 }
@@ -228,6 +230,7 @@ START_TEST(given_descriptor_is_appended_to_without_waiting)
 	CLEANUP_FD int copy = fd_open_append(path);
 	char *text;
 
+	ck_assert_int_ge(original, 0);
 	ck_assert_int_ge(copy, 0);
 	ck_assert_int_eq(fcntl(copy, F_GETFL) & (O_APPEND | O_NONBLOCK), O_APPEND | O_NONBLOCK);
 	ck_assert_int_eq(fd_write_all(copy, "!", 1), 0);

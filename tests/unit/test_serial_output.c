@@ -8,11 +8,9 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "rootfs-tools/init/protocol.h"
 #include "tests/unit/serial_fixture.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "vmm/boot/layout.h"
 
 START_TEST(looking_at_the_status_sends_what_waits)
 {
@@ -64,32 +62,6 @@ START_TEST(next_byte_after_a_flush_asks_for_another)
 	uart_put_pattern(1, 1);
 	ck_assert(serial_notified());
 	ck_assert(serial_service(&serial).flush);
-}
-END_TEST
-
-START_TEST(agent_and_port_agree_about_bursts)
-{
-	ck_assert_uint_eq(PROTOCOL_SERIAL_BURST, SERIAL_BURST);
-	ck_assert_uint_eq(PROTOCOL_SERIAL_BURST_PORT, LAYOUT_PORT_SERIAL_BURST);
-}
-END_TEST
-
-START_TEST(burst_port_transmits_whatever_the_divisor_latch)
-{
-	uart_put(LCR, LCR_DLAB);
-	serial_burst_ops.write(&serial, 0, (const uint8_t[]){ 0 }, 1);
-	serial_burst_ops.write(&serial, 0, (const uint8_t[]){ 1 }, 1);
-	uart_get(LSR);
-	assert_output_pattern(0, 2);
-}
-END_TEST
-
-START_TEST(burst_port_tells_that_it_is_there)
-{
-	uint8_t byte = 0;
-
-	serial_burst_ops.read(&serial, 0, &byte, 1);
-	ck_assert_uint_eq(byte, SERIAL_BURST_MAGIC);
 }
 END_TEST
 
@@ -271,11 +243,9 @@ Suite *serial_output_suite(void)
 		looking_at_the_status_sends_what_waits, looking_for_interrupts_sends_what_waits,
 		enabling_interrupts_sends_what_waits, burst_is_sent_at_once,
 		bytes_that_wait_are_flushed_in_time, next_byte_after_a_flush_asks_for_another,
-		agent_and_port_agree_about_bursts, burst_port_transmits_whatever_the_divisor_latch,
-		burst_port_tells_that_it_is_there, slow_reader_keeps_the_transmitter_busy,
-		busy_transmitter_withholds_its_interrupt, empty_transmitter_takes_a_whole_burst,
-		full_transmitter_drops_what_is_forced_on_it, drained_output_interrupts,
-		flush_that_writes_nothing_raises_nothing,
+		slow_reader_keeps_the_transmitter_busy, busy_transmitter_withholds_its_interrupt,
+		empty_transmitter_takes_a_whole_burst, full_transmitter_drops_what_is_forced_on_it,
+		drained_output_interrupts, flush_that_writes_nothing_raises_nothing,
 		every_byte_arrives_in_order_from_another_thread, drain_writes_what_is_left,
 		drain_gives_up_on_a_reader_that_sleeps,
 		output_is_discarded_once_the_reader_has_gone,

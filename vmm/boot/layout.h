@@ -45,11 +45,6 @@
 #define LAYOUT_PORT_I8042 0x60
 #define LAYOUT_PORT_SERIAL 0x3f8
 #define LAYOUT_PORT_SLEEP 0x600 /* ACPI sleep control; the status register follows */
-/*
- * mote's own: bytes written here are transmitted by the serial port, but KVM may hold them back
- * until the guest reads one of that port's registers.
- */
-#define LAYOUT_PORT_SERIAL_BURST 0x608
 #define LAYOUT_IRQ_KEYBOARD 1
 #define LAYOUT_IRQ_SERIAL 4
 

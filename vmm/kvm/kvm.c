@@ -40,7 +40,7 @@ static const struct {
 static int check_device(struct kvm *kvm, const struct cpu_template *template, struct err *err)
 {
 	int version = ioctl(kvm->dev_fd, KVM_GET_API_VERSION, 0);
-	int size, page, rc;
+	int size, rc;
 
 	if (version < 0)
 		return err_sys(err, errno, KVM_DEVICE ": KVM_GET_API_VERSION");
@@ -62,10 +62,6 @@ static int check_device(struct kvm *kvm, const struct cpu_template *template, st
 		return err_set(err, ENOTSUP, KVM_DEVICE ": KVM_GET_VCPU_MMAP_SIZE says %d", size);
 	kvm->run_size = (size_t)size;
 	kvm->readonly_memory = ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
-	if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_PIO) > 0) {
-		page = ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
-		kvm->coalesced_at = page > 0 ? (size_t)page * GUEST_PAGE_SIZE : 0;
-	}
 	return 0;
 }
 
@@ -172,15 +168,5 @@ int kvm_add_ioeventfd(const struct kvm *kvm, int event_fd, uint64_t addr, uint32
 	if (ioctl(kvm->vm_fd, KVM_IOEVENTFD, &ioeventfd) < 0)
 		return err_sys(err, errno, KVM_DEVICE ": KVM_IOEVENTFD at 0x%llx",
 			       (unsigned long long)addr);
-	return 0;
-}
-
-int kvm_coalesce_port(const struct kvm *kvm, uint16_t port, struct err *err)
-{
-	const struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = 1, .pio = 1 };
-
-	if (kvm->coalesced_at > 0 && ioctl(kvm->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0)
-		return err_sys(err, errno, KVM_DEVICE ": KVM_REGISTER_COALESCED_MMIO for port 0x%x",
-			       port);
 	return 0;
 }

@@ -12,10 +12,9 @@ struct err;
 struct guest_memory;
 
 struct kvm {
-	int dev_fd;	     /* owned */
-	int vm_fd;	     /* owned */
-	size_t run_size;     /* bytes of a vCPU's shared kvm_run mapping */
-	size_t coalesced_at; /* in it: the VM's ring of coalesced writes; 0 none */
+	int dev_fd;	 /* owned */
+	int vm_fd;	 /* owned */
+	size_t run_size; /* bytes of a vCPU's shared kvm_run mapping */
 	bool readonly_memory;
 };
 
@@ -53,11 +52,5 @@ int kvm_add_irqfd(const struct kvm *kvm, int event_fd, uint32_t gsi, struct err 
  */
 int kvm_add_ioeventfd(const struct kvm *kvm, int event_fd, uint64_t addr, uint32_t value,
 		      struct err *err);
-
-/*
- * Lets KVM collect byte writes to an I/O port (KVM_CAP_COALESCED_PIO) instead of exiting for each,
- * until the next exit for another reason. Older kernels exit for each. 0 or -errno with err set.
- */
-int kvm_coalesce_port(const struct kvm *kvm, uint16_t port, struct err *err);
 
 #endif

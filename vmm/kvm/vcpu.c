@@ -88,29 +88,6 @@ static void handle_mmio(struct vcpu *vcpu)
 				  run->mmio.len);
 }
 
-/* They came before the exit that is about to be handled. */
-static void handle_coalesced(struct vcpu_group *group)
-{
-	const uint32_t size =
-		(uint32_t)((GUEST_PAGE_SIZE - sizeof(struct kvm_coalesced_mmio_ring)) /
-			   sizeof(struct kvm_coalesced_mmio));
-	struct kvm_coalesced_mmio_ring *ring = group->coalesced;
-
-	if (!ring || __atomic_load_n(&ring->first, __ATOMIC_RELAXED) ==
-			     __atomic_load_n(&ring->last, __ATOMIC_RELAXED))
-		return;
-	pthread_mutex_lock(&group->coalesced_lock);
-	for (uint32_t first = ring->first;
-	     first != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);) {
-		const struct kvm_coalesced_mmio *entry = &ring->coalesced_mmio[first];
-
-		(void)io_bus_write(group->ports, entry->phys_addr, entry->data, entry->len);
-		first = (first + 1) % size;
-		__atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
-	}
-	pthread_mutex_unlock(&group->coalesced_lock);
-}
-
 static void end_with(struct vcpu *vcpu, const struct vm_end *end)
 {
 	vcpu->group->ended(vcpu->group->opaque, end);
@@ -253,7 +230,6 @@ static void *vcpu_thread(void *opaque)
 		int rc = ioctl(vcpu->fd, KVM_RUN, 0);
 		int saved = errno;
 
-		handle_coalesced(group);
 		if (rc < 0) {
 			if (saved == EAGAIN)
 				continue;
@@ -315,8 +291,6 @@ static int open_vcpu(struct vcpu *vcpu, const struct kvm *kvm, const union cpuid
 		return err_sys(err, errno, "vCPU %u: its kvm_run area", vcpu->id);
 	vcpu->run = run;
 	vcpu->run_size = kvm->run_size;
-	if (vcpu->id == 0 && kvm->coalesced_at > 0)
-		vcpu->group->coalesced = (void *)((char *)run + kvm->coalesced_at);
 	cpuid_normalise(&cpuid, topology);
 	rc = cpu_template_apply_cpuid(vcpu->group->cpu_template, &cpuid, err);
 	if (rc < 0)
@@ -350,7 +324,6 @@ int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned in
 	if (rc < 0)
 		return rc;
 	pthread_mutex_init(&group->lock, NULL);
-	pthread_mutex_init(&group->coalesced_lock, NULL);
 	pthread_cond_init(&group->changed, NULL);
 	group->wanted = VCPU_PAUSE;
 	for (unsigned int i = 0; i < count && rc == 0; i++) {
@@ -397,9 +370,7 @@ void vcpu_group_close(struct vcpu_group *group)
 		fd_close(&vcpu->fd);
 	}
 	group->count = 0;
-	group->coalesced = NULL;
 	pthread_cond_destroy(&group->changed);
-	pthread_mutex_destroy(&group->coalesced_lock);
 	pthread_mutex_destroy(&group->lock);
 }
 

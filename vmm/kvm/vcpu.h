@@ -19,7 +19,6 @@ struct cpu_template;
 struct err;
 struct io_bus;
 struct kvm;
-struct kvm_coalesced_mmio_ring;
 struct kvm_run;
 
 #define VCPU_MAX 32
@@ -65,9 +64,6 @@ struct vcpu_group {
 	/* Called on a vCPU thread when that vCPU cannot go on. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;
-	/* Writes that KVM has collected, of all vCPUs; in vCPU 0's mapping, NULL if KVM cannot. */
-	struct kvm_coalesced_mmio_ring *coalesced;
-	pthread_mutex_t coalesced_lock;
 	/* The VM has ended: a vCPU that leaves the guest for the VMM does not enter it again. */
 	atomic_bool over;
 

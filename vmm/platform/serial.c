@@ -351,27 +351,6 @@ static void serial_write(void *device, uint64_t offset, const uint8_t *data, uns
 
 const struct io_ops serial_ops = { serial_read, serial_write };
 
-static void burst_read(void *device, uint64_t offset, uint8_t *data, unsigned int len)
-{
-	(void)device;
-	(void)offset;
-	memset(data, SERIAL_BURST_MAGIC, len);
-}
-
-static void burst_write(void *device, uint64_t offset, const uint8_t *data, unsigned int len)
-{
-	struct serial *serial = device;
-
-	(void)offset;
-	pthread_mutex_lock(&serial->lock);
-	metric_add(&serial->metrics.write_count, len);
-	for (unsigned int i = 0; i < len; i++)
-		transmit(serial, data[i]);
-	pthread_mutex_unlock(&serial->lock);
-}
-
-const struct io_ops serial_burst_ops = { burst_read, burst_write };
-
 int serial_open(struct serial *serial, int out_fd, struct err *err)
 {
 	memset(serial, 0, sizeof(*serial));

@@ -19,10 +19,7 @@ struct err;
 
 #define SERIAL_PORTS 8
 #define SERIAL_BUFFER 4096 /* bytes, a power of two */
-/*
- * The transmitter counts as empty when it has room for this many bytes, so that a guest that knows
- * can send them at once (rootfs-tools/init/protocol.h); others send 16, as for the chip.
- */
+/* So many bytes are written out together; the transmitter counts as empty when they have room. */
 #define SERIAL_BURST 1024
 
 struct serial_fifo {
@@ -74,9 +71,6 @@ int serial_open(struct serial *serial, int out_fd, struct err *err);
 void serial_close(struct serial *serial);
 
 extern const struct io_ops serial_ops;
-/* One port whose writes are transmitted, whatever DLAB says; reading it tells that it is there. */
-#define SERIAL_BURST_MAGIC 0x6d
-extern const struct io_ops serial_burst_ops;
 
 /* Takes what there is room for and returns how many bytes that was. */
 size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/agent_connect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "cli/agent_client.h"
+
+/* An agent that is there answers at once, when its processor is given time. */
+#define ANSWER_TIMEOUT_MS 10000
+
+static int fill_address(struct sockaddr_un *address, const char *path, const char *ending,
+			struct err *err)
+{
+	int n;
+
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	n = snprintf(address->sun_path, sizeof(address->sun_path), "%s%s", path, ending);
+	if (n < 0 || n >= (int)sizeof(address->sun_path))
+		return err_set(err, ENAMETOOLONG, "vsock socket %s: the path is too long", path);
+	return 0;
+}
+
+/* "OK NUMBER\n" byte by byte, as what follows belongs to the stream. */
+static int read_answer(int fd, const char *path, struct err *err)
+{
+	char line[32];
+	size_t used = 0;
+
+	while (used < sizeof(line)) {
+		struct pollfd readable = { .fd = fd, .events = POLLIN };
+		ssize_t n;
+
+		if (poll(&readable, 1, ANSWER_TIMEOUT_MS) == 0)
+			return err_set(err, ETIMEDOUT, "%s: the guest's agent does not answer",
+				       path);
+		n = read(fd, line + used, 1);
+		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+			return err_set(err, ECONNREFUSED,
+				       "%s: no agent in the guest takes the connection", path);
+		if (n > 0 && line[used++] == '\n')
+			return strncmp(line, "OK ", 3) == 0
+				       ? 0
+				       : err_set(err, EPROTO, "%s: this is no vsock socket", path);
+	}
+	return err_set(err, EPROTO, "%s: this is no vsock socket", path);
+}
+
+int agent_connect(const char *path, struct err *err)
+{
+	struct sockaddr_un address;
+	CLEANUP_FD int fd = -1;
+	char command[32];
+	int n, rc = fill_address(&address, path, "", err);
+
+	if (rc < 0)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		return err_sys(err, errno, "vsock socket %s", path);
+	n = snprintf(command, sizeof(command), "CONNECT %d\n", PROTOCOL_PORT);
+	rc = fd_write_all(fd, command, (size_t)n);
+	if (rc < 0)
+		return err_sys(err, -rc, "vsock socket %s", path);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	rc = read_answer(fd, path, err);
+	return rc < 0 ? rc : fd_take(&fd);
+}
+
+int agent_listen(const char *path, struct err *err)
+{
+	struct sockaddr_un address;
+	CLEANUP_FD int fd = -1;
+	char ending[16];
+	int rc;
+
+	snprintf(ending, sizeof(ending), "_%d", PROTOCOL_PORT);
+	rc = fill_address(&address, path, ending, err);
+	if (rc < 0)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(fd, 1) < 0)
+		return err_sys(err, errno, "vsock socket %s", address.sun_path);
+	return fd_take(&fd);
+}
+
+int agent_accept(int listener, struct err *err)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	return fd < 0 ? err_sys(err, errno, "the agent's connection") : fd;
+}
+
+int agent_shut_down(const char *path, int grace_ms, struct err *err)
+{
+	CLEANUP_FD int fd = agent_connect(path, err);
+	uint8_t frame[PROTOCOL_HEADER_SIZE + 64];
+	char *text = (char *)frame + PROTOCOL_HEADER_SIZE;
+	int n, rc;
+
+	if (fd < 0)
+		return fd;
+	n = snprintf(text, sizeof(frame) - PROTOCOL_HEADER_SIZE, "{\"shutdown\":{\"grace_ms\":%d}}",
+		     grace_ms);
+	agent_frame_header(frame, PROTOCOL_REQUEST, (uint32_t)n);
+	rc = fd_write_all(fd, frame, PROTOCOL_HEADER_SIZE + (size_t)n);
+	return rc < 0 ? err_sys(err, -rc, "vsock socket %s", path) : 0;
+}

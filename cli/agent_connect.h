@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ways to the agent of a guest, through the Unix socket of its vsock device. */
+#ifndef MOTE_CLI_AGENT_CONNECT_H
+#define MOTE_CLI_AGENT_CONNECT_H
+
+#include <stddef.h>
+
+struct err;
+
+/* A non-blocking stream to the agent of the VM whose vsock socket is at `path`; or -errno. */
+int agent_connect(const char *path, struct err *err);
+
+/* Listens for the agent of a VM that is about to start; the descriptor, or -errno. */
+int agent_listen(const char *path, struct err *err);
+/* The stream that the agent has opened, non-blocking; or -errno. */
+int agent_accept(int listener, struct err *err);
+
+/* Asks a guest to shut down; what it answers is not waited for. 0 or -errno. */
+int agent_shut_down(const char *path, int grace_ms, struct err *err);
+
+#endif
