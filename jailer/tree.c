@@ -78,7 +78,8 @@ static int resolve(const char *base, char path[PATH_MAX], struct err *err)
 		slash[slash == head ? 1 : 0] = '\0';
 	}
 	rest = base + strlen(head);
-	n = snprintf(path, PATH_MAX, "%s/%s", strcmp(real, "/") == 0 ? "" : real, rest);
+	n = snprintf(path, PATH_MAX, "%s%s%s", strcmp(real, "/") == 0 ? "" : real,
+		     *rest && *rest != '/' ? "/" : "", rest);
 	if (strstr(rest, "..") || n >= PATH_MAX / 2)
 		return err_set(err, EINVAL, "--chroot-base-dir %s: not a path for a jail", base);
 	return 0;
