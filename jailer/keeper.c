@@ -137,7 +137,11 @@ static int read_fault(struct keeper *keeper, struct err *err)
 static int open_cgroup(struct keeper *keeper, struct err *err)
 {
 	int rc = cgroup_open(&keeper->cgroup, keeper->args, err);
+	struct err cause = *err;
 
+	if (rc < 0 && keeper->args->rootless)
+		err_set(err, -rc, "%.400s (--weaker-jail cgroup goes on without limits)",
+			cause.text);
 	if (rc < 0 && keeper->args->weaker_cgroup) {
 		cgroup_remove(&keeper->cgroup);
 		cgroup_close(&keeper->cgroup);

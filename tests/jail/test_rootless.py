@@ -3,12 +3,13 @@
 import os
 import pathlib
 import stat
+import subprocess
 import tempfile
 
 import pytest
 
 from jail import GID, PAYLOAD, UID, Jail
-from support import VMM
+from support import GUESTS, MOTE, TIME_LIMIT, VMM
 from test_vmm import put_guest
 
 KVM_GROUP = 64021
@@ -74,6 +75,24 @@ def test_guest_runs(home):
         os.chown(path, UID, GID)
     result = jail.run("--no-api", "--config-file", "/vm.json")
     assert (result.returncode, result.stdout) == (0, "hello\n"), result
+
+
+@pytest.mark.release_build
+def test_mote_run_of_an_ordinary_user(home):
+    """In the jail, whose limits nobody has made possible here: it refuses to go on without them."""
+    def run(*options):
+        as_user = Rootless(home).command()
+        return subprocess.run(
+            [*as_user[:as_user.index("sh", 5) + 1], "env", f"XDG_RUNTIME_DIR={home}", MOTE, "run",
+             "--kernel", GUESTS / "hello", *options, "--", "true"], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=TIME_LIMIT)
+
+    refused = run()
+    assert refused.returncode == 125 and "--weaker-jail cgroup" in refused.stderr
+    # The guest has run, and has no agent.
+    weaker = run("--weaker-jail", "cgroup")
+    assert weaker.returncode == 125 and "The guest powered off" in weaker.stderr
+    assert not list((home / "mote" / "jail" / "mote-vmm").iterdir())
 
 
 def test_another_user_is_refused(rootless):
