@@ -26,7 +26,7 @@ static const char usage[] =
 	"  --chroot-base-dir DIR  its root is DIR/NAME OF FILE/ID/root (default /srv/jailer)\n"
 	"  --netns PATH           the network namespace to join (default: a new, empty one)\n"
 	"  --cgroup FILE=VALUE    a limit in its cgroup, such as memory.max=1G; repeatable\n"
-	"  --cgroup-version 1|2   default: what is mounted at /sys/fs/cgroup\n"
+	"  --cgroup-version 1|2   default: what the host has\n"
 	"  --parent-cgroup PATH   its cgroup is PATH/ID (default: the name of FILE)\n"
 	"  --resource-limit NAME=NUMBER\n"
 	"                         no-file (default 2048), fsize (bytes), nproc; repeatable\n"

@@ -38,7 +38,7 @@ struct jailer_args {
 	const char *parent_cgroup;
 	uid_t uid;
 	gid_t gid;
-	unsigned int cgroup_version; /* 1 or 2; 0: what the host has at /sys/fs/cgroup */
+	unsigned int cgroup_version; /* 1 or 2; 0: what the host has */
 	struct jailer_cgroup_value cgroup[JAILER_CGROUP_VALUES_MAX];
 	unsigned int cgroup_count;
 	struct jailer_limits limits;
