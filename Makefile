@@ -64,6 +64,8 @@ LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
+# Of system calls, in vmm/policies.
+POLICIES := main vcpu
 # What of mote-init can be tested outside a guest.
 INIT_PARTS := failure program stream tar tree_pack tree_unpack users
 LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)

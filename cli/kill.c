@@ -33,8 +33,9 @@ static bool pull_plug(const json_t *meta)
 {
 	pid_t vmm = (pid_t)vm_number(meta, "vmm_pid");
 
+	/* The jailer kills the VMM, and removes the jail. */
 	if (vmm > 0)
-		kill(vmm, SIGKILL);
+		kill(vmm, json_is_true(json_object_get(meta, "jailed")) ? SIGQUIT : SIGKILL);
 	return vm_wait(meta, END_TIMEOUT_MS);
 }
 

@@ -15,6 +15,7 @@
 #include "cli/cli.h"
 #include "cli/console_log.h"
 #include "cli/detach.h"
+#include "cli/jail.h"
 #include "cli/passt.h"
 #include "cli/run_options.h"
 #include "cli/run_result.h"
@@ -33,6 +34,7 @@ struct run {
 	struct vm vm;
 	char vsock[PATH_MAX];
 	char api_path[PATH_MAX];
+	char socket[PATH_MAX]; /* what the jailed VMM connects to */
 	char log_path[PATH_MAX];
 	struct console_log console_log;
 	struct passt passt;
@@ -194,18 +196,46 @@ static void end_vm(struct run *run)
 static void describe(struct run *run)
 {
 	const struct run_options *options = &run->options;
-	json_t *more = json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b}", "state",
-				 "starting", "pid", (int)getpid(), "vmm_pid", (int)run->sandbox.pid,
-				 "created", (json_int_t)time(NULL), "image",
-				 options->image_name ? options->image_name : "(busybox)", "command",
-				 options->request.argv, "cpus", options->config.vcpu_count,
-				 "memory_mib", options->config.mem_size_mib, "vsock", run->vsock,
-				 "api", run->api_path, "detached", options->detach);
+	json_t *more =
+		json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b, s:b}", "state",
+			  "starting", "pid", (int)getpid(), "vmm_pid", (int)run->sandbox.pid,
+			  "created", (json_int_t)time(NULL), "image",
+			  options->image_name ? options->image_name : "(busybox)", "command",
+			  options->request.argv, "cpus", options->config.vcpu_count, "memory_mib",
+			  options->config.mem_size_mib, "vsock", run->vsock, "api", run->api_path,
+			  "detached", options->detach, "jailed", !options->jail.none);
 
 	json_object_update(run->vm.meta, more);
 	json_object_set(run->vm.meta, "drives", options->config.drives);
 	json_object_set(run->vm.meta, "network", options->config.interfaces);
 	json_decref(more);
+}
+
+static int listen_here(struct run *run)
+{
+	run->listener = agent_listen(run->vsock, &run->err);
+	return run->listener;
+}
+
+static int listen_in_jail(struct run *run)
+{
+	struct run_options *options = &run->options;
+	char path[PATH_MAX];
+	int rc = jail_prepare(&options->jail, &run->vm, path, &run->err);
+
+	if (rc < 0)
+		return rc;
+	options->config.vsock = JAIL_VSOCK;
+	options->config.api = JAIL_API;
+	options->config.jail = &options->jail;
+	options->config.tap = options->devices.net == RUN_NET_TAP;
+	run->listener = agent_listen(path, &run->err);
+	if (run->listener < 0)
+		return run->listener;
+	if (snprintf(run->socket, sizeof(run->socket), "%s_%d", path, PROTOCOL_PORT) >=
+	    (int)sizeof(run->socket))
+		return err_set(&run->err, ENAMETOOLONG, "%s: the path is too long", path);
+	return jail_share(&options->jail, run->socket, &run->err);
 }
 
 static int prepare(struct run *run)
@@ -220,9 +250,9 @@ static int prepare(struct run *run)
 	run->console_log.path = run->log_path;
 	run->options.config.vsock = run->vsock;
 	run->options.config.api = run->api_path;
-	run->listener = agent_listen(run->vsock, &run->err);
-	if (run->listener < 0)
-		return run->listener;
+	rc = run->options.jail.none ? listen_here(run) : listen_in_jail(run);
+	if (rc < 0)
+		return rc;
 	if (run->options.devices.net == RUN_NET_USER) {
 		rc = passt_start(&run->passt, &run->options.ports, &run->err);
 		if (rc < 0)
@@ -268,6 +298,7 @@ static void run_command(struct run *run)
 	passt_close(&run->passt);
 	console_log_close(&run->console_log);
 	fd_close(&run->listener);
+	jail_remove(&run->options.jail, run->socket);
 }
 
 /* The folder of one that was detached tells how it ended, until it is removed. */

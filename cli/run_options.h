@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "cli/image_config.h"
+#include "cli/jail.h"
 #include "cli/passt.h"
 #include "cli/run_devices.h"
 #include "cli/run_volumes.h"
@@ -21,6 +22,7 @@ struct run_options {
 	struct run_devices devices;
 	struct run_volumes volumes;
 	struct passt_ports ports;
+	struct jail jail;
 	const char *name;
 	const char *image_name; /* as it was given; NULL: the default one */
 	bool detach;

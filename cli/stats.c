@@ -45,6 +45,26 @@ static void read_process(pid_t pid, uint64_t *cpu_us, uint64_t *rss)
 	*rss = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* In a jail it is the jailer's one child. */
+static pid_t vmm_of(const json_t *meta)
+{
+	pid_t pid = (pid_t)vm_number(meta, "vmm_pid");
+	char path[64];
+	int child = 0;
+	FILE *file;
+
+	if (!json_is_true(json_object_get(meta, "jailed")))
+		return pid;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	file = fopen(path, "re");
+	if (file) {
+		if (fscanf(file, "%d", &child) != 1)
+			child = 0;
+		fclose(file);
+	}
+	return child;
+}
+
 static json_t *stats_of(const json_t *meta)
 {
 	struct err err;
@@ -52,7 +72,7 @@ static json_t *stats_of(const json_t *meta)
 	uint64_t cpu_us, rss;
 	json_t *object;
 
-	read_process((pid_t)vm_number(meta, "vmm_pid"), &cpu_us, &rss);
+	read_process(vmm_of(meta), &cpu_us, &rss);
 	object = json_pack("{s:s, s:s, s:I, s:I}", "id", vm_string(meta, "id"), "name",
 			   vm_string(meta, "name"), "host_cpu_us", (json_int_t)cpu_us,
 			   "host_memory_bytes", (json_int_t)rss);

@@ -83,9 +83,11 @@ static int set_clock(json_int_t unix_time_ns, struct failure *failure)
 /* Hexadecimal digits; the generator is seeded anew with them. */
 static int add_entropy(const char *text, struct failure *failure)
 {
+	/* struct rand_pool_info, with room. */
 	struct {
-		struct rand_pool_info info;
-		uint8_t bytes[ENTROPY_MAX];
+		int entropy_count;
+		int buf_size;
+		uint8_t buf[ENTROPY_MAX];
 	} pool;
 	size_t size = strlen(text) / 2;
 	int fd, rc;
@@ -100,10 +102,10 @@ static int add_entropy(const char *text, struct failure *failure)
 		    sscanf(text + 2 * i, "%2x", &byte) != 1)
 			return failure_set(failure,
 					   "resume: entropy: hexadecimal digits are expected");
-		pool.bytes[i] = (uint8_t)byte;
+		pool.buf[i] = (uint8_t)byte;
 	}
-	pool.info.entropy_count = (int)size * 8;
-	pool.info.buf_size = (int)size;
+	pool.entropy_count = (int)size * 8;
+	pool.buf_size = (int)size;
 	fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
 	rc = fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0
 		     ? failure_sys(failure, errno, "resume: entropy")

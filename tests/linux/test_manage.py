@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import tarfile
@@ -53,8 +54,10 @@ def others(*options):
 
 
 def other_vmms():
-    """VMMs besides that of the one that is shared."""
-    return set(processes("mote-vmm")) - {vm["vmm_pid"] for name, vm in listed().items() if name == "one"}
+    """VMMs besides that of the one that is shared, which is its jailer's child."""
+    shared = {int(child) for name, vm in listed().items() if name == "one" for child in pathlib.Path(
+        f"/proc/{vm['vmm_pid']}/task/{vm['vmm_pid']}/children").read_text().split()}
+    return set(processes("mote-vmm")) - shared
 
 
 def folders(runtime):
