@@ -36,6 +36,8 @@ int cli_images_dir(char path[PATH_MAX], struct err *err);
 int cli_kernels_dir(char path[PATH_MAX], struct err *err);
 /* The directory with one folder a running VM; made if need be, and safe from other users. */
 int cli_vms_dir(char path[PATH_MAX], struct err *err);
+/* Likewise the one with the jails. */
+int cli_jails_dir(char path[PATH_MAX], struct err *err);
 /*
  * A root image: a file, if the name contains a slash, else one of this name that `mote image ls`
  * shows. 0 or -errno with err set.

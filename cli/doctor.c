@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -148,6 +150,41 @@ static void check_cgroup(void)
 		     "ms (mount -o remount,favordynmods /sys/fs/cgroup)");
 }
 
+/* Whether a process of ours gets one; it ends at once. */
+static bool can_have_user_namespace(void)
+{
+	pid_t pid = fork();
+	int status = 1;
+
+	if (pid == 0)
+		_exit(unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) < 0);
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static void check_jail(void)
+{
+	const long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, 1);
+
+	if (geteuid() == 0)
+		fact(GOOD, "the jail can be another user's, being root");
+	else if (can_have_user_namespace())
+		fact(GOOD, "the jail can be a user namespace");
+	else
+		fact(NOTE, "user namespaces are forbidden, and with them mote run's jail: "
+			   "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1 or "
+			   "AppArmor's leave, or mote run --no-jail");
+	if (geteuid() == 0)
+		fact(GOOD, "limits of a VM can be set: cgroups are root's");
+	else
+		fact(NOTE, "limits of a VM need a cgroup that was handed over: systemd-run --user "
+			   "--scope mote run, or mote run --weaker-jail cgroup");
+	if (landlock > 0)
+		fact(GOOD, "Landlock is there, version %ld", landlock);
+	else
+		fact(NOTE, "Landlock is not there: the jail has one wall less (boot with "
+			   "lsm=landlock,...)");
+}
+
 static void check_io_uring(void)
 {
 	char value[16] = "";
@@ -231,6 +268,7 @@ int cli_doctor(int argc, char **argv)
 	check_kind();
 	check_node("/dev/net/tun", "network interfaces", "modprobe tun, and CAP_NET_ADMIN");
 	check_cgroup();
+	check_jail();
 	check_io_uring();
 	check_userfaultfd();
 	check_huge_page_mitigation();

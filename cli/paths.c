@@ -101,7 +101,7 @@ static int make_directory(const char *path, struct err *err)
 	return check_private(path, err);
 }
 
-int cli_vms_dir(char path[PATH_MAX], struct err *err)
+static int own_runtime_dir(char path[PATH_MAX], const char *name, struct err *err)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 	char base[PATH_MAX];
@@ -116,8 +116,18 @@ int cli_vms_dir(char path[PATH_MAX], struct err *err)
 	if (rc == 0)
 		rc = make_directory(base, err);
 	if (rc == 0)
-		rc = join(path, err, "%s/vms", base);
+		rc = join(path, err, "%s/%s", base, name);
 	return rc < 0 ? rc : make_directory(path, err);
+}
+
+int cli_vms_dir(char path[PATH_MAX], struct err *err)
+{
+	return own_runtime_dir(path, "vms", err);
+}
+
+int cli_jails_dir(char path[PATH_MAX], struct err *err)
+{
+	return own_runtime_dir(path, "jail", err);
 }
 
 int cli_find_image(const char *name, char path[PATH_MAX], struct err *err)

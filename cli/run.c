@@ -14,6 +14,7 @@
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/console_log.h"
+#include "cli/jail.h"
 #include "cli/passt.h"
 #include "cli/run_options.h"
 #include "cli/run_result.h"
@@ -30,6 +31,7 @@ struct run {
 	struct run_options options;
 	struct vm vm;
 	char vsock[PATH_MAX];
+	char socket[PATH_MAX]; /* what the jailed VMM connects to */
 	char log_path[PATH_MAX];
 	struct console_log console_log;
 	struct passt passt;
@@ -171,6 +173,32 @@ static void end_vm(struct run *run)
 	}
 }
 
+static int listen_here(struct run *run)
+{
+	run->listener = agent_listen(run->vsock, &run->err);
+	return run->listener;
+}
+
+static int listen_in_jail(struct run *run)
+{
+	struct run_options *options = &run->options;
+	char path[PATH_MAX];
+	int rc = jail_prepare(&options->jail, &run->vm, path, &run->err);
+
+	if (rc < 0)
+		return rc;
+	options->config.vsock = JAIL_VSOCK;
+	options->config.jail = &options->jail;
+	options->config.tap = options->devices.net == RUN_NET_TAP;
+	run->listener = agent_listen(path, &run->err);
+	if (run->listener < 0)
+		return run->listener;
+	if (snprintf(run->socket, sizeof(run->socket), "%s_%d", path, PROTOCOL_PORT) >=
+	    (int)sizeof(run->socket))
+		return err_set(&run->err, ENAMETOOLONG, "%s: the path is too long", path);
+	return jail_share(&options->jail, run->socket, &run->err);
+}
+
 static int prepare(struct run *run)
 {
 	int rc = vm_create(&run->vm, run->options.name, &run->err);
@@ -182,9 +210,9 @@ static int prepare(struct run *run)
 		return err_set(&run->err, ENAMETOOLONG, "%s: the path is too long", run->vm.dir);
 	run->console_log.path = run->log_path;
 	run->options.config.vsock = run->vsock;
-	run->listener = agent_listen(run->vsock, &run->err);
-	if (run->listener < 0)
-		return run->listener;
+	rc = run->options.jail.none ? listen_here(run) : listen_in_jail(run);
+	if (rc < 0)
+		return rc;
 	if (run->options.devices.net == RUN_NET_USER) {
 		rc = passt_start(&run->passt, &run->err);
 		if (rc < 0)
@@ -211,6 +239,7 @@ static void run_command(struct run *run)
 	passt_close(&run->passt);
 	console_log_close(&run->console_log);
 	fd_close(&run->listener);
+	jail_remove(&run->options.jail, run->socket);
 	vm_remove(&run->vm);
 }
 

@@ -60,6 +60,8 @@ static const char usage[] =
 	"                       of standard error or in FILE\n"
 	"  --timing             print when each phase was reached\n"
 	"  --verbose            print the VMM's log\n"
+	"  --weaker-jail cgroup go on without limits of the VMM where no cgroup can be made\n"
+	"  --no-jail            run the VMM outside of a jail, as oneself\n"
 	"\n"
 	"Exit status: COMMAND's own; 128 + N if signal N killed it (137: by force, or for want of\n"
 	"memory); 124 if its time was over; 125 if the microVM failed; 126 if COMMAND cannot be "
@@ -176,6 +178,8 @@ enum option_number {
 	JSON_RESULT,
 	TIMING,
 	VERBOSE,
+	NO_JAIL,
+	WEAKER_JAIL,
 	HELP,
 };
 
@@ -201,6 +205,8 @@ static const struct option names[] = {
 	{ "json-result", optional_argument, NULL, JSON_RESULT },
 	{ "timing", no_argument, NULL, TIMING },
 	{ "verbose", no_argument, NULL, VERBOSE },
+	{ "no-jail", no_argument, NULL, NO_JAIL },
+	{ "weaker-jail", required_argument, NULL, WEAKER_JAIL },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -310,6 +316,15 @@ static int take(struct run_options *options, struct choices *choices, int option
 		return 0;
 	case VERBOSE:
 		options->verbose = true;
+		return 0;
+	case NO_JAIL:
+		options->jail.none = true;
+		return 0;
+	case WEAKER_JAIL:
+		if (strcmp(optarg, "cgroup") != 0)
+			return usage_error("--weaker-jail", optarg,
+					   "cgroup is what can be left out");
+		options->jail.weaker_cgroup = true;
 		return 0;
 	case HELP:
 		fputs(usage, stdout);

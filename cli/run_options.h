@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "cli/image_config.h"
+#include "cli/jail.h"
 #include "cli/run_devices.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
@@ -17,6 +18,7 @@ struct run_options {
 	struct image_config image_config;
 	struct session_request request;
 	struct run_devices devices;
+	struct jail jail;
 	const char *name;
 	bool timing;
 	bool verbose;

@@ -19,9 +19,12 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/jail.h"
 
-#define CONFIG_PATH "/proc/self/fd/3"
+#define CONFIG_PATH "/dev/fd/3"
 #define CONFIG_FD 3
+#define FIRST_FILE_FD 16
+#define JAILER_SAYS "mote-jailer: "
 #define GUEST_CID 3 /* any: each VM has its own vsock device */
 
 static int64_t monotonic_ns(void)
@@ -32,22 +35,99 @@ static int64_t monotonic_ns(void)
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* A memory file with the VM's configuration, or -errno with err set. */
-static int write_config(const struct sandbox_config *config, struct err *err)
+/* Its name for mote-vmm, or NULL with err set. The sentence is the one that mote-vmm would say. */
+static json_t *open_file(struct sandbox *sandbox, const char *path, int flags, const char *what,
+			 struct err *err)
 {
-	json_t *json = json_pack("{s:{s:s, s:s, s:s}, s:{s:i, s:i, s:s}, s:O, s:O, s:{s:i, s:s}}",
-				 "boot-source", "kernel_image_path", config->kernel, "initrd_path",
-				 config->initrd, "boot_args", config->boot_args, "machine-config",
-				 "vcpu_count", config->vcpu_count, "mem_size_mib",
-				 config->mem_size_mib, "huge_pages", config->huge_pages, "drives",
-				 config->drives, "network-interfaces", config->interfaces, "vsock",
-				 "guest_cid", GUEST_CID, "uds_path", config->vsock);
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	CLEANUP_FD int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct sandbox_file *file = &sandbox->files[sandbox->file_count];
+
+	if (fd < 0 || sandbox->file_count == SANDBOX_FILES_MAX) {
+		err_sys(err, fd < 0 ? errno : EMFILE, "%s%s", what, path);
+		return NULL;
+	}
+	/* Past the numbers that are given out in the new process. */
+	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD);
+	if (file->fd < 0) {
+		err_sys(err, errno, "%s%s", what, path);
+		return NULL;
+	}
+	file->path = path;
+	file->number = file->fd;
+	sandbox->file_count++;
+	return json_sprintf("/dev/fd/%d", file->fd);
+}
+
+static void close_files(struct sandbox *sandbox)
+{
+	for (unsigned int i = 0; i < sandbox->file_count; i++)
+		fd_close(&sandbox->files[i].fd);
+}
+
+/* The same drives, whose paths are those of open files; NULL with err set. */
+static json_t *open_drives(struct sandbox *sandbox, json_t *drives, struct err *err)
+{
+	json_t *opened = json_deep_copy(drives);
+	json_t *drive, *path;
+	size_t i;
+
+	json_array_foreach (opened, i, drive) {
+		const bool read_only = json_is_true(json_object_get(drive, "is_read_only"));
+		char what[64];
+
+		snprintf(what, sizeof(what),
+			 "drive %s: ", json_string_value(json_object_get(drive, "drive_id")));
+		path = open_file(sandbox,
+				 json_string_value(json_object_get(json_array_get(drives, i),
+								   "path_on_host")),
+				 read_only ? O_RDONLY : O_RDWR, what, err);
+		if (!path) {
+			json_decref(opened);
+			return NULL;
+		}
+		json_object_set_new(drive, "path_on_host", path);
+	}
+	return opened;
+}
+
+static json_t *describe(struct sandbox *sandbox, const struct sandbox_config *config,
+			struct err *err)
+{
+	json_t *kernel = open_file(sandbox, config->kernel, O_RDONLY, "kernel image ", err);
+	json_t *initrd =
+		kernel ? open_file(sandbox, config->initrd, O_RDONLY, "initrd ", err) : NULL;
+	json_t *drives = initrd ? open_drives(sandbox, config->drives, err) : NULL;
+
+	if (!drives) {
+		json_decref(kernel);
+		json_decref(initrd);
+		return NULL;
+	}
+	return json_pack("{s:{s:o, s:o, s:s}, s:{s:i, s:i, s:s}, s:o, s:O, s:{s:i, s:s}}",
+			 "boot-source", "kernel_image_path", kernel, "initrd_path", initrd,
+			 "boot_args", config->boot_args, "machine-config", "vcpu_count",
+			 config->vcpu_count, "mem_size_mib", config->mem_size_mib, "huge_pages",
+			 config->huge_pages, "drives", drives, "network-interfaces",
+			 config->interfaces, "vsock", "guest_cid", GUEST_CID, "uds_path",
+			 config->vsock);
+}
+
+/* A memory file with the VM's configuration, or -errno with err set. */
+static int write_config(struct sandbox *sandbox, const struct sandbox_config *config,
+			struct err *err)
+{
+	json_t *json;
+	char *text;
 	int fd, rc;
 
+	err->text[0] = '\0';
+	json = describe(sandbox, config, err);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!text)
-		return err_set(err, EINVAL, "the VM's configuration: a path is not UTF-8");
+		return err->text[0] ? -ENOENT
+				    : err_set(err, EINVAL,
+					      "the VM's configuration: a path is not UTF-8");
 	fd = memfd_create("vm.json", MFD_CLOEXEC);
 	rc = fd < 0 ? -errno : fd_write_all(fd, text, strlen(text));
 	free(text);
@@ -58,14 +138,39 @@ static int write_config(const struct sandbox_config *config, struct err *err)
 	return fd;
 }
 
-static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds[3], int config_fd,
-			       int passt_fd)
+/* What is to be started, in a jail or not. */
+struct command {
+	struct jail_arguments *jailer; /* NULL: none */
+	char *vmm;
+	int64_t start_ns;
+	int standard[3];
+	int config_fd;
+	int passt_fd; /* 0: none */
+};
+
+static void give_descriptors(const struct sandbox *sandbox, const struct command *command)
 {
 	/* Out of the way of the numbers given out below. */
-	int passt = passt_fd > 0 ? fcntl(passt_fd, F_DUPFD_CLOEXEC, SANDBOX_PASST_FD + 1) : -1;
+	int passt = command->passt_fd > 0 ? fcntl(command->passt_fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD)
+					  : -1;
+
+	for (int i = 0; i < 3; i++)
+		dup2(command->standard[i], i);
+	if (command->config_fd == CONFIG_FD)
+		fcntl(command->config_fd, F_SETFD, 0);
+	else
+		dup2(command->config_fd, CONFIG_FD);
+	if (passt >= 0)
+		dup2(passt, SANDBOX_PASST_FD);
+	for (unsigned int i = 0; i < sandbox->file_count; i++)
+		fcntl(sandbox->files[i].fd, F_SETFD, 0);
+}
+
+static _Noreturn void exec_vmm(const struct sandbox *sandbox, const struct command *command)
+{
 	char start_us[32];
-	char *const argv[] = {
-		(char[]){ "mote-vmm" },
+	char *const vmm[] = {
+		command->vmm,
 		(char[]){ "--no-api" },
 		(char[]){ "--config-file" },
 		(char[]){ CONFIG_PATH },
@@ -76,24 +181,41 @@ static _Noreturn void exec_vmm(const char *path, int64_t start_ns, const int fds
 		start_us,
 		NULL,
 	};
+	const unsigned int before = command->jailer ? command->jailer->count : 0;
+	char *argv[JAIL_ARGUMENTS_MAX + sizeof(vmm) / sizeof(vmm[0])] = { NULL };
 	sigset_t none;
 
-	snprintf(start_us, sizeof(start_us), "%lld", (long long)start_ns / 1000);
+	snprintf(start_us, sizeof(start_us), "%lld", (long long)command->start_ns / 1000);
+	if (command->jailer)
+		memcpy(argv, command->jailer->words, before * sizeof(*argv));
+	/* The jailer has the program's name already. */
+	memcpy(argv + before, vmm + (before ? 1 : 0), sizeof(vmm) - (before ? sizeof(*vmm) : 0));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* A process group of its own: the terminal's Ctrl-C is mote's to handle. */
 	setpgid(0, 0);
-	for (int i = 0; i < 3; i++)
-		dup2(fds[i], i);
-	if (config_fd == CONFIG_FD)
-		fcntl(config_fd, F_SETFD, 0);
-	else
-		dup2(config_fd, CONFIG_FD);
-	if (passt >= 0)
-		dup2(passt, SANDBOX_PASST_FD);
-	execv(path, argv);
-	dprintf(STDERR_FILENO, "0 [sandbox:main:ERROR] %s: %s\n", path, strerrordesc_np(errno));
+	give_descriptors(sandbox, command);
+	execv(argv[0], argv);
+	dprintf(STDERR_FILENO, "0 [sandbox:main:ERROR] %s: %s\n", argv[0], strerrordesc_np(errno));
 	_exit(CLI_EXIT_SANDBOX);
+}
+
+static int find_jailer(const struct sandbox *sandbox, const struct sandbox_config *config,
+		       const char *vmm, struct jail_arguments *arguments, struct err *err)
+{
+	int fds[SANDBOX_FILES_MAX + 2] = { CONFIG_FD };
+	unsigned int count = 1;
+	char jailer[PATH_MAX];
+	int rc = cli_find_own("mote-jailer", jailer, err);
+
+	if (rc < 0)
+		return rc;
+	if (config->passt_fd > 0)
+		fds[count++] = SANDBOX_PASST_FD;
+	for (unsigned int i = 0; i < sandbox->file_count; i++)
+		fds[count++] = sandbox->files[i].fd;
+	rc = jail_command(config->jail, config, jailer, vmm, fds, count, config->tap, arguments);
+	return rc < 0 ? err_sys(err, -rc, "mote-jailer's arguments") : 0;
 }
 
 static int open_pipe(int *reader, int *writer)
@@ -107,51 +229,88 @@ static int open_pipe(int *reader, int *writer)
 	return fcntl(pair[0], F_SETFL, O_NONBLOCK);
 }
 
-int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, bool verbose,
-		  struct err *err)
+static int start(struct sandbox *sandbox, const struct command *command, struct err *err)
 {
-	CLEANUP_FD int console_read = -1, console_write = -1, log_read = -1, log_write = -1;
-	CLEANUP_FD int config_fd = -1, nothing = -1;
-	char path[PATH_MAX];
 	pid_t parent = getpid();
-	int rc;
 
-	memset(sandbox, 0, sizeof(*sandbox));
-	sandbox->phases = (struct sandbox_phases){ -1, -1, -1, -1 };
-	sandbox->verbose = verbose;
-	rc = cli_find_own("mote-vmm", path, err);
-	if (rc < 0)
-		return rc;
-	config_fd = write_config(config, err);
-	if (config_fd < 0)
-		return config_fd;
-	nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (nothing < 0 || open_pipe(&console_read, &console_write) < 0 ||
-	    open_pipe(&log_read, &log_write) < 0)
-		return err_sys(err, errno, "a pipe to mote-vmm");
-	sandbox->start_ns = monotonic_ns();
+	sandbox->start_ns = command->start_ns;
 	sandbox->pid = fork();
 	if (sandbox->pid < 0)
 		return err_sys(err, errno, "mote-vmm: fork");
 	if (sandbox->pid == 0) {
 		/* If mote is killed, so is its VM; it may have been before this takes effect. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_PDEATHSIG, command->jailer ? SIGQUIT : SIGKILL);
 		if (getppid() != parent)
 			_exit(CLI_EXIT_SANDBOX);
-		exec_vmm(path, sandbox->start_ns,
-			 (const int[3]){ nothing, console_write, log_write }, config_fd,
-			 config->passt_fd);
+		exec_vmm(sandbox, command);
 	}
 	sandbox->pid_fd = (int)syscall(SYS_pidfd_open, sandbox->pid, 0);
 	if (sandbox->pid_fd < 0) {
-		rc = err_sys(err, errno, "mote-vmm: pidfd_open");
-		kill(sandbox->pid, SIGKILL);
+		int rc = err_sys(err, errno, "mote-vmm: pidfd_open");
+
+		kill(sandbox->pid, command->jailer ? SIGQUIT : SIGKILL);
 		waitpid(sandbox->pid, NULL, 0);
 		return rc;
 	}
+	return 0;
+}
+
+int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, bool verbose,
+		  struct err *err)
+{
+	CLEANUP_FD int console_read = -1, console_write = -1, log_read = -1, log_write = -1;
+	CLEANUP_FD int config_fd = -1, nothing = -1;
+	struct jail_arguments jailer;
+	struct command command = { .jailer = config->jail ? &jailer : NULL,
+				   .passt_fd = config->passt_fd };
+	char path[PATH_MAX];
+	int rc;
+
+	memset(sandbox, 0, sizeof(*sandbox));
+	sandbox->phases = (struct sandbox_phases){ -1, -1, -1, -1 };
+	sandbox->verbose = verbose;
+	sandbox->jailed = config->jail;
+	rc = cli_find_own("mote-vmm", path, err);
+	if (rc < 0)
+		return rc;
+	config_fd = write_config(sandbox, config, err);
+	rc = config_fd;
+	if (rc >= 0 && config->jail)
+		rc = find_jailer(sandbox, config, path, &jailer, err);
+	nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (rc >= 0 && (nothing < 0 || open_pipe(&console_read, &console_write) < 0 ||
+			open_pipe(&log_read, &log_write) < 0))
+		rc = err_sys(err, errno, "a pipe to mote-vmm");
+	command.vmm = path;
+	command.config_fd = config_fd;
+	memcpy(command.standard, (const int[3]){ nothing, console_write, log_write },
+	       sizeof(command.standard));
+	command.start_ns = monotonic_ns();
+	if (rc >= 0)
+		rc = start(sandbox, &command, err);
+	close_files(sandbox);
+	if (rc < 0)
+		return rc;
 	sandbox->console_fd = fd_take(&console_read);
 	sandbox->log_fd = fd_take(&log_read);
 	return 0;
+}
+
+/* The sentence with the path in the place of the descriptor's. */
+static void name_file(const struct sandbox *sandbox, const char *text, char *named, size_t size)
+{
+	const char *at = strstr(text, "/dev/fd/");
+	char *end = NULL;
+	long number = at ? strtol(at + strlen("/dev/fd/"), &end, 10) : -1;
+
+	for (unsigned int i = 0; at && i < sandbox->file_count; i++) {
+		if (sandbox->files[i].number == number) {
+			snprintf(named, size, "%.*s%s%s", (int)(at - text), text,
+				 sandbox->files[i].path, end);
+			return;
+		}
+	}
+	snprintf(named, size, "%s", text);
 }
 
 static void keep_error(struct sandbox *sandbox, const char *text)
@@ -165,7 +324,7 @@ static void keep_error(struct sandbox *sandbox, const char *text)
 		if (behind)
 			text = behind + 2;
 	}
-	snprintf(sandbox->last_error, sizeof(sandbox->last_error), "%s", text);
+	name_file(sandbox, text, sandbox->last_error, sizeof(sandbox->last_error));
 }
 
 static void read_line(struct sandbox *sandbox)
@@ -177,7 +336,9 @@ static void read_line(struct sandbox *sandbox)
 
 	if (sandbox->verbose)
 		fprintf(stderr, "%s\n", line);
-	if ((at = strstr(line, ":ERROR] ")) != NULL) {
+	if (strncmp(line, JAILER_SAYS, sizeof(JAILER_SAYS) - 1) == 0) {
+		keep_error(sandbox, line + sizeof(JAILER_SAYS) - 1);
+	} else if ((at = strstr(line, ":ERROR] ")) != NULL) {
 		keep_error(sandbox, at + strlen(":ERROR] "));
 	} else if ((at = strstr(line, "Boot-phases = ")) != NULL &&
 		   sscanf(at,
@@ -220,8 +381,9 @@ void sandbox_finish(struct sandbox *sandbox, int timeout_ms)
 
 	if (sandbox->pid == 0)
 		return;
+	/* The jailer kills it, and then removes the jail. */
 	if (poll(&ended, 1, timeout_ms) <= 0)
-		kill(sandbox->pid, SIGKILL);
+		kill(sandbox->pid, sandbox->jailed ? SIGQUIT : SIGKILL);
 	while (waitpid(sandbox->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	sandbox->status = status;

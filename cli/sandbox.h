@@ -20,8 +20,10 @@ struct sandbox_config {
 	const char *huge_pages; /* "None", "Transparent" or "2M" */
 	json_t *drives;		/* lists of the API's bodies; owned by the caller */
 	json_t *interfaces;
-	const char *vsock; /* where its Unix socket is to be */
-	int passt_fd;	   /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
+	const char *vsock;	 /* where its Unix socket is to be, as mote-vmm sees it */
+	const struct jail *jail; /* which mote-vmm is put into; NULL: none */
+	bool tap;		 /* one of the interfaces is a tap device */
+	int passt_fd;		 /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
 };
 
 #define SANDBOX_PASST_FD 4
@@ -35,6 +37,14 @@ struct sandbox_phases {
 };
 
 #define SANDBOX_LOG_LINE 2048
+#define SANDBOX_FILES_MAX 32
+
+/* What mote-vmm is given as open files, and knows as /dev/fd/N. */
+struct sandbox_file {
+	int fd;		  /* -1 once it has been started */
+	int number;	  /* N */
+	const char *path; /* the configuration's */
+};
 
 struct sandbox {
 	pid_t pid;	  /* 0 once reaped */
@@ -49,6 +59,9 @@ struct sandbox {
 	char last_error[SANDBOX_LOG_LINE]; /* the log's last error, without its prefix */
 	char last_info[SANDBOX_LOG_LINE];  /* the log's last line of level Info, likewise */
 	int status;			   /* as waitpid gives it, once reaped */
+	bool jailed;
+	struct sandbox_file files[SANDBOX_FILES_MAX]; /* closed once it has been started */
+	unsigned int file_count;
 };
 
 /* 0 or -errno with err set; on failure there is nothing to close. */

@@ -26,7 +26,7 @@ static const char usage[] =
 	"  --chroot-base-dir DIR  its root is DIR/NAME OF FILE/ID/root (default /srv/jailer)\n"
 	"  --netns PATH           the network namespace to join (default: a new, empty one)\n"
 	"  --cgroup FILE=VALUE    a limit in its cgroup, such as memory.max=1G; repeatable\n"
-	"  --cgroup-version 1|2   default: what is mounted at /sys/fs/cgroup\n"
+	"  --cgroup-version 1|2   default: what the host has\n"
 	"  --parent-cgroup PATH   its cgroup is PATH/ID (default: the name of FILE)\n"
 	"  --resource-limit NAME=NUMBER\n"
 	"                         no-file (default 2048), fsize (bytes), nproc; repeatable\n"
@@ -36,7 +36,12 @@ static const char usage[] =
 	"  --tun                  /dev/net/tun is there; also with --netns\n"
 	"  --uffd                 userfaultfd is there\n"
 	"  --read-only-root       only /run can be written to\n"
+	"  --weaker-jail cgroup   go on without a cgroup where one cannot be made\n"
 	"  --version, --help\n"
+	"\n"
+	"Without root, UID and GID are one's own: a user namespace takes the place of another "
+	"user,\n"
+	"/dev/kvm is the host's own, and the cgroup is beside that of the caller.\n"
 	"\n"
 	"Exit status: the VMM's own; 1 if the jail could not be built, 153 bad arguments. SIGQUIT\n"
 	"kills the VMM; other signals that end a process are passed on to it.\n";
@@ -58,6 +63,7 @@ enum option_number {
 	TUN,
 	UFFD,
 	READ_ONLY_ROOT,
+	WEAKER_JAIL,
 	VERSION,
 	HELP,
 };
@@ -79,6 +85,7 @@ static const struct option names[] = {
 	{ "tun", no_argument, NULL, TUN },
 	{ "uffd", no_argument, NULL, UFFD },
 	{ "read-only-root", no_argument, NULL, READ_ONLY_ROOT },
+	{ "weaker-jail", required_argument, NULL, WEAKER_JAIL },
 	{ "version", no_argument, NULL, VERSION },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
@@ -272,6 +279,12 @@ static int take(int option, struct jailer_args *args, struct err *err)
 	case READ_ONLY_ROOT:
 		args->read_only_root = true;
 		return 0;
+	case WEAKER_JAIL:
+		if (strcmp(optarg, "cgroup") != 0)
+			return bad(err, "weaker-jail", optarg,
+				   "cgroup is the one that can be left out");
+		args->weaker_cgroup = true;
+		return 0;
 	case VERSION:
 		printf("mote-jailer %s\n", MOTE_VERSION);
 		return 1;
@@ -290,6 +303,10 @@ static int check(const struct jailer_args *args, char **rest, int count, struct 
 			       rest[0]);
 	if (!args->id || !args->exec_file || !args->uid || !args->gid)
 		return err_set(err, EINVAL, "%s", missing);
+	if (args->rootless && (args->uid != geteuid() || args->gid != getegid()))
+		return err_set(err, EPERM,
+			       "--uid %u --gid %u: without root only one's own, %u and %u",
+			       args->uid, args->gid, geteuid(), getegid());
 	for (unsigned int i = 1; i < args->keep_count; i++) {
 		if (args->keep_fds[i] == args->keep_fds[i - 1])
 			return err_set(err, EINVAL, "--keep-fd %d: given twice", args->keep_fds[i]);
@@ -314,6 +331,7 @@ int jailer_args_parse(int argc, char **argv, struct jailer_args *args, struct er
 
 	*args = (struct jailer_args){
 		.chroot_base = "/srv/jailer",
+		.rootless = geteuid() != 0,
 		.limits = { NO_FILE_DEFAULT, RLIM_INFINITY, RLIM_INFINITY },
 		.vmm_args = argv + (own < argc ? own + 1 : argc),
 	};

@@ -38,7 +38,7 @@ struct jailer_args {
 	const char *parent_cgroup;
 	uid_t uid;
 	gid_t gid;
-	unsigned int cgroup_version; /* 1 or 2; 0: what the host has at /sys/fs/cgroup */
+	unsigned int cgroup_version; /* 1 or 2; 0: what the host has */
 	struct jailer_cgroup_value cgroup[JAILER_CGROUP_VALUES_MAX];
 	unsigned int cgroup_count;
 	struct jailer_limits limits;
@@ -48,7 +48,9 @@ struct jailer_args {
 	bool tun;
 	bool uffd;
 	bool read_only_root;
-	char **vmm_args; /* behind "--"; ends with NULL */
+	bool weaker_cgroup; /* go on without a cgroup where it cannot be made */
+	bool rootless;	    /* not started by root: in a user namespace, as whoever started it */
+	char **vmm_args;    /* behind "--"; ends with NULL */
 };
 
 /* 0; -errno with err set; 1 if the answer (--help, --version) is printed and nothing is left to do.

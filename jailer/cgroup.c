@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <linux/mount.h>
 #include <mntent.h>
 #include <poll.h>
 #include <signal.h>
@@ -60,6 +61,21 @@ static int search_mounts(char path[PATH_MAX], unsigned int version, const char *
 	return rc;
 }
 
+/* One of our own, attached nowhere: `ip netns exec` hides the host's behind another /sys. */
+static int mount_detached(unsigned int version, const char *controller)
+{
+	CLEANUP_FD int fs =
+		(int)syscall(SYS_fsopen, version == 2 ? "cgroup2" : "cgroup", FSOPEN_CLOEXEC);
+
+	if (fs < 0 ||
+	    (version == 1 &&
+	     syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, controller, NULL, 0) < 0) ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -1;
+	return (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC,
+			    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+}
+
 static int open_mount(unsigned int version, const char *controller, struct err *err)
 {
 	char path[PATH_MAX];
@@ -67,12 +83,18 @@ static int open_mount(unsigned int version, const char *controller, struct err *
 
 	snprintf(path, sizeof(path), USUAL_MOUNT "%s%s", version == 1 ? "/" : "",
 		 version == 1 ? controller : "");
-	if (!is_mount(path, version) && search_mounts(path, version, controller) < 0)
+	/* What is listed may be hidden by another mount. */
+	if (!is_mount(path, version) &&
+	    (search_mounts(path, version, controller) < 0 || !is_mount(path, version))) {
+		fd = mount_detached(version, controller);
+		if (fd >= 0)
+			return fd;
 		return version == 2
 			       ? err_set(err, ENOENT, "cgroup version 2 is not mounted")
 			       : err_set(err, ENOENT,
 					 "cgroup version 1: no hierarchy has the controller %s",
 					 controller);
+	}
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? err_sys(err, errno, "cgroup %s", path) : fd;
 }
@@ -174,10 +196,34 @@ static int descend(int dir, const char *name, const char *controller, struct err
 	return rc < 0 ? rc : fd_take(&fd);
 }
 
+/*
+ * Where PARENT begins: at the hierarchy's root; without root beside the cgroup of the caller, as
+ * far as somebody has handed that over to its user.
+ */
+static int open_top(const struct cgroup *cgroup, const struct jailer_args *args,
+		    const char *controller, struct err *err)
+{
+	CLEANUP_FD int mount_fd = open_mount(cgroup->version, controller, err);
+	char text[FILE_SIZE_MAX], *own, *slash;
+	int fd;
+
+	if (mount_fd < 0 || !args->rootless || cgroup->version != 2)
+		return fd_take(&mount_fd);
+	if (read_file(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text)) < 0 ||
+	    !(own = strstr(text, "0::/")))
+		return err_set(err, ENOENT, "/proc/self/cgroup: no cgroup of version 2");
+	own += strlen("0::/");
+	own[strcspn(own, "\n")] = '\0';
+	slash = strrchr(own, '/');
+	*(slash ? slash : own) = '\0';
+	fd = openat(mount_fd, *own ? own : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? err_sys(err, errno, "cgroup %s", own) : fd;
+}
+
 static int open_parent(const struct cgroup *cgroup, const struct jailer_args *args,
 		       const char *controller, struct err *err)
 {
-	CLEANUP_FD int fd = open_mount(cgroup->version, controller, err);
+	CLEANUP_FD int fd = open_top(cgroup, args, controller, err);
 	const char *at = args->parent_cgroup;
 	int rc = fd < 0 ? fd : prepare(cgroup, args, fd, err);
 
@@ -318,6 +364,17 @@ static int set_value(struct cgroup *cgroup, const struct jailer_args *args,
 	return rc < 0 ? err_sys(err, -rc, "--cgroup %s=%s", value->file, value->value) : 0;
 }
 
+/* Version 2 alone is one line; each hierarchy of version 1 is one more. */
+static unsigned int version_in_use(void)
+{
+	char text[FILE_SIZE_MAX];
+
+	return read_file(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text)) == 0 &&
+			       strncmp(text, "0::", 3) == 0 && !strchr(text, '\n')
+		       ? 2
+		       : 1;
+}
+
 int cgroup_open(struct cgroup *cgroup, const struct jailer_args *args, struct err *err)
 {
 	int rc = 0;
@@ -327,7 +384,7 @@ int cgroup_open(struct cgroup *cgroup, const struct jailer_args *args, struct er
 		return 0;
 	cgroup->version = args->cgroup_version;
 	if (cgroup->version == 0)
-		cgroup->version = is_mount(USUAL_MOUNT, 2) ? 2 : 1;
+		cgroup->version = version_in_use();
 	for (unsigned int i = 0; rc == 0 && i < args->cgroup_count; i++)
 		rc = set_value(cgroup, args, &args->cgroup[i], err);
 	return rc;

@@ -75,11 +75,43 @@ static int open_prison(struct keeper *keeper, struct err *err)
 	return rc < 0 ? rc : open_pipe(&prison->fault_read, &prison->fault_write, err);
 }
 
+static int write_text(const char *path, const char *text)
+{
+	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd_write_all(fd, text, strlen(text));
+}
+
+/* In its user namespace the prisoner is the user that it is outside, and no other. */
+static int map_user(const struct keeper *keeper, struct err *err)
+{
+	const struct {
+		const char *file;
+		unsigned int inside, outside;
+	} maps[] = {
+		{ "uid_map", keeper->args->uid, geteuid() },
+		{ "gid_map", keeper->args->gid, getegid() },
+	};
+	char path[48], text[48];
+	int rc;
+
+	snprintf(path, sizeof(path), "/proc/%d/setgroups", keeper->pid);
+	rc = write_text(path, "deny");
+	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", keeper->pid, maps[i].file);
+		snprintf(text, sizeof(text), "%u %u 1", maps[i].inside, maps[i].outside);
+		rc = write_text(path, text);
+	}
+	return rc < 0 ? err_sys(err, -rc, "%s", path) : 0;
+}
+
 /* While the prisoner makes its namespaces. */
 static int complete_tree(struct keeper *keeper, int exec_fd, struct err *err)
 {
-	int rc = tree_add_devices(&keeper->tree, err);
+	int rc = keeper->args->rootless ? map_user(keeper, err) : 0;
 
+	if (rc == 0)
+		rc = tree_add_devices(&keeper->tree, err);
 	if (rc == 0)
 		rc = tree_copy_exec(&keeper->tree, exec_fd, err);
 	if (rc == 0)
@@ -102,6 +134,22 @@ static int read_fault(struct keeper *keeper, struct err *err)
 	return used > 0 ? -ECANCELED : 0;
 }
 
+static int open_cgroup(struct keeper *keeper, struct err *err)
+{
+	int rc = cgroup_open(&keeper->cgroup, keeper->args, err);
+	struct err cause = *err;
+
+	if (rc < 0 && keeper->args->rootless)
+		err_set(err, -rc, "%.400s (--weaker-jail cgroup goes on without limits)",
+			cause.text);
+	if (rc < 0 && keeper->args->weaker_cgroup) {
+		cgroup_remove(&keeper->cgroup);
+		cgroup_close(&keeper->cgroup);
+		rc = 0;
+	}
+	return rc;
+}
+
 static int start(struct keeper *keeper, struct err *err)
 {
 	CLEANUP_FD int exec_fd = tree_open_exec(keeper->args, err);
@@ -110,7 +158,7 @@ static int start(struct keeper *keeper, struct err *err)
 	if (rc == 0)
 		rc = tree_open(&keeper->tree, keeper->args, err);
 	if (rc == 0)
-		rc = cgroup_open(&keeper->cgroup, keeper->args, err);
+		rc = open_cgroup(keeper, err);
 	if (rc == 0)
 		keeper->pid = prisoner_start(&keeper->prison, err);
 	if (rc < 0 || keeper->pid < 0)

@@ -176,9 +176,14 @@ pid_t prisoner_start(const struct prison *prison, struct err *err)
 		clone.flags |= CLONE_INTO_CGROUP;
 		clone.cgroup = (unsigned long long)into;
 	}
+	if (prison->args->rootless)
+		clone.flags |= CLONE_NEWUSER;
 	pid = (pid_t)syscall(SYS_clone3, &clone, sizeof(clone));
 
 	if (pid == 0)
 		be_prisoner(prison);
-	return pid < 0 ? err_sys(err, errno, "the jail's process") : pid;
+	if (pid < 0)
+		return err_sys(err, errno, "the jail's process%s",
+			       prison->args->rootless ? ", in a user namespace" : "");
+	return pid;
 }

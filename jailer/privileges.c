@@ -91,7 +91,8 @@ int privileges_drop(const struct jailer_args *args, struct err *err)
 		return rc;
 	if (prctl(PR_SET_SECUREBITS, locked) < 0)
 		return err_sys(err, errno, "securebits");
-	if (setgroups(0, NULL) < 0)
+	/* A user namespace of one user cannot; /dev/kvm is the group's, too. */
+	if (!args->rootless && setgroups(0, NULL) < 0)
 		return err_sys(err, errno, "supplementary groups");
 	if (setresgid(args->gid, args->gid, args->gid) < 0)
 		return err_sys(err, errno, "--gid %u", args->gid);

@@ -21,7 +21,10 @@ extern int mount(const char *source, const char *target, const char *type, unsig
 extern int umount2(const char *target, int flags);
 #define UMOUNT_DETACH 2
 
-/* A copy of the mount under an open file or directory, attached nowhere yet; -errno. */
+/*
+ * A copy of the mount under an open file or directory, with those that its owner has put below it,
+ * attached nowhere yet; -errno.
+ */
 static int clone_mount(int fd, uint64_t set, uint64_t clear)
 {
 	const struct mount_attr attr = {
@@ -29,11 +32,12 @@ static int clone_mount(int fd, uint64_t set, uint64_t clear)
 		.attr_clr = clear,
 		.propagation = MS_PRIVATE,
 	};
-	CLEANUP_FD int mount_fd = (int)syscall(SYS_open_tree, fd, "",
-					       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	const unsigned int whole = AT_EMPTY_PATH | AT_RECURSIVE;
+	CLEANUP_FD int mount_fd =
+		(int)syscall(SYS_open_tree, fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | whole);
 
 	if (mount_fd < 0 ||
-	    syscall(SYS_mount_setattr, mount_fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+	    syscall(SYS_mount_setattr, mount_fd, "", whole, &attr, sizeof(attr)) < 0)
 		return -errno;
 	return fd_take(&mount_fd);
 }
@@ -91,15 +95,44 @@ static int pivot(const struct tree *tree, struct err *err)
 	return 0;
 }
 
-int root_enter(const struct tree *tree, struct err *err)
-{
-	int rc;
+/* The host's devices, which a user namespace cannot make itself. */
+static const char *const devices[] = { "/dev/kvm", "/dev/net/tun", "/dev/userfaultfd" };
+#define DEVICES (sizeof(devices) / sizeof(devices[0]))
 
-	/* Nothing that is mounted or detached from here on is seen by the host. */
-	if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
-		return err_sys(err, errno, "the jail's mounts cannot be made its own");
-	rc = pivot(tree, err);
-	if (rc == 0 && tree->args->read_only_root)
+static int clone_devices(const struct jailer_args *args, int mounts[DEVICES], struct err *err)
+{
+	const bool wanted[DEVICES] = { true, args->tun, args->uffd };
+
+	for (size_t i = 0; i < DEVICES; i++) {
+		CLEANUP_FD int fd = -1;
+
+		if (!args->rootless || !wanted[i])
+			continue;
+		fd = open(devices[i], O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		mounts[i] = fd < 0 ? -errno : clone_mount(fd, MOUNT_ATTR_NOEXEC, 0);
+		if (mounts[i] < 0)
+			return err_sys(err, -mounts[i], "%s for the jail", devices[i]);
+	}
+	return 0;
+}
+
+static int attach_devices(const int mounts[DEVICES], struct err *err)
+{
+	for (size_t i = 0; i < DEVICES; i++) {
+		int rc = mounts[i] < 0 ? 0 : attach(mounts[i], devices[i]);
+
+		if (rc < 0)
+			return err_sys(err, -rc, "the jail's %s: mount", devices[i]);
+	}
+	return 0;
+}
+
+static int make_root(const struct tree *tree, struct err *err)
+{
+	const bool read_only = tree->args->read_only_root;
+	int rc = pivot(tree, err);
+
+	if (rc == 0 && read_only)
 		rc = mount_again("run", MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY,
 				 err);
 	if (rc == 0)
@@ -108,5 +141,23 @@ int root_enter(const struct tree *tree, struct err *err)
 	if (rc == 0)
 		rc = mount_again(tree->args->exec_name, MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY,
 				 MOUNT_ATTR_NOEXEC, err);
+	return rc;
+}
+
+int root_enter(const struct tree *tree, struct err *err)
+{
+	int mounts[DEVICES] = { -1, -1, -1 };
+	int rc;
+
+	/* Nothing that is mounted or detached from here on is seen by the host. */
+	if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+		return err_sys(err, errno, "the jail's mounts cannot be made its own");
+	rc = clone_devices(tree->args, mounts, err);
+	if (rc == 0)
+		rc = make_root(tree, err);
+	if (rc == 0)
+		rc = attach_devices(mounts, err);
+	for (size_t i = 0; i < DEVICES; i++)
+		fd_close(&mounts[i]);
 	return rc;
 }

@@ -78,7 +78,8 @@ static int resolve(const char *base, char path[PATH_MAX], struct err *err)
 		slash[slash == head ? 1 : 0] = '\0';
 	}
 	rest = base + strlen(head);
-	n = snprintf(path, PATH_MAX, "%s/%s", strcmp(real, "/") == 0 ? "" : real, rest);
+	n = snprintf(path, PATH_MAX, "%s%s%s", strcmp(real, "/") == 0 ? "" : real,
+		     *rest && *rest != '/' ? "/" : "", rest);
 	if (strstr(rest, "..") || n >= PATH_MAX / 2)
 		return err_set(err, EINVAL, "--chroot-base-dir %s: not a path for a jail", base);
 	return 0;
@@ -207,8 +208,11 @@ static int remove_old(const struct tree *tree, const char *name, struct err *err
 static int add_device(const struct tree *tree, int parent, const char *name, dev_t number,
 		      struct err *err)
 {
+	/* Without root an empty file, over which the host's own device is mounted. */
+	const mode_t type = tree->args->rootless ? S_IFREG : S_IFCHR;
+
 	if ((unlinkat(parent, name, 0) < 0 && errno != ENOENT) ||
-	    mknodat(parent, name, S_IFCHR | 0600, number) < 0 ||
+	    mknodat(parent, name, type | 0600, type == S_IFCHR ? number : 0) < 0 ||
 	    fchownat(parent, name, tree->args->uid, tree->args->gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return err_sys(err, errno, "%s: device %s", tree->path, name);
 	return 0;

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import threading
 
-from support import GUESTS, TIME_LIMIT, VMM, wait_until
+import support
+from support import GUESTS, TIME_LIMIT, wait_until
 
 
 class Connection(http.client.HTTPConnection):
@@ -115,7 +116,7 @@ def answers(path):
 def start_api(folder, *options, expect=0, **kwargs):
     """A VMM with an API and no VM yet; it is terminated at the end if it runs still."""
     with open(folder / "vmm.log", "wb") as log, open(folder / "console", "wb") as console, \
-            subprocess.Popen([VMM, "--api-sock", folder / "api.sock", *options],
+            subprocess.Popen(support.vmm_with("--api-sock", folder / "api.sock", *options),
                              stdin=subprocess.DEVNULL, stdout=console, stderr=log,
                              **kwargs) as process:
         watchdog = threading.Timer(TIME_LIMIT, process.kill)

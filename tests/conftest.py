@@ -9,3 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # should; the tests expect the defaults.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "release_build: not for sanitizers")

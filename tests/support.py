@@ -38,8 +38,16 @@ def write_config(path, kernel_image, *, boot_args=None, initrd=None, serial=None
     return path
 
 
+def vmm_in_the_open(*arguments):
+    return [str(VMM), *map(str, arguments)]
+
+
+# How tests start mote-vmm; those of tests/linux have it in a jail.
+vmm_with = vmm_in_the_open
+
+
 def vmm_command(config, *options):
-    return [str(VMM), "--no-api", "--config-file", str(config), *options]
+    return vmm_with("--no-api", "--config-file", config, *options)
 
 
 def run_vmm(config, *options, stdin=b"", **kwargs):

@@ -4,10 +4,6 @@ from jail import jail_fixture  # noqa: F401
 from support import VARIANT
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "release_build: not for sanitizers")
-
-
 def pytest_collection_modifyitems(config, items):
     """
     A sanitizer's runtime is a shared library, which mote-vmm would not find in the jail; and what

@@ -156,6 +156,18 @@ def test_firecrackers_options_are_taken(jail):
     assert jail.attempt("descriptors", options=options) == ["0", "1", "2"]
 
 
+def test_cgroup_where_its_file_system_is_hidden(jail):
+    """As `ip netns exec` hides it, which mounts another /sys."""
+    hidden = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /sys; exec "$@"', "sh"]
+    with subprocess.Popen([*hidden, *jail.command("wait", options=LIMIT)],
+                          stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "waiting\n"
+        assert {(place / "cgroup.procs").read_text().strip() for place in cgroups(jail)} == {
+            str(jail.pid())}
+        process.send_signal(signal.SIGQUIT)
+        process.wait(TIME_LIMIT)
+
+
 def test_started_with_closed_descriptors_and_ignored_signals(jail):
     """As some parents leave them."""
     def spoil():

@@ -2,6 +2,7 @@
 """Drives of a real Linux guest."""
 import hashlib
 import os
+import signal
 import subprocess
 import time
 
@@ -35,7 +36,7 @@ echo "@ $i"; done""", writable=True, engine=engine)
     for line in guest.lines():
         if line == "@ 25":
             break
-    guest.process.kill()
+    guest.process.send_signal(signal.SIGQUIT)
     guest.process.wait()
     root = tmp_path / "root.ext4"
     # 0: clean, 1: the journal was replayed.

@@ -9,5 +9,6 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "jail"))
 
 from jail import jail_fixture  # noqa: E402, F401
-from test_lifecycle import test_killed_jailer_takes_the_vm_with_it  # noqa: E402, F401
+from test_lifecycle import (  # noqa: E402, F401
+    test_cgroup_where_its_file_system_is_hidden, test_killed_jailer_takes_the_vm_with_it)
 from test_walls import *  # noqa: E402, F401, F403

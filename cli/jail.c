@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "cli/cli.h"
+#include "cli/sandbox.h"
+#include "cli/vm.h"
+
+/* Users that nobody has: with the number of the mote process each VM's is another. */
+#define FIRST_USER 0x70000000u
+/* What the VMM and the kernel use for a VM beside the guest's memory, page cache included. */
+#define MEMORY_BESIDE ((uint64_t)256 << 20)
+/* The main thread, KVM's and io_uring's workers. */
+#define THREADS_BESIDE 64
+
+/* The directories of the jail's /run, as mote-jailer makes them, and takes them over. */
+static int make_run(const struct jail *jail, char run[PATH_MAX], struct err *err)
+{
+	const char *const parts[] = { "", "/mote-vmm/", jail->id, "/root", "/run" };
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		int n = snprintf(run + used, PATH_MAX - used, "%s%s", i == 0 ? jail->base : "",
+				 parts[i]);
+
+		if (n < 0 || (size_t)n >= PATH_MAX - used)
+			return err_set(err, ENAMETOOLONG, "%s: the path is too long", jail->base);
+		used += (size_t)n;
+		if (mkdir(run, 0755) < 0 && errno != EEXIST)
+			return err_sys(err, errno, "%s", run);
+	}
+	return 0;
+}
+
+int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err)
+{
+	char run[PATH_MAX], link[PATH_MAX];
+	int rc = cli_jails_dir(jail->base, err);
+
+	if (rc < 0)
+		return rc;
+	snprintf(jail->id, sizeof(jail->id), "%s", vm->id);
+	jail->uid = geteuid() == 0 ? FIRST_USER | (unsigned int)getpid() : geteuid();
+	jail->gid = geteuid() == 0 ? jail->uid : getegid();
+	rc = make_run(jail, run, err);
+	if (rc < 0)
+		return rc;
+	if (!vm_path(vm, "run", link) || !vm_path(vm, "run/vsock", listen))
+		return err_set(err, ENAMETOOLONG, "%s: the path is too long", vm->dir);
+	if (symlink(run, link) < 0)
+		return err_sys(err, errno, "%s", link);
+	return vm_path(vm, "vsock", link) && symlink("run/vsock", link) == 0
+		       ? 0
+		       : err_sys(err, errno, "%s/vsock", vm->dir);
+}
+
+int jail_share(const struct jail *jail, const char *socket, struct err *err)
+{
+	return lchown(socket, jail->uid, jail->gid) < 0 ? err_sys(err, errno, "%s", socket) : 0;
+}
+
+void jail_remove(const struct jail *jail, const char *socket)
+{
+	const char *const parts[] = { "/root/run", "/root", "" };
+	char path[PATH_MAX];
+
+	if (!jail->id[0])
+		return;
+	unlink(socket);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		if (snprintf(path, sizeof(path), "%s/mote-vmm/%s%s", jail->base, jail->id,
+			     parts[i]) < (int)sizeof(path))
+			rmdir(path);
+	}
+}
+
+__attribute__((format(printf, 2, 3))) static void add(struct jail_arguments *arguments,
+						      const char *fmt, ...)
+{
+	const size_t room = sizeof(arguments->text) - arguments->used;
+	char *word = arguments->text + arguments->used;
+	va_list args;
+	int n;
+
+	va_start(args, fmt);
+	n = vsnprintf(word, room, fmt, args);
+	va_end(args);
+	/* What does not fit is seen at the end. */
+	if (n < 0 || (size_t)n >= room || arguments->count == JAIL_ARGUMENTS_MAX - 1) {
+		arguments->count = JAIL_ARGUMENTS_MAX;
+		return;
+	}
+	if (arguments->count < JAIL_ARGUMENTS_MAX - 1)
+		arguments->words[arguments->count++] = word;
+	arguments->used += (unsigned int)n + 1;
+}
+
+/* As mote-jailer does: version 2 alone is one line, each hierarchy of version 1 one more. */
+static bool cgroup_is_v2(void)
+{
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	char line[PATH_MAX + 64];
+	bool alone = file && fgets(line, sizeof(line), file) && strncmp(line, "0::", 3) == 0 &&
+		     !fgets(line, sizeof(line), file);
+
+	if (file)
+		fclose(file);
+	return alone;
+}
+
+int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
+		 const char *vmm, const int *fds, unsigned int count, bool tap,
+		 struct jail_arguments *arguments)
+{
+	const uint64_t memory = ((uint64_t)config->mem_size_mib << 20) + MEMORY_BESIDE;
+
+	*arguments = (struct jail_arguments){ 0 };
+	add(arguments, "%s", jailer);
+	add(arguments, "--id=%s", jail->id);
+	add(arguments, "--exec-file=%s", vmm);
+	add(arguments, "--uid=%u", jail->uid);
+	add(arguments, "--gid=%u", jail->gid);
+	add(arguments, "--chroot-base-dir=%s", jail->base);
+	add(arguments, "--read-only-root");
+	add(arguments, "--cgroup=%s=%llu", cgroup_is_v2() ? "memory.max" : "memory.limit_in_bytes",
+	    (unsigned long long)memory);
+	add(arguments, "--cgroup=pids.max=%d", config->vcpu_count + THREADS_BESIDE);
+	if (jail->weaker_cgroup)
+		add(arguments, "--weaker-jail=cgroup");
+	/* The tap device is in the network namespace that mote is in. */
+	if (tap)
+		add(arguments, "--netns=/proc/self/ns/net");
+	for (unsigned int i = 0; i < count; i++)
+		add(arguments, "--keep-fd=%d", fds[i]);
+	add(arguments, "--");
+	return arguments->count < JAIL_ARGUMENTS_MAX ? 0 : -E2BIG;
+}

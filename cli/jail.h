@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The jail that mote run puts its VMM into, by mote-jailer: as root that of a user which no other
+ * VM has, otherwise a user namespace. What the VMM needs comes as descriptors; its root has nothing
+ * but the program, device nodes, and the sockets in /run.
+ */
+#ifndef MOTE_CLI_JAIL_H
+#define MOTE_CLI_JAIL_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+struct err;
+struct sandbox_config;
+struct vm;
+
+/* Where the VMM makes its vsock socket, as it sees it itself. */
+#define JAIL_VSOCK "/run/vsock"
+
+struct jail {
+	bool none;	     /* --no-jail */
+	bool weaker_cgroup;  /* --weaker-jail cgroup */
+	char base[PATH_MAX]; /* of all jails */
+	char id[64];
+	unsigned int uid;
+	unsigned int gid;
+};
+
+/*
+ * Makes the jail's /run, and the VM's folder lead to it: `vsock` in that is the VMM's socket, and a
+ * socket that is made at `listen`_PORT is the one that the VMM finds. 0 or -errno with err set.
+ */
+int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err);
+
+/* Lets the VMM connect to a socket at this path, which is in the jail's /run. */
+int jail_share(const struct jail *jail, const char *socket, struct err *err);
+
+/* What mote-jailer has left of it, having refused it. Safe on a zeroed object. */
+void jail_remove(const struct jail *jail, const char *socket);
+
+#define JAIL_ARGUMENTS_MAX 96
+
+/* mote-jailer's own arguments. */
+struct jail_arguments {
+	char *words[JAIL_ARGUMENTS_MAX]; /* end with NULL, and are in `text` */
+	unsigned int count;
+	char text[4 * PATH_MAX];
+	unsigned int used;
+};
+
+/*
+ * The command up to and with its "--". The VMM inherits the descriptors `fds`, `count` of them.
+ * -E2BIG if it does not fit.
+ */
+int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
+		 const char *vmm, const int *fds, unsigned int count, bool tap,
+		 struct jail_arguments *arguments);
+
+#endif

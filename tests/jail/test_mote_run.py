@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VMM of mote run, in its jail, with a tiny guest that runs on."""
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+from jail import CGROUPS
+from support import GUESTS, MOTE, TIME_LIMIT, processes, wait_until
+
+pytestmark = pytest.mark.release_build
+
+
+def descendants(pid):
+    found = []
+    with contextlib.suppress(OSError):
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@contextlib.contextmanager
+def mote_run(*options):
+    """mote and its VMM's process id; the runtime directory is empty again at the end."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        runtime = pathlib.Path(folder)
+        with subprocess.Popen(
+                [MOTE, "run", "--kernel", GUESTS / "counter", *options, "--", "true"],
+                env=os.environ | {"XDG_RUNTIME_DIR": folder}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as mote:
+            def vmm():
+                return [pid for pid in processes("mote-vmm") if pid in descendants(mote.pid)]
+            try:
+                wait_until(vmm, "the VMM")
+                yield mote, vmm()[0]
+            finally:
+                mote.kill()
+                mote.wait(TIME_LIMIT)
+        wait_until(lambda: not list(runtime.glob("mote/jail/mote-vmm/*")), "the jail's end")
+
+
+def fields(pid):
+    return dict(line.split(":\t", 1) for line in
+                pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+
+
+def test_vmm_is_in_a_jail():
+    with mote_run() as (mote, vmm):
+        user = str(0x70000000 | mote.pid)
+        wait_until(lambda: fields(vmm)["Uid"].split() == [user] * 4, "the user")
+        wait_until(lambda: fields(vmm)["Seccomp_filters"] == "2", "the filters")
+        assert fields(vmm)["Gid"].split() == [user] * 4
+        assert int(fields(vmm)["CapBnd"], 16) == 0
+        for kind in ("mnt", "pid", "net", "ipc", "uts", "cgroup"):
+            assert os.readlink(f"/proc/{vmm}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+        assert sorted(os.listdir(f"/proc/{vmm}/root")) == [
+            "dev", "mote-vmm", "mote-vmm.pid", "run"]
+        place = [line.split(":", 2) for line in
+                 pathlib.Path(f"/proc/{vmm}/cgroup").read_text().splitlines()]
+        assert any("mote-vmm/" in path for _, _, path in place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_when_mote_is_killed(number):
+    def ours():
+        return {str(path) for pattern in ("*/mote-vmm/*/", "mote-vmm/*/")
+                for path in CGROUPS.glob(pattern) if not path.name.startswith("test-")}
+
+    before = ours()
+    with mote_run() as (mote, vmm):
+        mote.send_signal(number)
+        mote.wait(TIME_LIMIT)
+        wait_until(lambda: vmm not in processes("mote-vmm"), "the VMM's end")
+        wait_until(lambda: ours() <= before, "the cgroup's end")
+
+
+def test_without_a_jail_when_asked_for():
+    with mote_run("--no-jail") as (_, vmm):
+        assert fields(vmm)["Uid"].split() == ["0"] * 4
+        assert os.readlink(f"/proc/{vmm}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+
+
+def test_jail_that_cannot_be_built_is_one_sentence():
+    """The guest does not run then."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        jails = pathlib.Path(folder) / "mote" / "jail"
+        for path in (jails.parent, jails, pathlib.Path(folder) / "elsewhere"):
+            path.mkdir(mode=0o700)
+        (jails / "mote-vmm").symlink_to(pathlib.Path(folder) / "elsewhere")
+        result = subprocess.run(
+            [MOTE, "run", "--kernel", GUESTS / "hello", "--", "true"], capture_output=True,
+            env=os.environ | {"XDG_RUNTIME_DIR": folder}, check=False, timeout=TIME_LIMIT)
+        assert not list((pathlib.Path(folder) / "elsewhere").iterdir())
+    assert result.returncode == 125 and result.stdout == b""
+    assert result.stderr.count(b"\n") == 1 and b"not a directory" in result.stderr
