@@ -275,7 +275,8 @@ def test_kill_gives_programs_their_time():
                   "while :; do sleep 0.1; done") as name:
         wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
         assert run_mote("kill", name).returncode == 0
-        assert run_mote("logs", name).stdout.endswith(b"bye\n")
+        # A shell may tell of its `sleep`, which got the signal, too.
+        assert b"bye\n" in run_mote("logs", name).stdout
         assert not others()
 
 
