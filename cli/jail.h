@@ -29,7 +29,8 @@ struct jail {
 
 /*
  * Makes the jail's /run, and the VM's folder lead to it: `vsock` and `api` in that are the VMM's
- * sockets, and a socket that is made at `listen`_PORT is the one that the VMM finds. 0 or -errno with err set.
+ * sockets, and a socket that is made at `listen`_PORT is the one that the VMM finds. 0 or
+ * -errno with err set.
  */
 int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err);
 
