@@ -87,7 +87,7 @@ help:
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
@@ -152,8 +152,11 @@ lint:
 	@tools/install-packages.sh build test
 	@tools/lint.sh
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote
+install: all $(BUILD)/mote.1
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mote $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 $(BUILD)/mote.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 tools/completion/mote $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
 	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
@@ -235,6 +238,10 @@ $(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
 		-Irootfs-tools/init -o $@ $(filter %.c,$^) -static -s -Wl,--gc-sections -ljansson
+
+$(BUILD)/mote.1: tools/man-page.sh $(BUILD)/mote
+	$(say) MAN $@
+	$(Q)tools/man-page.sh $(BUILD)/mote | scdoc > $@.new && mv $@.new $@
 
 $(BUILD)/build-image.sh: rootfs-tools/image/build-image.sh
 	@mkdir -p $(@D)

@@ -257,11 +257,16 @@ static void check_memory(void)
 
 int cli_doctor(int argc, char **argv)
 {
-	(void)argv;
+	static const char usage[] =
+		"usage: mote doctor\n"
+		"Says whether this host can run microVMs; the exit status is 0 if it can.\n";
+
+	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
 	if (argc > 1) {
-		fputs("usage: mote doctor\n"
-		      "Says whether this host can run microVMs; the exit status is 0 if it can.\n",
-		      stderr);
+		fputs(usage, stderr);
 		return CLI_EXIT_USAGE;
 	}
 	check_kvm();

@@ -55,7 +55,8 @@ def test_install_under_destdir_and_prefix(installed):
     files = sorted(str(path.relative_to(installed)) for path in installed.rglob("*")
                    if path.is_file())
     assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd.cpio",
-                     "lib/mote/mote-init", "lib/mote/mote-jailer", "lib/mote/mote-vmm"]
+                     "lib/mote/mote-init", "lib/mote/mote-jailer", "lib/mote/mote-vmm",
+                     "share/bash-completion/completions/mote", "share/man/man1/mote.1"]
 
 
 def test_installed_mote_finds_its_own_files(installed):
@@ -83,3 +84,44 @@ def test_init_is_small_and_static():
     headers = subprocess.run(["readelf", "-lW", path], capture_output=True, check=True,
                              text=True).stdout
     assert "INTERP" not in headers
+
+
+def test_man_page_tells_what_help_tells(installed):
+    page = subprocess.run(["man", "-l", installed / "share" / "man" / "man1" / "mote.1"],
+                          capture_output=True, check=True, text=True,
+                          env={**os.environ, "MANWIDTH": "110", "LC_ALL": "C.UTF-8"})
+    assert page.stderr == ""
+    shown = re.sub("\\s+", " ", page.stdout)
+    commands = re.findall("^  ([a-z]+) ", subprocess.run(
+        [BUILD / "mote", "--help"], capture_output=True, check=True, text=True).stdout, re.M)
+    assert len(commands) == 13
+    for command in commands:
+        text = subprocess.run([BUILD / "mote", command, "--help"], capture_output=True, check=True,
+                              text=True).stdout
+        for line in text.splitlines():
+            assert re.sub("\\s+", " ", line).strip() in shown
+
+
+def complete(*words, **environment):
+    """What the completion offers for the last of these words."""
+    script = (f"source {TOP}/tools/completion/mote; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _mote; "
+              "printf '%s\\n' \"${COMPREPLY[@]}\"")
+    return subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, check=True,
+                          text=True, env={**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}",
+                                          **environment}).stdout.split()
+
+
+def test_completion_for_bash(tmp_path):
+    assert complete("mote", "ex") == ["exec"]
+    assert {"run", "image", "doctor"} < set(complete("mote", ""))
+    assert complete("mote", "run", "--det") == ["--detach"]
+    assert "--timeout" in complete("mote", "exec", "--")
+    assert complete("mote", "run", "--net", "u") == ["user"]
+    assert complete("mote", "run", "--", "--det") == []
+    assert complete("mote", "image", "b") == ["build"]
+    data = {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    (tmp_path / "tree").mkdir()
+    subprocess.run([BUILD / "mote", "image", "build", "-t", "mine", tmp_path / "tree"], check=True,
+                   stdout=subprocess.DEVNULL, env={**os.environ, **data})
+    assert complete("mote", "run", "m", **data) == ["mine"]
+    assert complete("mote", "exec", "", **data) == []

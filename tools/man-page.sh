@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Writes mote(1) in scdoc's format, with what each command says of itself: man-page.sh MOTE
+set -euo pipefail
+
+mote=$1
+
+# As it is, which no word of it can break.
+literal() { printf '\n```\n%s\n```\n' "$("$mote" "$@" --help)"; }
+
+cat << 'END'
+mote(1)
+
+# NAME
+
+mote - run code that is not trusted in microVMs
+
+# SYNOPSIS
+
+*mote run* [_OPTION_]... [_IMAGE_] [--] [_COMMAND_ [_ARGUMENT_]...]++
+*mote* _COMMAND_ [_OPTION_]...
+
+# DESCRIPTION
+
+mote boots a Linux kernel directly on KVM, in a microVM with a network interface, drives and a vsock
+device at most, whose VMM runs in a jail; runs a program in it; and ends as that ends.
+
+# COMMANDS
+END
+for command in run exec cp ps kill logs stats inspect rm image kernel api doctor; do
+	printf '\n## mote %s\n' "$command"
+	literal "$command"
+done
+cat << 'END'
+
+# FILES
+
+_$XDG_DATA_HOME/mote/images_, _~/.local/share/mote/images_
+	root images, which *mote image* looks after
+
+_$XDG_CACHE_HOME/mote/kernels_, _~/.cache/mote/kernels_
+	guest kernels
+
+_$XDG_RUNTIME_DIR/mote_, for root _/run/mote_
+	what is known of the microVMs that run, with their sockets
+
+# SEE ALSO
+
+passt(1). mote-jailer and mote-vmm, in ../lib/mote of the program, tell about
+themselves with --help.
+END
