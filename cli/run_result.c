@@ -20,7 +20,7 @@ void run_result_print(const struct run_result *result)
 {
 	int64_t previous = 0;
 
-	fprintf(stderr, "mote: time since exec of mote-vmm:\n");
+	fprintf(stderr, "mote: time since the VMM was started:\n");
 	print_phase("KVM ready", result->phases.kvm_ready_us, &previous);
 	print_phase("kernel loaded", result->phases.kernel_loaded_us, &previous);
 	print_phase("first guest instruction", result->phases.first_instruction_us, &previous);
