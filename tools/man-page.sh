@@ -6,7 +6,8 @@ set -euo pipefail
 mote=$1
 
 # As it is, which no word of it can break.
-literal() { printf '\n```\n%s\n```\n' "$("$mote" "$@" --help)"; }
+fence='```'
+literal() { printf '\n%s\n%s\n%s\n' "$fence" "$("$mote" "$@" --help)" "$fence"; }
 
 cat << 'END'
 mote(1)
