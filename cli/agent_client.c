@@ -3,6 +3,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -51,4 +52,19 @@ void agent_frame_header(uint8_t header[PROTOCOL_HEADER_SIZE], uint8_t type, uint
 
 	header[0] = type;
 	memcpy(header + 1, &le, sizeof(le));
+}
+
+void agent_error_text(const json_t *json, char *text, size_t size)
+{
+	const char *given = json_string_value(json_object_get(json, "error"));
+
+	snprintf(text, size, "%s",
+		 given ? given : "the guest's agent refused the request without a reason");
+	for (unsigned char *at = (unsigned char *)text; *at; at++) {
+		/* U+0080 to U+009F are two bytes each. */
+		if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+		else if (*at < ' ' || *at == 0x7f)
+			*at = '?';
+	}
 }

@@ -13,9 +13,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/agent_client.h"
-
-/* An agent that is there answers at once, when its processor is given time. */
-#define ANSWER_TIMEOUT_MS 10000
+#include "cli/clock.h"
 
 static int fill_address(struct sockaddr_un *address, const char *path, const char *ending,
 			struct err *err)
@@ -32,14 +30,16 @@ static int fill_address(struct sockaddr_un *address, const char *path, const cha
 /* "OK NUMBER\n" byte by byte, as what follows belongs to the stream. */
 static int read_answer(int fd, const char *path, struct err *err)
 {
+	const int64_t end_ms = clock_ms() + ANSWER_TIMEOUT_MS;
 	char line[32];
 	size_t used = 0;
 
 	while (used < sizeof(line)) {
+		const int64_t left_ms = end_ms - clock_ms();
 		struct pollfd readable = { .fd = fd, .events = POLLIN };
 		ssize_t n;
 
-		if (poll(&readable, 1, ANSWER_TIMEOUT_MS) == 0)
+		if (poll(&readable, 1, left_ms > 0 ? (int)left_ms : 0) == 0)
 			return err_set(err, ETIMEDOUT, "%s: the guest's agent does not answer",
 				       path);
 		n = read(fd, line + used, 1);

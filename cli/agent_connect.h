@@ -7,6 +7,9 @@
 
 struct err;
 
+/* An agent that is there answers in that time, once its processor is given some. */
+#define ANSWER_TIMEOUT_MS 10000
+
 /* A non-blocking stream to the agent of the VM whose vsock socket is at `path`; or -errno. */
 int agent_connect(const char *path, struct err *err);
 

@@ -12,11 +12,11 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "cli/clock.h"
 
 _Static_assert(sizeof(((struct api_client *)0)->path) ==
 		       sizeof(((struct sockaddr_un *)0)->sun_path),
@@ -31,14 +31,6 @@ struct exchange {
 	struct api_reader reader;
 	int64_t deadline_ns;
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static int connect_socket(struct api_client *client, struct err *err)
 {
@@ -167,7 +159,7 @@ static int receive_some(struct exchange *exchange, struct err *err)
 static int wait_for(struct exchange *exchange, short events, short *ready, struct err *err)
 {
 	struct pollfd pollfd = { .fd = exchange->client->fd, .events = events };
-	int64_t left_ms = (exchange->deadline_ns - now_ns() + 999999) / 1000000;
+	int64_t left_ms = (exchange->deadline_ns - clock_ns() + 999999) / 1000000;
 	int n;
 
 	/* A stream has begun and lasts as long as it lasts. */
@@ -221,7 +213,7 @@ int api_client_request(struct api_client *client, const char *method, const char
 	rc = connect_again(client, err);
 	if (rc == 0) {
 		client->used = true;
-		exchange.deadline_ns = now_ns() + client->timeout_ms * INT64_C(1000000);
+		exchange.deadline_ns = clock_ns() + client->timeout_ms * INT64_C(1000000);
 		rc = run_exchange(&exchange, &cause);
 		if (rc < 0)
 			rc = err_set(err, -rc, "API socket %s: %s", client->path, cause.text);

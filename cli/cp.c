@@ -53,8 +53,8 @@ static int copy(const char *from, const char *to, const char *owner, struct err 
 
 	if (!meta)
 		return -ESRCH;
-	rc = put ? transfer_put(vm_string(meta, "vsock"), from, remote, owner, false, err)
-		 : transfer_get(vm_string(meta, "vsock"), remote, to, false, err);
+	rc = put ? transfer_put(vm_string(meta, "vsock"), from, remote, owner, false, NULL, err)
+		 : transfer_get(vm_string(meta, "vsock"), remote, to, false, NULL, err);
 	json_decref(meta);
 	return rc;
 }

@@ -46,7 +46,7 @@ static int converse(struct session *session, bool detach, struct err *err)
 		if (detach && session->started)
 			return 0;
 		session_wait(session, fds);
-		if (poll(fds, SESSION_FDS, -1) < 0)
+		if (poll(fds, SESSION_FDS, session_timeout_ms(session)) < 0)
 			continue;
 		rc = session_serve(session, fds, err);
 		if (rc < 0)

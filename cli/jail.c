@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -21,6 +23,7 @@
 #define MEMORY_BESIDE ((uint64_t)256 << 20)
 /* The main thread, KVM's and io_uring's workers. */
 #define THREADS_BESIDE 64
+#define PIDS_FILE "pids.max"
 
 /* The directories of the jail's /run, as mote-jailer makes them, and takes them over. */
 static int make_run(const struct jail *jail, char run[PATH_MAX], struct err *err)
@@ -51,6 +54,13 @@ static int link_socket(const struct vm *vm, const char *name, struct err *err)
 		       : err_sys(err, errno, "%s/%s", vm->dir, name);
 }
 
+static void name_user(struct jail *jail, const char *id)
+{
+	snprintf(jail->id, sizeof(jail->id), "%s", id);
+	jail->uid = geteuid() == 0 ? FIRST_USER | (unsigned int)getpid() : geteuid();
+	jail->gid = geteuid() == 0 ? jail->uid : getegid();
+}
+
 int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err)
 {
 	char run[PATH_MAX], link[PATH_MAX];
@@ -58,9 +68,7 @@ int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], 
 
 	if (rc < 0)
 		return rc;
-	snprintf(jail->id, sizeof(jail->id), "%s", vm->id);
-	jail->uid = geteuid() == 0 ? FIRST_USER | (unsigned int)getpid() : geteuid();
-	jail->gid = geteuid() == 0 ? jail->uid : getegid();
+	name_user(jail, vm->id);
 	rc = make_run(jail, run, err);
 	if (rc < 0)
 		return rc;
@@ -75,21 +83,6 @@ int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], 
 int jail_share(const struct jail *jail, const char *socket, struct err *err)
 {
 	return lchown(socket, jail->uid, jail->gid) < 0 ? err_sys(err, errno, "%s", socket) : 0;
-}
-
-void jail_remove(const struct jail *jail, const char *socket)
-{
-	const char *const parts[] = { "/root/run", "/root", "" };
-	char path[PATH_MAX];
-
-	if (!jail->id[0])
-		return;
-	unlink(socket);
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		if (snprintf(path, sizeof(path), "%s/mote-vmm/%s%s", jail->base, jail->id,
-			     parts[i]) < (int)sizeof(path))
-			rmdir(path);
-	}
 }
 
 __attribute__((format(printf, 2, 3))) static void add(struct jail_arguments *arguments,
@@ -126,12 +119,14 @@ static bool cgroup_is_v2(void)
 	return alone;
 }
 
-int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
-		 const char *vmm, const int *fds, unsigned int count, bool tap,
-		 struct jail_arguments *arguments)
+static const char *memory_file(void)
 {
-	const uint64_t memory = ((uint64_t)config->mem_size_mib << 20) + MEMORY_BESIDE;
+	return cgroup_is_v2() ? "memory.max" : "memory.limit_in_bytes";
+}
 
+static void name_jail(const struct jail *jail, const char *jailer, const char *vmm,
+		      struct jail_arguments *arguments)
+{
 	*arguments = (struct jail_arguments){ 0 };
 	add(arguments, "%s", jailer);
 	add(arguments, "--id=%s", jail->id);
@@ -139,10 +134,18 @@ int jail_command(const struct jail *jail, const struct sandbox_config *config, c
 	add(arguments, "--uid=%u", jail->uid);
 	add(arguments, "--gid=%u", jail->gid);
 	add(arguments, "--chroot-base-dir=%s", jail->base);
+}
+
+int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
+		 const char *vmm, const int *fds, unsigned int count, bool tap,
+		 struct jail_arguments *arguments)
+{
+	const uint64_t memory = ((uint64_t)config->mem_size_mib << 20) + MEMORY_BESIDE;
+
+	name_jail(jail, jailer, vmm, arguments);
 	add(arguments, "--read-only-root");
-	add(arguments, "--cgroup=%s=%llu", cgroup_is_v2() ? "memory.max" : "memory.limit_in_bytes",
-	    (unsigned long long)memory);
-	add(arguments, "--cgroup=pids.max=%d", config->vcpu_count + THREADS_BESIDE);
+	add(arguments, "--cgroup=%s=%llu", memory_file(), (unsigned long long)memory);
+	add(arguments, "--cgroup=" PIDS_FILE "=%d", config->vcpu_count + THREADS_BESIDE);
 	if (jail->weaker_cgroup)
 		add(arguments, "--weaker-jail=cgroup");
 	/* The tap device is in the network namespace that mote is in. */
@@ -152,4 +155,60 @@ int jail_command(const struct jail *jail, const struct sandbox_config *config, c
 		add(arguments, "--keep-fd=%d", fds[i]);
 	add(arguments, "--");
 	return arguments->count < JAIL_ARGUMENTS_MAX ? 0 : -E2BIG;
+}
+
+/* What mote-jailer had made when it was killed. While it is still at it, it refuses this. */
+static void remove_rest(const struct jail *jail)
+{
+	char jailer[PATH_MAX], vmm[PATH_MAX];
+	struct jail_arguments arguments;
+	posix_spawn_file_actions_t actions;
+	pid_t pid;
+
+	if (cli_find_own("mote-jailer", jailer, NULL) < 0 ||
+	    cli_find_own("mote-vmm", vmm, NULL) < 0)
+		return;
+	name_jail(jail, jailer, vmm, &arguments);
+	/* Only which files they are counts. */
+	add(&arguments, "--cgroup=%s=1G", memory_file());
+	add(&arguments, "--cgroup=" PIDS_FILE "=1");
+	add(&arguments, "--weaker-jail=cgroup");
+	add(&arguments, "--remove");
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+	if (arguments.count < JAIL_ARGUMENTS_MAX &&
+	    posix_spawn(&pid, jailer, &actions, NULL, arguments.words, environ) == 0) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	posix_spawn_file_actions_destroy(&actions);
+}
+
+void jail_remove(const struct jail *jail, const char *socket)
+{
+	const char *const parts[] = { "/root/run", "/root", "" };
+	char path[PATH_MAX];
+
+	if (!jail->id[0])
+		return;
+	unlink(socket);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		if (snprintf(path, sizeof(path), "%s/mote-vmm/%s%s", jail->base, jail->id,
+			     parts[i]) >= (int)sizeof(path))
+			return;
+		if (rmdir(path) < 0 && errno != ENOENT && i > 0) {
+			remove_rest(jail);
+			return;
+		}
+	}
+}
+
+void jail_sweep(const char *id)
+{
+	struct jail jail = { 0 };
+
+	if (cli_jails_dir(jail.base, NULL) < 0)
+		return;
+	name_user(&jail, id);
+	jail_remove(&jail, "");
 }

@@ -37,8 +37,14 @@ int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], 
 /* Lets the VMM connect to a socket at this path, which is in the jail's /run. */
 int jail_share(const struct jail *jail, const char *socket, struct err *err);
 
-/* What mote-jailer has left of it, having refused it. Safe on a zeroed object. */
+/*
+ * What mote-jailer has left of it, because it refused it or was killed. The jail's VMM must have
+ * ended. Safe on a zeroed object.
+ */
 void jail_remove(const struct jail *jail, const char *socket);
+
+/* The same for the VM of this id, whose supervisor has not lived to do it. */
+void jail_sweep(const char *id);
 
 #define JAIL_ARGUMENTS_MAX 96
 

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
+#include "cli/clock.h"
 #include "cli/console_log.h"
 #include "cli/detach.h"
 #include "cli/jail.h"
@@ -22,12 +23,15 @@
 #include "cli/run_volumes.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
+#include "cli/transfer.h"
 #include "cli/vm.h"
 
 /* A guest with something to write gets so long for it. */
 #define POWER_OFF_TIMEOUT_MS 10000
 /* How long a VM may go on whose agent has gone. */
 #define AGENT_LOST_TIMEOUT_MS 5000
+/* Any kernel is done by then. */
+#define START_TIMEOUT_MS 60000
 
 struct run {
 	struct run_options options;
@@ -55,18 +59,29 @@ static int set_state(struct run *run, const char *state)
 	return vm_save(&run->vm, &run->err);
 }
 
+static bool take_signal(void *opaque)
+{
+	return session_take_signal(opaque);
+}
+
 static int64_t since_start_us(const struct run *run)
 {
-	struct timespec now;
+	return (clock_ns() - run->sandbox.start_ns) / 1000;
+}
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return ((int64_t)now.tv_sec * 1000000000 + now.tv_nsec - run->sandbox.start_ns) / 1000;
+/* A person or a platform can end what waits for the guest. */
+static struct transfer_bounds volume_bounds(struct run *run)
+{
+	return (struct transfer_bounds){ .interrupt_fd = run->session.signal_fd,
+					 .interrupted = take_signal,
+					 .opaque = &run->session };
 }
 
 /* The agent is there: the request goes out on the stream that it has opened. */
 static int start_session(struct run *run)
 {
 	const struct session_request *request = &run->options.request;
+	const struct transfer_bounds bounds = volume_bounds(run);
 	CLEANUP_FD int fd = agent_accept(run->listener, &run->err);
 	int rc;
 
@@ -74,7 +89,7 @@ static int start_session(struct run *run)
 		return fd;
 	fd_close(&run->listener);
 	run->agent_us = since_start_us(run);
-	rc = run_volumes_put(&run->options.volumes, run->vsock, request->user, &run->err);
+	rc = run_volumes_put(&run->options.volumes, run->vsock, request->user, &bounds, &run->err);
 	if (rc == 0)
 		rc = set_state(run, "running");
 	if (rc == 0 && json_array_size(request->argv) > 0)
@@ -106,6 +121,18 @@ static int network_ended(struct run *run)
 
 enum { FD_LISTENER = SESSION_FDS, FD_CONSOLE, FD_LOG, FD_VMM, FD_PASST, FD_COUNT };
 
+/* Of poll(): for the agent to start, to end its command, or to take the VM along. */
+static int timeout_ms(const struct run *run)
+{
+	const int64_t started_ms = since_start_us(run) / 1000;
+
+	if (run->session.result.end == SESSION_LOST)
+		return AGENT_LOST_TIMEOUT_MS;
+	if (run->listener < 0)
+		return session_timeout_ms(&run->session);
+	return started_ms < START_TIMEOUT_MS ? (int)(START_TIMEOUT_MS - started_ms) : 0;
+}
+
 /* Until the session or the VM is over. 0 or -errno with run->err set. */
 static int converse(struct run *run)
 {
@@ -114,7 +141,7 @@ static int converse(struct run *run)
 	bool console_over = false, log_over = false;
 
 	while (session->result.end == SESSION_RUNS || session->result.end == SESSION_LOST) {
-		bool lost = session->result.end == SESSION_LOST;
+		const bool lost = session->result.end == SESSION_LOST;
 		struct pollfd fds[FD_COUNT] = {
 			[FD_LISTENER] = { .fd = run->listener, .events = POLLIN },
 			[FD_CONSOLE] = { .fd = console_over ? -1 : sandbox->console_fd,
@@ -130,9 +157,13 @@ static int converse(struct run *run)
 		if (lost)
 			fd_close(&session->fd);
 		session_wait(session, fds);
-		rc = poll(fds, FD_COUNT, lost ? AGENT_LOST_TIMEOUT_MS : -1);
-		if (rc == 0)
+		rc = poll(fds, FD_COUNT, timeout_ms(run));
+		if (rc == 0 && lost)
 			return err_set(&run->err, EPIPE, "the guest's agent has gone");
+		if (rc == 0 && run->listener >= 0)
+			return err_set(&run->err, ETIMEDOUT,
+				       "the guest's agent was not there after %d s",
+				       START_TIMEOUT_MS / 1000);
 		if (rc < 0)
 			continue;
 		if (fds[FD_LOG].revents)
@@ -173,6 +204,14 @@ static bool is_done(const struct run *run)
 	enum session_end how = run->session.result.end;
 
 	return how == SESSION_EXITED || how == SESSION_SIGNALED || how == SESSION_REFUSED;
+}
+
+/* By a signal or its time limit, which are no failures whatever was interrupted by them. */
+static bool was_ended_here(const struct run *run)
+{
+	enum session_end how = run->session.result.end;
+
+	return how == SESSION_LEFT || how == SESSION_OVERDUE;
 }
 
 /* A guest that has something to lose is asked to shut down; another one just ends. */
@@ -273,17 +312,21 @@ static int prepare(struct run *run)
 /* The volumes come back, and the guest is asked to end if it has something to lose. */
 static void wind_up(struct run *run)
 {
+	const struct transfer_bounds bounds = volume_bounds(run);
+
 	if (is_done(run)) {
 		run->done_us = since_start_us(run);
 		if (!run->failed)
-			run->failed =
-				run_volumes_get(&run->options.volumes, run->vsock, &run->err) < 0;
+			run->failed = run_volumes_get(&run->options.volumes, run->vsock, &bounds,
+						      &run->err) < 0;
 	}
 	end_vm(run);
+	if (was_ended_here(run))
+		run->failed = false;
 	/* One that was started without a command has no other end than this. */
-	if (!run->failed && !is_done(run) && run->session.result.end != SESSION_LEFT &&
-	    (!run->options.detach || json_array_size(run->options.request.argv) > 0 ||
-	     sandbox_has_failed(&run->sandbox)))
+	else if (!run->failed && !is_done(run) &&
+		 (!run->options.detach || json_array_size(run->options.request.argv) > 0 ||
+		  sandbox_has_failed(&run->sandbox)))
 		explain_early_end(run);
 	sandbox_close(&run->sandbox);
 }

@@ -9,6 +9,9 @@
 #include "base/err.h"
 #include "cli/transfer.h"
 
+#define VOLUME_TIME_MS (10 * 60 * 1000)
+#define VOLUME_BYTES_MAX ((uint64_t)16 << 30)
+
 int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err)
 {
 	struct run_volume *volume = &volumes->list[volumes->count];
@@ -48,25 +51,37 @@ void run_volumes_close(struct run_volumes *volumes)
 	volumes->count = 0;
 }
 
-int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
-		    struct err *err)
+static struct transfer_bounds bounds_of_one(const struct transfer_bounds *bounds)
 {
+	struct transfer_bounds own = *bounds;
+
+	own.time_ms = VOLUME_TIME_MS;
+	own.bytes_max = VOLUME_BYTES_MAX;
+	return own;
+}
+
+int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
+		    const struct transfer_bounds *bounds, struct err *err)
+{
+	const struct transfer_bounds own = bounds_of_one(bounds);
 	int rc = 0;
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++)
 		rc = transfer_put(vsock, volumes->list[i].dir, volumes->list[i].path,
-				  owner ? owner : "0:0", false, err);
+				  owner ? owner : "0:0", false, &own, err);
 	return rc;
 }
 
-int run_volumes_get(const struct run_volumes *volumes, const char *vsock, struct err *err)
+int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
+		    const struct transfer_bounds *bounds, struct err *err)
 {
+	const struct transfer_bounds own = bounds_of_one(bounds);
 	int rc = 0;
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
 		if (!volumes->list[i].read_only)
 			rc = transfer_get(vsock, volumes->list[i].path, volumes->list[i].dir, true,
-					  err);
+					  &own, err);
 	}
 	return rc;
 }

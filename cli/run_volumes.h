@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 struct err;
+struct transfer_bounds;
 
 #define RUN_VOLUMES_MAX 16
 
@@ -29,9 +30,14 @@ struct run_volumes {
 int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err);
 void run_volumes_close(struct run_volumes *volumes);
 
-/* What goes in belongs to `owner`, or to root if that is NULL. 0 or -errno with err set. */
+/*
+ * What goes in belongs to `owner`, or to root if that is NULL. Each volume may take ten minutes,
+ * and 16 GiB come back of it at most: the guest is not to fill the host's disk, nor to keep its
+ * caller for ever. `bounds` tells what else ends it. 0 or -errno with err set.
+ */
 int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
-		    struct err *err);
-int run_volumes_get(const struct run_volumes *volumes, const char *vsock, struct err *err);
+		    const struct transfer_bounds *bounds, struct err *err);
+int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
+		    const struct transfer_bounds *bounds, struct err *err);
 
 #endif

@@ -13,12 +13,12 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/clock.h"
 #include "cli/jail.h"
 
 #define CONFIG_PATH "/dev/fd/3"
@@ -26,14 +26,6 @@
 #define FIRST_FILE_FD 16
 #define JAILER_SAYS "mote-jailer: "
 #define GUEST_CID 3 /* any: each VM has its own vsock device */
-
-static int64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Its name for mote-vmm, or NULL with err set. The sentence is the one that mote-vmm would say. */
 static json_t *open_file(struct sandbox *sandbox, const char *path, int flags, const char *what,
@@ -288,7 +280,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	command.config_fd = config_fd;
 	memcpy(command.standard, (const int[3]){ nothing, console_write, log_write },
 	       sizeof(command.standard));
-	command.start_ns = monotonic_ns();
+	command.start_ns = clock_ns();
 	if (rc >= 0)
 		rc = start(sandbox, &command, err);
 	close_files(sandbox);

@@ -16,9 +16,12 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/clock.h"
 
 /* Input is not read before there is room for so much of it. */
 #define STDIN_CHUNK PROTOCOL_PAYLOAD_MAX
+/* The agent keeps time limits. Who has taken it over does not: it has so long. */
+#define AGENT_GRACE_MS 5000
 
 int session_open(struct session *session, struct err *err)
 {
@@ -76,6 +79,8 @@ static void end(struct session *session, enum session_end how, int status)
 {
 	session->result.end = how;
 	session->result.status = status;
+	/* What comes now does not concern the program. */
+	terminal_restore(&session->terminal);
 }
 
 static json_t *tty_object(void)
@@ -110,6 +115,8 @@ int session_start(struct session *session, int fd, const struct session_request 
 	session->fd = fd;
 	session->tty = request->tty;
 	session->window = PROTOCOL_STDIN_WINDOW;
+	if (request->timeout_ms > 0)
+		session->deadline_ms = clock_ms() + request->timeout_ms + AGENT_GRACE_MS;
 	session->stdin_over = request->no_stdin;
 	if (!text)
 		return err_set(err, EINVAL, "the command's arguments are not UTF-8");
@@ -174,9 +181,13 @@ static int write_output(struct session *session, int fd, const uint8_t *data, si
 			{ .fd = fd, .events = POLLOUT },
 			{ .fd = session->signal_fd, .events = POLLIN },
 		};
-		ssize_t n;
+		const int64_t begin_ms = clock_ms();
+		ssize_t n = poll(fds, 2, -1);
 
-		if (poll(fds, 2, -1) < 0)
+		/* The guest is not to blame for it. */
+		if (session->deadline_ms > 0)
+			session->deadline_ms += clock_ms() - begin_ms;
+		if (n < 0)
 			continue;
 		if (fds[1].revents)
 			handle_signal(session);
@@ -248,11 +259,10 @@ static void take_exit(struct session *session, const struct agent_frame *frame)
 static void take_error(struct session *session, const struct agent_frame *frame)
 {
 	json_t *json = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
-	const char *text = "the guest's agent refused the request without a reason";
 	int status = CLI_EXIT_SANDBOX;
 
-	(void)json_unpack(json, "{s?s, s?i}", "error", &text, "status", &status);
-	snprintf(session->result.error, sizeof(session->result.error), "%s", text);
+	agent_error_text(json, session->result.error, sizeof(session->result.error));
+	(void)json_unpack(json, "{s:i}", "status", &status);
 	end(session, SESSION_REFUSED, status & 0xff);
 	json_decref(json);
 }
@@ -359,8 +369,30 @@ void session_wait(const struct session *session, struct pollfd fds[SESSION_FDS])
 	fds[2] = (struct pollfd){ .fd = session->signal_fd, .events = POLLIN };
 }
 
+int session_timeout_ms(const struct session *session)
+{
+	const int64_t left = session->deadline_ms - clock_ms();
+
+	if (session->deadline_ms == 0 || session->result.end != SESSION_RUNS)
+		return -1;
+	return left < 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
+}
+
+bool session_take_signal(struct session *session)
+{
+	const bool interrupted = session->interrupted;
+
+	/* There is no program that it could be for. */
+	session->interrupted = true;
+	handle_signal(session);
+	session->interrupted = interrupted;
+	return session->result.end == SESSION_LEFT;
+}
+
 int session_serve(struct session *session, const struct pollfd fds[SESSION_FDS], struct err *err)
 {
+	int rc = 0;
+
 	if (fds[2].revents)
 		handle_signal(session);
 	if (fds[1].revents && session->result.end == SESSION_RUNS)
@@ -368,8 +400,12 @@ int session_serve(struct session *session, const struct pollfd fds[SESSION_FDS],
 	if (session->fd >= 0)
 		flush(session);
 	if (fds[0].revents & (POLLIN | POLLHUP | POLLERR) && session->result.end == SESSION_RUNS)
-		return receive(session, err);
-	return 0;
+		rc = receive(session, err);
+	if (rc == 0 && session_timeout_ms(session) == 0) {
+		session->result.timed_out = true;
+		end(session, SESSION_OVERDUE, CLI_EXIT_TIMEOUT);
+	}
+	return rc;
 }
 
 int session_report(const struct session_result *result)
@@ -378,6 +414,8 @@ int session_report(const struct session_result *result)
 
 	if (result->end == SESSION_REFUSED) {
 		fprintf(stderr, "mote: %s\n", result->error);
+	} else if (result->end == SESSION_OVERDUE) {
+		fputs("mote: the command's time was over, and the guest did not end it\n", stderr);
 	} else if (result->timed_out) {
 		fputs("mote: the command was killed as its time was over\n", stderr);
 		return CLI_EXIT_TIMEOUT;

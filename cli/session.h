@@ -34,6 +34,7 @@ enum session_end {
 	SESSION_SIGNALED, /* by signal `status` */
 	SESSION_REFUSED,  /* `error`, with a shell's status */
 	SESSION_LEFT,	  /* given up on the host's side, with the status to exit with */
+	SESSION_OVERDUE,  /* its time was over, and the agent has not ended it */
 	SESSION_LOST,	  /* the agent has gone */
 };
 
@@ -59,9 +60,10 @@ struct session {
 	bool tty;
 	struct terminal terminal;
 	bool stdin_over;
-	uint32_t window;  /* bytes of input that the agent takes */
-	bool started;	  /* one that is to be kept */
-	bool interrupted; /* the program has been sent a signal */
+	uint32_t window;     /* bytes of input that the agent takes */
+	bool started;	     /* one that is to be kept */
+	bool interrupted;    /* the program has been sent a signal */
+	int64_t deadline_ms; /* of clock_ms(), when it is overdue; 0: never */
 	struct session_result result;
 	/* Where output goes instead of to standard output and error; NULL: there. */
 	void (*sink)(void *opaque, const void *data, size_t size);
@@ -86,10 +88,18 @@ int session_start(struct session *session, int fd, const struct session_request 
 
 /* What to wait for; signals before the start, too. */
 void session_wait(const struct session *session, struct pollfd fds[SESSION_FDS]);
+/* For poll(): until when nothing need be done. */
+int session_timeout_ms(const struct session *session);
 /*
  * Does what can be done. 0 or -errno with err set; session->result.end tells whether it is over.
  */
 int session_serve(struct session *session, const struct pollfd fds[SESSION_FDS], struct err *err);
+
+/*
+ * For those that wait for something else while signal_fd is readable: takes a signal, and tells
+ * whether it ends the session.
+ */
+bool session_take_signal(struct session *session);
 
 /* Says on standard error what the user should know of it; the status to exit with. */
 int session_report(const struct session_result *result);

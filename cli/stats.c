@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/transfer.h"
 #include "cli/vm.h"
@@ -67,8 +68,9 @@ static pid_t vmm_of(const json_t *meta)
 
 static json_t *stats_of(const json_t *meta)
 {
+	static const struct transfer_bounds bounds = { .time_ms = ANSWER_TIMEOUT_MS };
 	struct err err;
-	json_t *guest = transfer_ask(vm_string(meta, "vsock"), "{\"stats\":{}}", &err);
+	json_t *guest = transfer_ask(vm_string(meta, "vsock"), "{\"stats\":{}}", &bounds, &err);
 	uint64_t cpu_us, rss;
 	json_t *object;
 

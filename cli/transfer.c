@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,15 +16,21 @@
 #include "base/fd.h"
 #include "cli/agent_client.h"
 #include "cli/agent_connect.h"
+#include "cli/clock.h"
 #include "rootfs-tools/init/failure.h"
 #include "rootfs-tools/init/tar.h"
 #include "rootfs-tools/init/tree.h"
 
 /* Behind the end of a tar stream come zeroes at most. */
 #define REST_MAX (64 << 10)
+/* An agent that is at it does something in that time. */
+#define STALL_TIMEOUT_MS 30000
 
 struct transfer {
-	int fd; /* owned; blocking */
+	int fd; /* owned; non-blocking */
+	const struct transfer_bounds *bounds;
+	int64_t end_ms;	   /* of clock_ms(); INT64_MAX: never */
+	uint64_t received; /* bytes of data */
 	struct agent_reader reader;
 	struct agent_frame frame; /* of data: what has not been taken of it */
 	json_t *result;		  /* owned; the agent's last word */
@@ -33,28 +41,81 @@ struct transfer {
 	uint8_t out[PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX];
 };
 
-static int fail(struct transfer *transfer, struct err *err)
+static void lose(struct transfer *transfer, const char *why)
 {
-	*err = transfer->err;
-	return -EIO;
+	transfer->over = true;
+	if (!transfer->failed)
+		err_set(&transfer->err, EIO, "%s", why);
+	transfer->failed = true;
+}
+
+/* Until the stream is ready; false if the transfer is lost. */
+static bool wait_for(struct transfer *transfer, short events)
+{
+	const struct transfer_bounds *bounds = transfer->bounds;
+
+	for (;;) {
+		const int64_t left_ms = transfer->end_ms - clock_ms();
+		const bool last = left_ms < STALL_TIMEOUT_MS;
+		struct pollfd fds[] = {
+			{ .fd = transfer->fd, .events = events },
+			{ .fd = bounds->interrupted ? bounds->interrupt_fd : -1, .events = POLLIN },
+		};
+		int rc = poll(fds, 2, !last ? STALL_TIMEOUT_MS : left_ms > 0 ? (int)left_ms : 0);
+
+		if (rc == 0 && last)
+			lose(transfer, "the guest's agent took too long for a transfer");
+		else if (rc == 0)
+			lose(transfer, "the guest's agent does not go on with a transfer");
+		else if (rc > 0 && fds[1].revents && bounds->interrupted &&
+			 bounds->interrupted(bounds->opaque))
+			lose(transfer, "a transfer was interrupted");
+		else if (rc <= 0 || !fds[0].revents)
+			continue;
+		return !transfer->over;
+	}
+}
+
+/* 0, or -1 when the agent takes no more. */
+static int send_bytes(struct transfer *transfer, const uint8_t *data, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = send(transfer->fd, data, size, MSG_NOSIGNAL);
+
+		if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		} else if (n < 0 && errno == EAGAIN) {
+			if (!wait_for(transfer, POLLOUT))
+				return -1;
+		} else if (errno != EINTR) {
+			return -1;
+		}
+	}
+	return 0;
 }
 
 static int send_frame(struct transfer *transfer, uint8_t type, const void *payload, size_t size)
 {
 	uint8_t header[PROTOCOL_HEADER_SIZE];
-	int rc;
 
 	agent_frame_header(header, type, (uint32_t)size);
-	rc = fd_write_all(transfer->fd, header, sizeof(header));
-	if (rc == 0)
-		rc = fd_write_all(transfer->fd, payload, size);
-	return rc;
+	return send_bytes(transfer, header, sizeof(header)) < 0
+		       ? -1
+		       : send_bytes(transfer, payload, size);
 }
 
-static struct transfer *transfer_open(const char *vsock, const char *request, struct err *err)
+static int lost(struct transfer *transfer, struct err *err)
 {
+	*err = transfer->err;
+	return -EIO;
+}
+
+static struct transfer *transfer_open(const char *vsock, const char *request,
+				      const struct transfer_bounds *bounds, struct err *err)
+{
+	static const struct transfer_bounds none;
 	struct transfer *transfer = calloc(1, sizeof(*transfer));
-	int rc;
 
 	if (!transfer) {
 		err_sys(err, ENOMEM, "a stream to the agent");
@@ -65,14 +126,10 @@ static struct transfer *transfer_open(const char *vsock, const char *request, st
 		free(transfer);
 		return NULL;
 	}
-	fcntl(transfer->fd, F_SETFL, 0);
-	rc = send_frame(transfer, PROTOCOL_REQUEST, request, strlen(request));
-	if (rc < 0) {
-		err_sys(err, -rc, "the stream to the agent");
-		fd_close(&transfer->fd);
-		free(transfer);
-		return NULL;
-	}
+	transfer->bounds = bounds ? bounds : &none;
+	transfer->end_ms = bounds && bounds->time_ms ? clock_ms() + bounds->time_ms : INT64_MAX;
+	/* If it does not take the request its last word says why. */
+	(void)send_frame(transfer, PROTOCOL_REQUEST, request, strlen(request));
 	return transfer;
 }
 
@@ -83,29 +140,23 @@ static void transfer_close(struct transfer *transfer)
 	free(transfer);
 }
 
-static void lose(struct transfer *transfer, const char *why)
-{
-	transfer->over = true;
-	if (!transfer->failed)
-		err_set(&transfer->err, EIO, "%s", why);
-	transfer->failed = true;
-}
-
 static void take_last(struct transfer *transfer, const struct agent_frame *frame)
 {
-	const char *text = "the guest's agent refused the request without a reason";
+	char text[ERR_TEXT_SIZE];
 
 	transfer->over = true;
 	transfer->result = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
 	if (frame->type == PROTOCOL_RESULT && json_is_object(transfer->result))
 		return;
-	(void)json_unpack(transfer->result, "{s:s}", "error", &text);
+	agent_error_text(transfer->result, text, sizeof(text));
 	lose(transfer, text);
 }
 
 /* Waits for the next frame of data; false when there is none any more. */
 static bool next_data(struct transfer *transfer)
 {
+	const uint64_t bytes_max = transfer->bounds->bytes_max;
+
 	while (!transfer->over) {
 		int rc = agent_reader_next(&transfer->reader, &transfer->frame, &transfer->err);
 		size_t room;
@@ -115,7 +166,10 @@ static bool next_data(struct transfer *transfer)
 		if (rc < 0) {
 			transfer->failed = transfer->over = true;
 		} else if (rc > 0 && transfer->frame.type == PROTOCOL_STDOUT) {
-			if (transfer->frame.size > 0)
+			transfer->received += transfer->frame.size;
+			if (bytes_max > 0 && transfer->received > bytes_max)
+				lose(transfer, "the guest sends more than can be taken");
+			else if (transfer->frame.size > 0)
 				return true;
 		} else if (rc > 0) {
 			take_last(transfer, &transfer->frame);
@@ -124,6 +178,8 @@ static bool next_data(struct transfer *transfer)
 			n = read(transfer->fd, to, room);
 			if (n > 0)
 				agent_reader_added(&transfer->reader, (size_t)n);
+			else if (n < 0 && errno == EAGAIN)
+				(void)wait_for(transfer, POLLIN);
 			else if (n == 0 || errno != EINTR)
 				lose(transfer, "the guest has gone in the middle of a transfer");
 		}
@@ -157,7 +213,7 @@ static int finish(struct transfer *transfer, struct err *err)
 			return err_set(err, EPROTO, "the guest's agent sends on behind the end");
 		left -= transfer->frame.size;
 	}
-	return transfer->failed ? fail(transfer, err) : 0;
+	return transfer->failed ? lost(transfer, err) : 0;
 }
 
 static int flush(struct transfer *transfer)
@@ -222,7 +278,7 @@ static int pack(struct transfer *transfer, const char *local, struct err *err)
 }
 
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, struct err *err)
+		 bool into, const struct transfer_bounds *bounds, struct err *err)
 {
 	struct transfer *transfer;
 	json_t *json;
@@ -238,7 +294,7 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
 	json_decref(json);
 	if (!text)
 		return err_set(err, EINVAL, "%s: the path is not UTF-8", remote);
-	transfer = transfer_open(vsock, text, err);
+	transfer = transfer_open(vsock, text, bounds, err);
 	free(text);
 	if (!transfer)
 		return -EIO;
@@ -293,7 +349,7 @@ static int unpack(struct transfer *transfer, int dir, const char *name, struct e
 	if (rc == 0)
 		return finish(transfer, err);
 	/* What the agent says about it is nearer to the cause. */
-	return transfer->failed ? fail(transfer, err) : err_set(err, EIO, "%s", failure.text);
+	return transfer->failed ? lost(transfer, err) : err_set(err, EIO, "%s", failure.text);
 }
 
 static int unpack_stdout(struct transfer *transfer, struct err *err)
@@ -307,7 +363,8 @@ static int unpack_stdout(struct transfer *transfer, struct err *err)
 	return finish(transfer, err);
 }
 
-int transfer_get(const char *vsock, const char *remote, const char *local, bool as, struct err *err)
+int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
+		 const struct transfer_bounds *bounds, struct err *err)
 {
 	bool stdout_wanted = strcmp(local, "-") == 0;
 	CLEANUP_FD int dir = -1;
@@ -324,7 +381,7 @@ int transfer_get(const char *vsock, const char *remote, const char *local, bool 
 	json_decref(json);
 	if (!text)
 		return err_set(err, EINVAL, "%s: the path is not UTF-8", remote);
-	transfer = transfer_open(vsock, text, err);
+	transfer = transfer_open(vsock, text, bounds, err);
 	free(text);
 	if (!transfer)
 		return -EIO;
@@ -333,9 +390,10 @@ int transfer_get(const char *vsock, const char *remote, const char *local, bool 
 	return rc;
 }
 
-json_t *transfer_ask(const char *vsock, const char *request, struct err *err)
+json_t *transfer_ask(const char *vsock, const char *request, const struct transfer_bounds *bounds,
+		     struct err *err)
 {
-	struct transfer *transfer = transfer_open(vsock, request, err);
+	struct transfer *transfer = transfer_open(vsock, request, bounds, err);
 	json_t *result = NULL;
 
 	if (!transfer)

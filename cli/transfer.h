@@ -5,8 +5,18 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct err;
+
+/* What ends a transfer, besides a guest that does not go on with it; NULL: nothing else does. */
+struct transfer_bounds {
+	bool (*interrupted)(void *opaque); /* asked while interrupt_fd is readable; NULL: never */
+	int interrupt_fd;
+	void *opaque;
+	int64_t time_ms;    /* that it may take; 0: any */
+	uint64_t bytes_max; /* that the guest may send; 0: any number */
+};
 
 /*
  * Puts `local`, - for a tar stream on standard input, to the path `remote`: into it, if that is a
@@ -15,7 +25,7 @@ struct err;
  * err set.
  */
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, struct err *err);
+		 bool into, const struct transfer_bounds *bounds, struct err *err);
 
 /*
  * Gets `remote` as `local`, or below it if that is a directory here and `as` does not say that it
@@ -23,9 +33,10 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
  * bits left out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
  */
 int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
-		 struct err *err);
+		 const struct transfer_bounds *bounds, struct err *err);
 
 /* Any request that is answered with a result: it, a new object, or NULL with err set. */
-json_t *transfer_ask(const char *vsock, const char *request, struct err *err);
+json_t *transfer_ask(const char *vsock, const char *request, const struct transfer_bounds *bounds,
+		     struct err *err);
 
 #endif

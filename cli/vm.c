@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/jail.h"
 
 #define LOCK "lock"
 #define META "meta.json"
@@ -88,6 +89,7 @@ static json_t *read_entry(int all, const char *dir, const char *id)
 	meta = file < 0 ? NULL : json_loadfd(file, 0, NULL);
 	if (!running && !json_object_get(meta, "exit_status")) {
 		json_decref(meta);
+		jail_sweep(id);
 		remove_folder(all, id);
 		return NULL;
 	}

@@ -37,6 +37,8 @@ static const char usage[] =
 	"  --uffd                 userfaultfd is there\n"
 	"  --read-only-root       only /run can be written to\n"
 	"  --weaker-jail cgroup   go on without a cgroup where one cannot be made\n"
+	"  --remove               start nothing: remove what a jailer of this ID that was killed\n"
+	"                         has left, its cgroup too if --cgroup is as it was\n"
 	"  --version, --help\n"
 	"\n"
 	"Without root, UID and GID are one's own: a user namespace takes the place of another "
@@ -64,6 +66,7 @@ enum option_number {
 	UFFD,
 	READ_ONLY_ROOT,
 	WEAKER_JAIL,
+	REMOVE,
 	VERSION,
 	HELP,
 };
@@ -86,6 +89,7 @@ static const struct option names[] = {
 	{ "uffd", no_argument, NULL, UFFD },
 	{ "read-only-root", no_argument, NULL, READ_ONLY_ROOT },
 	{ "weaker-jail", required_argument, NULL, WEAKER_JAIL },
+	{ "remove", no_argument, NULL, REMOVE },
 	{ "version", no_argument, NULL, VERSION },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
@@ -284,6 +288,9 @@ static int take(int option, struct jailer_args *args, struct err *err)
 			return bad(err, "weaker-jail", optarg,
 				   "cgroup is the one that can be left out");
 		args->weaker_cgroup = true;
+		return 0;
+	case REMOVE:
+		args->remove = true;
 		return 0;
 	case VERSION:
 		printf("mote-jailer %s\n", MOTE_VERSION);

@@ -48,6 +48,7 @@ struct jailer_args {
 	bool tun;
 	bool uffd;
 	bool read_only_root;
+	bool remove;	    /* only what a jail of this id has left behind */
 	bool weaker_cgroup; /* go on without a cgroup where it cannot be made */
 	bool rootless;	    /* not started by root: in a user namespace, as whoever started it */
 	char **vmm_args;    /* behind "--"; ends with NULL */

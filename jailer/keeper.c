@@ -257,6 +257,14 @@ static int keep(struct keeper *keeper, int *running_fd, struct err *err)
 	return rc;
 }
 
+/* What is opened is removed in the end. */
+static int open_left_over(struct keeper *keeper, struct err *err)
+{
+	int rc = tree_open(&keeper->tree, keeper->args, err);
+
+	return rc < 0 ? rc : open_cgroup(keeper, err);
+}
+
 int keeper_run(const struct jailer_args *args, int64_t start_us, struct err *err)
 {
 	CLEANUP_FD int running_fd = -1;
@@ -282,7 +290,7 @@ int keeper_run(const struct jailer_args *args, int64_t start_us, struct err *err
 	if (rc < 0)
 		return rc;
 	block_signals(&keeper.signals);
-	rc = keep(&keeper, &running_fd, err);
+	rc = args->remove ? open_left_over(&keeper, err) : keep(&keeper, &running_fd, err);
 	close_keeper(&keeper);
 	return rc;
 }

@@ -2,7 +2,8 @@
 /*
  * The jailer's own process, which stays outside: it prepares what the jail is made of, starts the
  * prisoner, passes signals on to it, and removes everything when it has ended. If the keeper ends
- * before, by SIGKILL, the VMM is killed.
+ * before, by SIGKILL, the VMM is killed, and what is left is removed by the next one of the same
+ * id.
  */
 #ifndef MOTE_JAILER_KEEPER_H
 #define MOTE_JAILER_KEEPER_H

@@ -199,9 +199,11 @@ class MicroVM:
 
     def run(self, argv, data=b"", timeout_ms=1000, env=()):
         """Runs the one program of this VM to its end."""
+        deadline = time.monotonic() + timeout_ms / 1000 + self.settings.end_seconds
+        # A guest that takes nothing does not hold us up either.
+        self.agent.settimeout(timeout_ms / 1000 + self.settings.end_seconds)
         self.send(REQUEST, json.dumps({"exec": {
             "argv": list(argv), "env": list(env), "timeout_ms": timeout_ms}}).encode())
-        deadline = time.monotonic() + timeout_ms / 1000 + self.settings.end_seconds
         stdout, stderr = bytearray(), bytearray()
         sent, window = 0, STDIN_WINDOW
         ended = False
@@ -228,6 +230,8 @@ class MicroVM:
     def send(self, kind, payload=b""):
         try:
             self.agent.sendall(FRAME.pack(kind, len(payload)) + payload)
+        except TimeoutError:
+            raise MicroVMError("it took too long to end") from None
         except OSError:
             raise MicroVMError(self.last_words()) from None
 

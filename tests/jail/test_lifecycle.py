@@ -58,6 +58,18 @@ def test_killed_jailer_takes_the_vm_with_it(jail):
     assert jail.attempt("descriptors", options=LIMIT) == ["0", "1", "2"]
 
 
+def test_what_a_killed_jailer_left_can_be_removed(jail):
+    with jail.waiting(options=[*LIMIT, "--tun"]) as process:
+        assert "a jail of this id is running" in jail.refused(options=[*LIMIT, "--remove"])
+        process.kill()
+        process.wait(TIME_LIMIT)
+        assert jail.home.exists() and cgroups(jail)
+        assert jail.attempt("end", 7, options=[*LIMIT, "--remove"]) == []
+        assert not jail.home.exists() and not cgroups(jail)
+    # Nothing to remove is fine, too.
+    assert jail.attempt(options=[*LIMIT, "--remove"]) == []
+
+
 def test_next_jail_need_not_wait_for_a_killed_ones_end(jail):
     for _ in range(10):
         with jail.waiting(options=LIMIT) as process:

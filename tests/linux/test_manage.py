@@ -60,8 +60,14 @@ def other_vmms():
     return set(processes("mote-vmm")) - shared
 
 
-def folders(runtime):
-    return {path.name for path in runtime.iterdir()} - {vm["id"] for vm in listed("--all").values()}
+def left_overs(runtime):
+    """Of microVMs that no list knows: their folders, jails and cgroups."""
+    known = {vm["id"] for vm in listed("--all").values()}
+    jails = runtime.parent / "jail" / "mote-vmm"
+    return {str(path) for path in [*runtime.iterdir(), *jails.glob("*"),
+                                   *pathlib.Path("/sys/fs/cgroup").glob("mote-vmm/*/"),
+                                   *pathlib.Path("/sys/fs/cgroup").glob("*/mote-vmm/*/")]
+            if path.name not in known}
 
 
 @contextlib.contextmanager
@@ -337,24 +343,34 @@ def test_killed_in_the_middle_of_run(runtime):
             (lambda: seen.append(1) or len(seen) > moment) if moment < 5 else
             (lambda: listed().get("doomed", {}).get("state") == "running")))
         wait_until(lambda: not other_vmms(), "the VMM to die with mote")
-        assert not others("--all") and not folders(runtime)
+        assert not others("--all")
+        # The jailer may still be at it.
+        wait_until(lambda: not left_overs(runtime), "the jail to be removed")
 
 
-def test_killed_supervisor(runtime):
+@pytest.mark.parametrize("victims", [["pid"], ["vmm_pid", "pid"], ["pid", "vmm_pid"]])
+def test_killed_supervisor(runtime, victims):
+    """Alone, or its jailer too, so that nobody is left to clean up."""
     name = start("--", "sleep", "1000")
     vm = listed()[name]
-    os.kill(vm["pid"], signal.SIGKILL)
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(vm[victim], signal.SIGKILL)
     wait_until(lambda: not other_vmms(), "the VMM to die with its supervisor")
     assert run_mote("exec", name, "true").returncode == 125
-    assert not others("--all") and not folders(runtime)
+    assert not others("--all")
+    wait_until(lambda: not left_overs(runtime), "the jail to be removed")
 
 
-def test_killed_vmm_is_told():
+def test_killed_vmm_is_told(runtime):
     with detached("--", "sleep", "1000") as name:
         os.kill(listed()[name]["vmm_pid"], signal.SIGKILL)
         wait_until(lambda: name not in listed(), "its end to be noticed")
         vm = listed("--all")[name]
         assert vm["exit_status"] == 125 and vm["error"] == "mote-vmm was killed by signal KILL"
+        # It was the jailer, and with it whoever removes the jail.
+        assert not left_overs(runtime) and not (
+            runtime.parent / "jail" / "mote-vmm" / vm["id"]).exists()
 
 
 def test_killed_in_the_middle_of_other_commands(one, tmp_path):

@@ -64,6 +64,32 @@ def test_timeout_is_precise_and_124():
     assert 800 <= ran <= 1200 and took < 20
 
 
+# A privileged program can do that, and worse, to the agent: it is no wall, the microVM is.
+FREEZE_AGENT = ("mkdir /sys/fs/cgroup/ice && echo 1 > /sys/fs/cgroup/ice/cgroup.procs && "
+                "echo 1 > /sys/fs/cgroup/ice/cgroup.freeze; sleep 1000")
+
+
+def test_timeout_of_a_command_that_stops_the_agent():
+    begin = time.monotonic()
+    result = run_mote("run", "--timeout", "500ms", "--json-result", "--", "sh", "-c", FREEZE_AGENT)
+    took = time.monotonic() - begin
+    said, value = result.stderr.splitlines()
+    assert said == b"mote: the command's time was over, and the guest did not end it"
+    assert (result.returncode, json.loads(value)["timed_out"]) == (124, True)
+    assert 5 < took < 30
+
+
+def test_signals_while_volumes_are_copied(tmp_path):
+    """What a guest sends for as long as it likes does not keep its caller."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with subprocess.Popen([MOTE, "run", "-v", f"{volume}:/work", "--", "truncate", "-s", "1024G",
+                           "/work/holes"]) as mote:
+        wait_until((volume / "holes").exists, "it to come back")
+        mote.send_signal(signal.SIGTERM)
+        assert mote.wait(TIME_LIMIT) == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("value", ["0", "x", "-1", "10 s", "1d"])
 def test_timeouts_that_cannot_be(value):
     result = run_mote("run", f"--timeout={value}", "--", "true")
