@@ -3,6 +3,7 @@
 #ifndef MOTE_CLI_CLI_H
 #define MOTE_CLI_CLI_H
 
+#include <jansson.h>
 #include <limits.h>
 
 struct err;
@@ -30,6 +31,9 @@ int cli_kernel(int argc, char **argv);
 
 /* Prints "mote: SENTENCE" to standard error and returns status. */
 int cli_fail(int status, const struct err *err);
+
+/* To standard output, indented. */
+void cli_print_json(const json_t *json);
 
 /*
  * Files that belong to mote lie beside its executable (a build tree) or in ../lib/mote of it (an

@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "cli/transfer.h"
 #include "cli/vm.h"
+#include "rootfs-tools/init/tree.h"
 
 static const char usage[] =
 	"usage: mote cp [OPTION]... FILE NAME:PATH\n"
@@ -21,6 +22,7 @@ static const char usage[] =
 	"\n"
 	"  -u, --user USER  whom it belongs to in the guest, USER[:GROUP] (default: root)\n"
 	"  -a, --archive    to whom it belongs here, by numbers\n"
+	"  --json           print how many files and bytes it was\n"
 	"\n"
 	"What comes out of a guest belongs to you, has no setuid bits, and is files, directories "
 	"and\n"
@@ -42,7 +44,8 @@ static bool split(const char *argument, char name[VM_NAME_MAX + 1], const char *
 	return true;
 }
 
-static int copy(const char *from, const char *to, const char *owner, struct err *err)
+static int copy(const char *from, const char *to, const char *owner, struct tree_counts *counts,
+		struct err *err)
 {
 	char name[VM_NAME_MAX + 1] = "";
 	const char *remote = "";
@@ -53,20 +56,33 @@ static int copy(const char *from, const char *to, const char *owner, struct err 
 
 	if (!meta)
 		return -ESRCH;
-	rc = put ? transfer_put(vm_string(meta, "vsock"), from, remote, owner, false, NULL, err)
-		 : transfer_get(vm_string(meta, "vsock"), remote, to, false, NULL, err);
+	rc = put ? transfer_put(vm_string(meta, "vsock"), from, remote, owner, false, NULL, counts,
+				err)
+		 : transfer_get(vm_string(meta, "vsock"), remote, to, false, NULL, counts, err);
 	json_decref(meta);
 	return rc;
+}
+
+static void print_counts(const struct tree_counts *counts)
+{
+	json_t *json = json_pack("{s:I, s:I}", "files", (json_int_t)counts->files, "bytes",
+				 (json_int_t)counts->bytes);
+
+	cli_print_json(json);
+	json_decref(json);
 }
 
 int cli_cp(int argc, char **argv)
 {
 	static const struct option names[] = { { "user", required_argument, NULL, 'u' },
 					       { "archive", no_argument, NULL, 'a' },
+					       { "json", no_argument, NULL, 'j' },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
 	const char *owner = "0:0", *path;
 	char name[VM_NAME_MAX + 1];
+	struct tree_counts counts = { 0 };
+	bool as_json = false;
 	int option;
 	struct err err;
 
@@ -77,6 +93,9 @@ int cli_cp(int argc, char **argv)
 			break;
 		case 'a':
 			owner = NULL;
+			break;
+		case 'j':
+			as_json = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -90,7 +109,9 @@ int cli_cp(int argc, char **argv)
 		fputs(usage, stderr);
 		return CLI_EXIT_USAGE;
 	}
-	return copy(argv[optind], argv[optind + 1], owner, &err) < 0
-		       ? cli_fail(CLI_EXIT_FAILURE, &err)
-		       : EXIT_SUCCESS;
+	if (copy(argv[optind], argv[optind + 1], owner, &counts, &err) < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	if (as_json)
+		print_counts(&counts);
+	return EXIT_SUCCESS;
 }

@@ -10,6 +10,7 @@
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/request_options.h"
+#include "cli/run_result.h"
 #include "cli/session.h"
 #include "cli/vm.h"
 
@@ -20,6 +21,9 @@ static const char usage[] =
 	"`mote ps` shows, or the beginning of one.\n"
 	"\n" REQUEST_HELP
 	"  -d, --detach         leave it running, and do not wait; its output is nobody's\n"
+	"  --json-result[=FILE] one JSON object about how it ended and what it took, as the last "
+	"line\n"
+	"                       of standard error or in FILE\n"
 	"\n"
 	"Exit status: COMMAND's own; 128 + N if signal N killed it; 124 if its time was over; 125 "
 	"if\n"
@@ -27,11 +31,19 @@ static const char usage[] =
 	"2\n"
 	"for wrong usage. When mote exec ends, so does what COMMAND started.\n";
 
-enum { HELP = 256 };
+enum { HELP = 256, JSON_RESULT };
+
+struct exec_options {
+	struct session_request request;
+	bool detach;
+	bool json_result;
+	const char *json_path; /* NULL: standard error */
+};
 
 static const struct option names[] = {
 	REQUEST_LONG,
 	{ "detach", no_argument, NULL, 'd' },
+	{ "json-result", optional_argument, NULL, JSON_RESULT },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -57,34 +69,50 @@ static int converse(struct session *session, bool detach, struct err *err)
 	return 0;
 }
 
-static int run(const char *name, const struct session_request *request, bool detach)
+/* Connects to the agent, and talks to it until all is said. 0 or -errno with err set. */
+static int run(struct session *session, const char *name, const struct exec_options *options,
+	       struct err *err)
 {
-	static struct session session;
-	char path[PATH_MAX];
-	struct err err;
-	json_t *meta = vm_find_running(name, &err);
+	json_t *meta = vm_find_running(name, err);
 	int fd, rc;
 
 	if (!meta)
-		return cli_fail(CLI_EXIT_SANDBOX, &err);
-	snprintf(path, sizeof(path), "%s", vm_string(meta, "vsock"));
+		return -ESRCH;
+	fd = agent_connect(vm_string(meta, "vsock"), err);
 	json_decref(meta);
-	fd = agent_connect(path, &err);
-	rc = fd < 0 ? fd : session_open(&session, &err);
+	rc = fd < 0 ? fd : session_open(session, err);
 	if (rc == 0)
-		rc = session_start(&session, fd, request, &err);
+		rc = session_start(session, fd, &options->request, err);
 	if (rc == 0)
-		rc = converse(&session, detach, &err);
-	session_close(&session);
-	if (rc < 0)
+		rc = converse(session, options->detach, err);
+	return rc;
+}
+
+static int report(const struct session *session, bool failed, const struct exec_options *options,
+		  const struct err *cause)
+{
+	struct run_result result = { .session = &session->result,
+				     .phases = { -1, -1, -1, -1 },
+				     .agent_us = -1,
+				     .done_us = -1,
+				     .error = failed ? cause->text : NULL };
+	struct err err;
+
+	if (failed)
+		result.exit_status = cli_fail(CLI_EXIT_SANDBOX, cause);
+	else if (session->result.end != SESSION_RUNS)
+		result.exit_status = session_report(&session->result);
+	if (session->result.end == SESSION_REFUSED)
+		result.error = session->result.error;
+	if (options->json_result && run_result_write(&result, options->json_path, &err) < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
-	return detach && session.result.end == SESSION_RUNS ? EXIT_SUCCESS
-							    : session_report(&session.result);
+	return result.exit_status;
 }
 
 /* 1 to go on, else 0 or -1 with *status what to exit with. */
-static int parse(int argc, char **argv, struct session_request *request, bool *detach, int *status)
+static int parse(int argc, char **argv, struct exec_options *options, int *status)
 {
+	struct session_request *request = &options->request;
 	int option;
 
 	*status = CLI_EXIT_USAGE;
@@ -94,10 +122,14 @@ static int parse(int argc, char **argv, struct session_request *request, bool *d
 			*status = EXIT_SUCCESS;
 			return 0;
 		}
-		if (option == 'd')
-			*detach = request->keep = request->no_stdin = true;
-		else if (request_option(request, "exec", option, optarg) <= 0)
+		if (option == 'd') {
+			options->detach = request->keep = request->no_stdin = true;
+		} else if (option == JSON_RESULT) {
+			options->json_result = true;
+			options->json_path = optarg;
+		} else if (request_option(request, "exec", option, optarg) <= 0) {
 			return -1;
+		}
 	}
 	for (int i = optind + 1; i < argc; i++) {
 		if (i == optind + 1 && strcmp(argv[i], "--") == 0)
@@ -112,13 +144,19 @@ static int parse(int argc, char **argv, struct session_request *request, bool *d
 
 int cli_exec(int argc, char **argv)
 {
-	struct session_request request = { .argv = json_array(), .env = json_array() };
-	bool detach = false;
+	static struct session session;
+	struct exec_options options = { .request = { .argv = json_array(), .env = json_array() } };
+	struct err err;
 	int status;
 
-	if (parse(argc, argv, &request, &detach, &status) > 0)
-		status = run(argv[optind], &request, detach);
-	json_decref(request.argv);
-	json_decref(request.env);
+	session.fd = -1;
+	if (parse(argc, argv, &options, &status) > 0) {
+		bool failed = run(&session, argv[optind], &options, &err) < 0;
+
+		session_close(&session);
+		status = report(&session, failed, &options, &err);
+	}
+	json_decref(options.request.argv);
+	json_decref(options.request.env);
 	return status;
 }

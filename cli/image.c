@@ -163,8 +163,7 @@ static json_t *describe(const struct image_store *store, const struct image *ima
 
 static int print_json(json_t *json)
 {
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	putchar('\n');
+	cli_print_json(json);
 	json_decref(json);
 	return EXIT_SUCCESS;
 }

@@ -19,14 +19,15 @@
 #define END_TIMEOUT_MS 5000
 
 static const char usage[] =
-	"usage: mote kill [--force] [--grace TIME] NAME...\n"
+	"usage: mote kill [--force] [--grace TIME] [--json] NAME...\n"
 	"Ends running microVMs: their programs get SIGTERM, and SIGKILL when TIME is over; what "
 	"was\n"
 	"written to their drives is there then. NAME is a name or id that `mote ps` shows, or the\n"
 	"beginning of one.\n"
 	"\n"
 	"  --grace TIME  how long programs may take, up to 60s (default 3s)\n"
-	"  -f, --force   at once, as if the plug were pulled\n";
+	"  -f, --force   at once, as if the plug were pulled\n"
+	"  --json        a list of those that have ended, and whether it was by force\n";
 
 /* The VMM's supervisor notices, says so and cleans up. */
 static bool pull_plug(const json_t *meta)
@@ -39,7 +40,8 @@ static bool pull_plug(const json_t *meta)
 	return vm_wait(meta, END_TIMEOUT_MS);
 }
 
-static int end(const char *name, bool force, int grace_ms, struct err *err)
+/* Adds it to the list of those that have ended. */
+static int end(const char *name, bool force, int grace_ms, json_t *list, struct err *err)
 {
 	json_t *meta = vm_find_running(name, err);
 	bool ended = false;
@@ -49,10 +51,13 @@ static int end(const char *name, bool force, int grace_ms, struct err *err)
 	/* An agent that does not answer gives no grace. */
 	if (!force && agent_shut_down(vm_string(meta, "vsock"), grace_ms, NULL) == 0)
 		ended = vm_wait(meta, grace_ms + END_TIMEOUT_MS);
+	force = !ended;
 	if (!ended)
 		ended = pull_plug(meta);
 	if (!ended)
 		kill((pid_t)vm_number(meta, "pid"), SIGKILL);
+	json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "id", vm_string(meta, "id"),
+					      "name", vm_string(meta, "name"), "forced", force));
 	json_decref(meta);
 	return 0;
 }
@@ -61,10 +66,12 @@ int cli_kill(int argc, char **argv)
 {
 	static const struct option names[] = { { "force", no_argument, NULL, 'f' },
 					       { "grace", required_argument, NULL, 'g' },
+					       { "json", no_argument, NULL, 'j' },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
 	int64_t grace_ms = DEFAULT_GRACE_MS;
-	bool force = false;
+	bool force = false, as_json = false;
+	json_t *list;
 	int option, status = EXIT_SUCCESS;
 	struct err err;
 
@@ -72,6 +79,9 @@ int cli_kill(int argc, char **argv)
 		switch (option) {
 		case 'f':
 			force = true;
+			break;
+		case 'j':
+			as_json = true;
 			break;
 		case 'g':
 			if (value_duration(optarg, &grace_ms) == 0 && grace_ms <= GRACE_MAX_MS)
@@ -90,9 +100,13 @@ int cli_kill(int argc, char **argv)
 		fputs(usage, stderr);
 		return CLI_EXIT_USAGE;
 	}
+	list = json_array();
 	for (; optind < argc; optind++) {
-		if (end(argv[optind], force, (int)grace_ms, &err) < 0)
+		if (end(argv[optind], force, (int)grace_ms, list, &err) < 0)
 			status = cli_fail(CLI_EXIT_FAILURE, &err);
 	}
+	if (as_json)
+		cli_print_json(list);
+	json_decref(list);
 	return status;
 }

@@ -18,15 +18,71 @@
 #include "cli/cli.h"
 #include "cli/vm.h"
 
-static const char usage[] = "usage: mote logs [-f] NAME\n"
-			    "Prints the last 1 to 2 MiB that the microVM's console and the command "
-			    "of one that was started\n"
-			    "with --detach have written.\n"
-			    "\n"
-			    "  -f, --follow  go on with what comes, until the microVM ends\n";
+static const char usage[] =
+	"usage: mote logs [-f] [--json] NAME\n"
+	"Prints the last 1 to 2 MiB that the microVM's console and the command "
+	"of one that was started\n"
+	"with --detach have written.\n"
+	"\n"
+	"  -f, --follow  go on with what comes, until the microVM ends\n"
+	"  --json        an object for each line, {\"line\": TEXT}; what is not "
+	"UTF-8 is a ? in it\n";
 
-/* Copies from *fd to its present end; *fd is opened first if it is -1. */
-static int print_file(const char *dir, const char *name, int *fd, struct err *err)
+/* Longer lines are several. */
+#define LINE_MAX_SIZE 16384
+
+/* Where it is printed, and how. */
+struct printer {
+	bool json;
+	size_t used;
+	char line[LINE_MAX_SIZE];
+};
+
+static int print_line(struct printer *printer)
+{
+	size_t size = printer->used;
+	json_t *text;
+	char *dump;
+	int rc;
+
+	if (size > 0 && printer->line[size - 1] == '\r')
+		size--;
+	text = json_stringn(printer->line, size);
+	for (size_t i = 0; !text && i < size; i++) {
+		if ((unsigned char)printer->line[i] >= 0x80)
+			printer->line[i] = '?';
+	}
+	if (!text)
+		text = json_stringn(printer->line, size);
+	printer->used = 0;
+	text = json_pack("{s:o}", "line", text);
+	dump = json_dumps(text, JSON_COMPACT);
+	json_decref(text);
+	rc = printf("%s\n", dump) < 0 || fflush(stdout) == EOF ? -errno : 0;
+	free(dump);
+	return rc;
+}
+
+static int print(struct printer *printer, const char *data, size_t size)
+{
+	if (!printer->json)
+		return fd_write_all(STDOUT_FILENO, data, size);
+	for (size_t i = 0; i < size; i++) {
+		int rc = 0;
+
+		if (data[i] != '\n')
+			printer->line[printer->used++] = data[i];
+		if (data[i] == '\n' || printer->used == sizeof(printer->line))
+			rc = print_line(printer);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* Prints from *fd to its present end; *fd is opened first if it is -1. */
+static int print_file(struct printer *printer, const char *dir, const char *name, int *fd,
+		      struct err *err)
 {
 	char path[PATH_MAX], data[16384];
 	ssize_t n;
@@ -37,7 +93,7 @@ static int print_file(const char *dir, const char *name, int *fd, struct err *er
 	if (*fd < 0)
 		return errno == ENOENT ? 0 : err_sys(err, errno, "%s", path);
 	while ((n = read(*fd, data, sizeof(data))) > 0) {
-		int rc = fd_write_all(STDOUT_FILENO, data, (size_t)n);
+		int rc = print(printer, data, (size_t)n);
 
 		if (rc < 0)
 			return err_sys(err, -rc, "standard output");
@@ -57,7 +113,7 @@ static bool is_replaced(const char *dir, int fd)
 	       now.st_ino != open_one.st_ino;
 }
 
-static int follow(const json_t *meta, int *fd, struct err *err)
+static int follow(struct printer *printer, const json_t *meta, int *fd, struct err *err)
 {
 	const char *dir = vm_string(meta, "dir");
 	CLEANUP_FD int pid = (int)syscall(SYS_pidfd_open, (pid_t)vm_number(meta, "pid"), 0);
@@ -71,7 +127,7 @@ static int follow(const json_t *meta, int *fd, struct err *err)
 					{ .fd = pid, .events = POLLIN } };
 		char events[4096];
 
-		rc = print_file(dir, "console.log", fd, err);
+		rc = print_file(printer, dir, "console.log", fd, err);
 		if (rc < 0)
 			return rc;
 		if (is_replaced(dir, *fd)) {
@@ -90,19 +146,23 @@ static int follow(const json_t *meta, int *fd, struct err *err)
 	}
 }
 
-static int print_logs(const char *name, bool follows, struct err *err)
+static int print_logs(const char *name, bool follows, bool as_json, struct err *err)
 {
+	static struct printer printer;
 	CLEANUP_FD int old = -1, fd = -1;
 	json_t *meta = vm_find(name, err);
 	int rc;
 
 	if (!meta)
 		return -ENOENT;
-	rc = print_file(vm_string(meta, "dir"), "console.log.old", &old, err);
+	printer.json = as_json;
+	rc = print_file(&printer, vm_string(meta, "dir"), "console.log.old", &old, err);
 	if (rc == 0)
-		rc = print_file(vm_string(meta, "dir"), "console.log", &fd, err);
+		rc = print_file(&printer, vm_string(meta, "dir"), "console.log", &fd, err);
 	if (rc == 0 && follows && json_is_true(json_object_get(meta, "running")))
-		rc = follow(meta, &fd, err);
+		rc = follow(&printer, meta, &fd, err);
+	if (rc == 0 && printer.used > 0)
+		rc = print_line(&printer);
 	json_decref(meta);
 	return rc;
 }
@@ -110,9 +170,10 @@ static int print_logs(const char *name, bool follows, struct err *err)
 int cli_logs(int argc, char **argv)
 {
 	static const struct option names[] = { { "follow", no_argument, NULL, 'f' },
+					       { "json", no_argument, NULL, 'j' },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
-	bool follows = false;
+	bool follows = false, as_json = false;
 	int option;
 	struct err err;
 
@@ -121,14 +182,15 @@ int cli_logs(int argc, char **argv)
 			fputs(usage, stdout);
 			return EXIT_SUCCESS;
 		}
-		if (option != 'f')
+		if (option != 'f' && option != 'j')
 			return CLI_EXIT_USAGE;
-		follows = true;
+		*(option == 'f' ? &follows : &as_json) = true;
 	}
 	if (optind + 1 != argc) {
 		fputs(usage, stderr);
 		return CLI_EXIT_USAGE;
 	}
-	return print_logs(argv[optind], follows, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)
-							   : EXIT_SUCCESS;
+	return print_logs(argv[optind], follows, as_json, &err) < 0
+		       ? cli_fail(CLI_EXIT_FAILURE, &err)
+		       : EXIT_SUCCESS;
 }

@@ -17,6 +17,12 @@ int cli_fail(int status, const struct err *err)
 	return status;
 }
 
+void cli_print_json(const json_t *json)
+{
+	json_dumpf(json, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
 __attribute__((format(printf, 3, 4))) static int join(char path[PATH_MAX], struct err *err,
 						      const char *fmt, ...)
 {

@@ -18,10 +18,10 @@ static const char ps_usage[] = "usage: mote ps [-a] [--json]\n"
 			       "ended (mote rm forgets them)\n"
 			       "  --json      a list of what mote inspect shows\n";
 
-static const char inspect_usage[] = "usage: mote inspect NAME...\n"
-				    "Prints what is known of microVMs as a list in JSON. NAME is a "
-				    "name or id that `mote ps -a`\n"
-				    "shows, or the beginning of one.\n";
+static const char inspect_usage[] = "usage: mote inspect [--json] NAME...\n"
+				    "Prints what is known of microVMs as a list in JSON, with "
+				    "--json or without. NAME is a name\n"
+				    "or id that `mote ps -a` shows, or the beginning of one.\n";
 
 static const char rm_usage[] = "usage: mote rm NAME...\n"
 			       "Forgets microVMs that have ended: their logs and how they ended.\n";
@@ -76,8 +76,7 @@ static int list(bool all, bool as_json)
 			json_array_remove(vms, i);
 	}
 	if (as_json) {
-		json_dumpf(vms, stdout, JSON_INDENT(2));
-		putchar('\n');
+		cli_print_json(vms);
 	} else {
 		printf("%-12s  %-20s %-11s  AGE CPU   MiB  %-20s COMMAND\n", "ID", "NAME", "STATE",
 		       "IMAGE");
@@ -137,6 +136,10 @@ int cli_inspect(int argc, char **argv)
 	struct err err;
 	int status = EXIT_SUCCESS;
 
+	if (argc > 1 && strcmp(argv[1], "--json") == 0) {
+		argc--;
+		argv++;
+	}
 	if (help_only(argc, argv, inspect_usage, &status)) {
 		json_decref(found);
 		return status;
@@ -149,8 +152,7 @@ int cli_inspect(int argc, char **argv)
 		else
 			status = cli_fail(CLI_EXIT_FAILURE, &err);
 	}
-	json_dumpf(found, stdout, JSON_INDENT(2));
-	putchar('\n');
+	cli_print_json(found);
 	json_decref(found);
 	return status;
 }

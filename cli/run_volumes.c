@@ -68,7 +68,7 @@ int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const 
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++)
 		rc = transfer_put(vsock, volumes->list[i].dir, volumes->list[i].path,
-				  owner ? owner : "0:0", false, &own, err);
+				  owner ? owner : "0:0", false, &own, NULL, err);
 	return rc;
 }
 
@@ -81,7 +81,7 @@ int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
 		if (!volumes->list[i].read_only)
 			rc = transfer_get(vsock, volumes->list[i].path, volumes->list[i].dir, true,
-					  &own, err);
+					  &own, NULL, err);
 	}
 	return rc;
 }

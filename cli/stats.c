@@ -109,8 +109,7 @@ static void print(const json_t *all, bool as_json)
 	json_t *object;
 
 	if (as_json) {
-		json_dumpf(all, stdout, JSON_INDENT(2));
-		putchar('\n');
+		cli_print_json(all);
 		return;
 	}
 	printf("%-20s %8s %8s %8s %15s %6s\n", "NAME", "CPU s", "MiB", "guest s", "guest MiB",

@@ -277,8 +277,17 @@ static int pack(struct transfer *transfer, const char *local, struct err *err)
 	return rc;
 }
 
+static void take_counts(const struct transfer *transfer, struct tree_counts *counts)
+{
+	if (!counts)
+		return;
+	counts->files = (uint64_t)json_integer_value(json_object_get(transfer->result, "files"));
+	counts->bytes = (uint64_t)json_integer_value(json_object_get(transfer->result, "bytes"));
+}
+
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, const struct transfer_bounds *bounds, struct err *err)
+		 bool into, const struct transfer_bounds *bounds, struct tree_counts *counts,
+		 struct err *err)
 {
 	struct transfer *transfer;
 	json_t *json;
@@ -301,6 +310,7 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
 	rc = pack(transfer, local, err);
 	if (rc == 0)
 		rc = finish(transfer, err);
+	take_counts(transfer, counts);
 	transfer_close(transfer);
 	return rc;
 }
@@ -338,14 +348,17 @@ static int open_target(const char *local, const char *remote, bool as, int *dir,
 	return *dir < 0 ? err_sys(err, errno, "%s", local) : 0;
 }
 
-static int unpack(struct transfer *transfer, int dir, const char *name, struct err *err)
+static int unpack(struct transfer *transfer, int dir, const char *name, struct tree_counts *counts,
+		  struct err *err)
 {
 	struct tar_reader reader = { .read = read_data, .opaque = transfer };
 	const struct tree_options options = { .plain = true };
-	struct tree_counts counts = { 0 };
+	struct tree_counts own = { 0 };
 	struct failure failure;
-	int rc = tree_unpack_as(dir, name, &reader, &options, &counts, &failure);
+	int rc = tree_unpack_as(dir, name, &reader, &options, &own, &failure);
 
+	if (counts)
+		*counts = own;
 	if (rc == 0)
 		return finish(transfer, err);
 	/* What the agent says about it is nearer to the cause. */
@@ -364,7 +377,7 @@ static int unpack_stdout(struct transfer *transfer, struct err *err)
 }
 
 int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
-		 const struct transfer_bounds *bounds, struct err *err)
+		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err)
 {
 	bool stdout_wanted = strcmp(local, "-") == 0;
 	CLEANUP_FD int dir = -1;
@@ -385,7 +398,12 @@ int transfer_get(const char *vsock, const char *remote, const char *local, bool 
 	free(text);
 	if (!transfer)
 		return -EIO;
-	rc = stdout_wanted ? unpack_stdout(transfer, err) : unpack(transfer, dir, name, err);
+	if (stdout_wanted) {
+		rc = unpack_stdout(transfer, err);
+		take_counts(transfer, counts);
+	} else {
+		rc = unpack(transfer, dir, name, counts, err);
+	}
 	transfer_close(transfer);
 	return rc;
 }

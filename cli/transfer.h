@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct err;
+struct tree_counts;
 
 /* What ends a transfer, besides a guest that does not go on with it; NULL: nothing else does. */
 struct transfer_bounds {
@@ -19,13 +20,17 @@ struct transfer_bounds {
 };
 
 /*
+ * In all of them `counts`, if it is not NULL, is how much it was: as the guest tells it in
+ * transfer_put, and of a tar stream to standard output.
+ *
  * Puts `local`, - for a tar stream on standard input, to the path `remote`: into it, if that is a
  * directory there, ends with a slash, or `into` says so; as it, otherwise. What comes belongs to
  * `owner`, as an exec's user is written; NULL: to the numbers that it has here. 0 or -errno with
  * err set.
  */
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, const struct transfer_bounds *bounds, struct err *err);
+		 bool into, const struct transfer_bounds *bounds, struct tree_counts *counts,
+		 struct err *err);
 
 /*
  * Gets `remote` as `local`, or below it if that is a directory here and `as` does not say that it
@@ -33,7 +38,7 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
  * bits left out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
  */
 int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
-		 const struct transfer_bounds *bounds, struct err *err);
+		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err);
 
 /* Any request that is answered with a result: it, a new object, or NULL with err set. */
 json_t *transfer_ask(const char *vsock, const char *request, const struct transfer_bounds *bounds,

@@ -105,6 +105,23 @@ def test_exec_that_fails(one, arguments, status, text):
     assert (result.returncode, result.stderr) == (status, text)
 
 
+def test_exec_tells_what_it_took(one, tmp_path):
+    result = run_mote("exec", "--json-result", one, "sh", "-c", "cat; exit 3", stdin=b"abc")
+    value = json.loads(result.stderr)
+    assert (result.returncode, value["exit_status"], value["code"]) == (3, 3, 3)
+    assert value["stdin_bytes"] == value["stdout_bytes"] == 3 and value["memory_peak_bytes"] > 0
+    path = tmp_path / "result"
+    assert run_mote("exec", f"--json-result={path}", "nosuch", "true").returncode == 125
+    value = json.loads(path.read_text())
+    assert value["exit_status"] == 125 and "there is none" in value["error"]
+
+
+def test_exec_on_a_terminal_that_is_none(one):
+    """The program has one, with the usual size."""
+    result = run_mote("exec", "--tty", "--interactive", one, "sh", "-c", "stty size; exit 4")
+    assert (result.returncode, result.stdout) == (4, b"24 80\r\n")
+
+
 def test_exec_in_the_background(one):
     assert run_mote("exec", "-d", one, "sleep", "1234").returncode == 0
     assert "sleep 1234" in sh(one, "ps -o args")
@@ -126,6 +143,7 @@ def test_names_ids_and_their_beginnings(one):
 
 def test_inspect_says_what_it_is(one):
     vm = json.loads(run_mote("inspect", one).stdout)[0]
+    assert [vm] == json.loads(run_mote("inspect", "--json", one).stdout)
     assert vm["name"] == one and vm["memory_mib"] == 300 and vm["running"]
     assert vm["state"] == "running" and vm["image"] == "(busybox)"
     answer = run_mote("api", "--socket", vm["api"], "GET", "/")
@@ -195,8 +213,17 @@ def test_single_files_and_owners(one, tmp_path):
     assert run_mote("cp", f"{one}:/tmp/a/b/c", tmp_path / "out").returncode == 0
     assert (tmp_path / "out").read_text() == "text"
     os.chown(tmp_path / "file", 12, 34)
-    assert run_mote("cp", "-a", tmp_path / "file", f"{one}:/tmp/owned").returncode == 0
+    assert run_mote("cp", "--archive", tmp_path / "file", f"{one}:/tmp/owned").returncode == 0
     assert sh(one, "stat -c %u:%g /tmp/owned") == "12:34\n"
+
+
+def test_copies_are_counted(one, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "file").write_bytes(bytes(1000))
+    for arguments in ((tree, f"{one}:/tmp/counted"), (f"{one}:/tmp/counted", tmp_path / "back")):
+        counts = json.loads(run_mote("cp", "--json", *arguments).stdout)
+        assert counts == {"files": 3, "bytes": 1000}
 
 
 def test_tar_streams(one):
@@ -260,6 +287,8 @@ def test_logs_of_console_and_command():
         wait_until(lambda: name in listed("--all") and not listed("--all")[name]["running"], "its end")
         assert listed("--all")[name]["exit_status"] == 4 and name not in listed()
         assert run_mote("logs", name).stdout == log.stdout
+        lines = run_mote("logs", "--json", "--follow", name).stdout.splitlines()
+        assert sorted(json.loads(line)["line"] for line in lines) == ["console", "err", "out"]
         result = run_mote("exec", name, "true")
         assert result.stderr == f"mote: microVM {name}: it has ended\n".encode()
 
@@ -280,7 +309,8 @@ def test_kill_gives_programs_their_time():
     with detached("--", "sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; "
                   "while :; do sleep 0.1; done") as name:
         wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
-        assert run_mote("kill", name).returncode == 0
+        result = run_mote("kill", "--json", name)
+        assert [vm["forced"] for vm in json.loads(result.stdout)] == [False]
         # A shell may tell of its `sleep`, which got the signal, too.
         assert b"bye\n" in run_mote("logs", name).stdout
         assert not others()
@@ -293,6 +323,16 @@ def test_kill_by_force():
         assert time.monotonic() - begin < 5
         assert not others() and not other_vmms()
         assert run_mote("kill", name).returncode == 1
+
+
+def test_kill_when_the_time_for_ending_is_over():
+    with detached("--", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        begin = time.monotonic()
+        assert run_mote("kill", "--grace", "1s", name).returncode == 0
+        assert 0.9 < time.monotonic() - begin < 4
+        assert not others()
+    assert run_mote("kill", "--grace", "2m", name).returncode == 2
 
 
 def test_volume_goes_in_and_comes_back(tmp_path):

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 
+import pytest
+
 from devices import TAP, UP, make_file
 from support import BUILD, TIME_LIMIT, TOP, run_mote
 
@@ -101,8 +103,9 @@ def test_bandwidth_of_the_network_is_limited(start, net):
     assert 2.0 * 0.9 <= float(output[0]) <= 2.0 * 1.1
 
 
-def test_no_privilege_is_needed_with_passt(net, tmp_path):
-    """A second namespace plays the world, reached over a veth pair."""
+@pytest.fixture(name="world")
+def world_fixture(net):
+    """A second namespace plays the world, reached over a veth pair: 192.0.2.2 from 192.0.2.1."""
     world = net.name + "-world"
     subprocess.run(["ip", "netns", "add", world], check=True)
     try:
@@ -114,10 +117,16 @@ def test_no_privilege_is_needed_with_passt(net, tmp_path):
         for command in (["link", "set", "lo", "up"], ["address", "add", "192.0.2.2/24", "dev",
                         "veth1"], ["link", "set", "veth1", "up"]):
             subprocess.run(["ip", "-n", world, *command], check=True)
-        (tmp_path / "answer").write_text("from the world\n")
-        server = subprocess.Popen(
-            ["ip", "netns", "exec", world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind",
-             "192.0.2.2", "8000"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        yield ["ip", "netns", "exec", world]
+    finally:
+        subprocess.run(["ip", "netns", "delete", world], check=True)
+
+
+def test_no_privilege_is_needed_with_passt(net, world, tmp_path):
+    (tmp_path / "answer").write_text("from the world\n")
+    with subprocess.Popen(
+            [*world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind", "192.0.2.2", "8000"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
         try:
             server.stdout.readline()
             result = subprocess.run(
@@ -126,10 +135,29 @@ def test_no_privilege_is_needed_with_passt(net, tmp_path):
                 timeout=TIME_LIMIT)
         finally:
             server.kill()
-            server.communicate()
-        assert (result.returncode, result.stdout, result.stderr) == (0, b"from the world\n", b"")
-    finally:
-        subprocess.run(["ip", "netns", "delete", world], check=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"from the world\n", b"")
+
+
+def test_published_port(net, world):
+    """The world comes in on a port of the host, and on no other."""
+    serve = "echo ready; nc -l -p 80 -e sh -c 'read x; echo got $x'"
+    with subprocess.Popen([*net.prefix, BUILD / "mote", "run", "--net", "user", "--publish", "8080:80",
+                           "--", "sh", "-c", serve], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE) as mote:
+        assert mote.stdout.readline() == b"ready\n"
+        client = """import socket
+for port in (80, 8080):
+    try:
+        peer = socket.create_connection(("192.0.2.1", port), 10)
+        peer.sendall(b"this\\n")
+        print(peer.makefile().read().strip())
+    except ConnectionRefusedError:
+        print("refused")
+"""
+        result = subprocess.run([*world, "/usr/bin/python3", "-c", client], capture_output=True,
+                                text=True, check=False, timeout=TIME_LIMIT)
+        assert result.stdout.split("\n") == ["refused", "got this", ""], result
+        assert mote.wait(TIME_LIMIT) == 0
 
 
 def test_missing_passt_is_one_sentence(tmp_path):

@@ -83,6 +83,38 @@ def test_changes_are_kept_on_an_overlays_drive(tmp_path):
                           check=False).returncode == 0
 
 
+@pytest.fixture
+def ext4(store, tmp_path):
+    path = tmp_path / "root.ext4"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", store.parent.parent / "tree", path, "32M"],
+                   check=True)
+    return path
+
+
+def test_root_that_is_written_to(ext4):
+    output("--rootfs", f"{ext4}:rw", "--", "sh", "-c", "echo kept > /srv/new")
+    output("--rootfs", str(ext4), "--", "sh", "-c", "echo lost > /srv/other; cat /srv/new > /dev/null")
+    assert output("--rootfs", str(ext4), "--", "sh", "-c", "cat /srv/*") == "kept\n"
+    assert subprocess.run(["e2fsck", "-fn", ext4], capture_output=True, check=False).returncode == 0
+    result = run_mote("run", "--rootfs", ext4, "busy", "true")
+    assert result.returncode == 125 and b"is the root already" in result.stderr
+
+
+def test_further_drives(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() * 512)
+    assert output("--drive", f"{tmp_path / 'one'}:ro", "--drive", str(tmp_path / "two"), "--", "sh", "-c",
+                  "head -c 3 /dev/vda; head -c 3 /dev/vdb; cat /sys/block/vda/ro /sys/block/vdb/ro; "
+                  "echo TWO | dd of=/dev/vdb conv=notrunc 2> /dev/null") == "onetwo1\n0\n"
+    assert (tmp_path / "two").read_bytes().startswith(b"TWO\n")
+    assert (tmp_path / "one").read_bytes() == b"one" * 512
+
+
+def test_more_for_the_kernels_command_line():
+    assert " mote.extra=1 last " in output("--boot-args", "mote.extra=1 last", "--", "cat",
+                                           "/proc/cmdline")
+
+
 def test_several_at_once_share_an_image():
     runs = [subprocess.Popen([MOTE, "run", "busy", "sh", "-c", f"echo {i} > /srv/i; cat /srv/i"],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for i in range(4)]
