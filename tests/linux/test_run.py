@@ -79,6 +79,14 @@ def test_timeout_of_a_command_that_stops_the_agent():
     assert 5 < took < 30
 
 
+def test_init_that_is_killed():
+    """The kernel does not let that happen."""
+    result = run_mote("run", "--", "sh", "-c", "mkdir /sys/fs/cgroup/x && echo 1 > "
+                      "/sys/fs/cgroup/x/cgroup.procs && echo 1 > /sys/fs/cgroup/x/cgroup.kill && "
+                      "kill -KILL 1; kill -SEGV 1; echo here; exit 6")
+    assert (result.returncode, result.stdout, result.stderr) == (6, b"here\n", b"")
+
+
 def test_signals_while_volumes_are_copied(tmp_path):
     """What a guest sends for as long as it likes does not keep its caller."""
     volume = tmp_path / "volume"
