@@ -177,7 +177,8 @@ static int set_attributes(int parent, const char *name, const struct tar_entry *
 	    fchownat(parent, name, options->own ? options->uid : entry->uid,
 		     options->own ? options->gid : entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
-	if (entry->type != TAR_SYMLINK && fchmodat(parent, name, mode, 0) < 0)
+	/* Others may write to this directory: what they put there is not to be changed for them. */
+	if (entry->type != TAR_SYMLINK && fchmodat(parent, name, mode, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
 	return utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW);
 }
