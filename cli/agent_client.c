@@ -3,10 +3,10 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "cli/cli.h"
 
 uint8_t *agent_reader_room(struct agent_reader *reader, size_t *room)
 {
@@ -54,17 +54,11 @@ void agent_frame_header(uint8_t header[PROTOCOL_HEADER_SIZE], uint8_t type, uint
 	memcpy(header + 1, &le, sizeof(le));
 }
 
-void agent_error_text(const json_t *json, char *text, size_t size)
+void agent_error_text(const json_t *json, struct err *err)
 {
 	const char *given = json_string_value(json_object_get(json, "error"));
 
-	snprintf(text, size, "%s",
-		 given ? given : "the guest's agent refused the request without a reason");
-	for (unsigned char *at = (unsigned char *)text; *at; at++) {
-		/* U+0080 to U+009F are two bytes each. */
-		if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
-			at[0] = at[1] = '?';
-		else if (*at < ' ' || *at == 0x7f)
-			*at = '?';
-	}
+	err_set(err, EPROTO, "%s",
+		given ? given : "the guest's agent refused the request without a reason");
+	cli_clean(err->text);
 }

@@ -38,7 +38,7 @@ int agent_reader_next(struct agent_reader *reader, struct agent_frame *frame, st
  * The sentence of an error frame's JSON, or another one if it has none. Like all that a guest says
  * it may be meant for the terminal: it is one line without control characters.
  */
-void agent_error_text(const json_t *json, char *text, size_t size);
+void agent_error_text(const json_t *json, struct err *err);
 
 /* Writes a header; the payload (at most PROTOCOL_PAYLOAD_MAX) follows it. */
 void agent_frame_header(uint8_t header[PROTOCOL_HEADER_SIZE], uint8_t type, uint32_t size);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -56,6 +57,7 @@ static int read_answer(int fd, const char *path, struct err *err)
 
 int agent_connect(const char *path, struct err *err)
 {
+	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
 	struct sockaddr_un address;
 	CLEANUP_FD int fd = -1;
 	char command[32];
@@ -64,12 +66,13 @@ int agent_connect(const char *path, struct err *err)
 	if (rc < 0)
 		return rc;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+	/* A VMM that takes no connections does not keep us. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
+	    connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
 		return err_sys(err, errno, "vsock socket %s", path);
 	n = snprintf(command, sizeof(command), "CONNECT %d\n", PROTOCOL_PORT);
-	rc = fd_write_all(fd, command, (size_t)n);
-	if (rc < 0)
-		return err_sys(err, -rc, "vsock socket %s", path);
+	if (send(fd, command, (size_t)n, MSG_NOSIGNAL) != n)
+		return err_sys(err, errno, "vsock socket %s", path);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	rc = read_answer(fd, path, err);
 	return rc < 0 ? rc : fd_take(&fd);
@@ -105,13 +108,15 @@ int agent_shut_down(const char *path, int grace_ms, struct err *err)
 	CLEANUP_FD int fd = agent_connect(path, err);
 	uint8_t frame[PROTOCOL_HEADER_SIZE + 64];
 	char *text = (char *)frame + PROTOCOL_HEADER_SIZE;
-	int n, rc;
+	int n;
 
 	if (fd < 0)
 		return fd;
 	n = snprintf(text, sizeof(frame) - PROTOCOL_HEADER_SIZE, "{\"shutdown\":{\"grace_ms\":%d}}",
 		     grace_ms);
 	agent_frame_header(frame, PROTOCOL_REQUEST, (uint32_t)n);
-	rc = fd_write_all(fd, frame, PROTOCOL_HEADER_SIZE + (size_t)n);
-	return rc < 0 ? err_sys(err, -rc, "vsock socket %s", path) : 0;
+	n += PROTOCOL_HEADER_SIZE;
+	return send(fd, frame, (size_t)n, MSG_NOSIGNAL) == n
+		       ? 0
+		       : err_sys(err, errno, "vsock socket %s", path);
 }

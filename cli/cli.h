@@ -29,7 +29,13 @@ int cli_doctor(int argc, char **argv);
 int cli_image(int argc, char **argv);
 int cli_kernel(int argc, char **argv);
 
-/* Prints "mote: SENTENCE" to standard error and returns status. */
+/*
+ * Makes one line without control characters of a text which may have bytes of a guest's: they are
+ * not to reach the terminal.
+ */
+void cli_clean(char *text);
+
+/* Prints "mote: SENTENCE", cleaned, to standard error and returns status. */
 int cli_fail(int status, const struct err *err);
 
 /* To standard output, indented. */

@@ -17,7 +17,8 @@ void console_log_add(struct console_log *log, const void *data, size_t size)
 			(void)rename(log->path, old);
 	}
 	if (log->fd <= 0) {
-		int fd = open(log->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		int fd = open(log->path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+			      0600);
 
 		if (fd < 0)
 			return;

@@ -31,6 +31,7 @@ static int wait_for_child(int fd)
 		puts(text + 1);
 		return EXIT_SUCCESS;
 	}
+	cli_clean(text);
 	fprintf(stderr, "mote: %s\n",
 		text[0] == FAILED ? text + 1 : "the supervisor of the microVM was killed");
 	return CLI_EXIT_SANDBOX;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/request_options.h"
@@ -74,7 +75,8 @@ static int run(struct session *session, const char *name, const struct exec_opti
 	       struct err *err)
 {
 	json_t *meta = vm_find_running(name, err);
-	int fd, rc;
+	CLEANUP_FD int fd = -1;
+	int rc;
 
 	if (!meta)
 		return -ESRCH;
@@ -82,7 +84,7 @@ static int run(struct session *session, const char *name, const struct exec_opti
 	json_decref(meta);
 	rc = fd < 0 ? fd : session_open(session, err);
 	if (rc == 0)
-		rc = session_start(session, fd, &options->request, err);
+		rc = session_start(session, fd_take(&fd), &options->request, err);
 	if (rc == 0)
 		rc = converse(session, options->detach, err);
 	return rc;
@@ -103,7 +105,7 @@ static int report(const struct session *session, bool failed, const struct exec_
 	else if (session->result.end != SESSION_RUNS)
 		result.exit_status = session_report(&session->result);
 	if (session->result.end == SESSION_REFUSED)
-		result.error = session->result.error;
+		result.error = session->result.error.text;
 	if (options->json_result && run_result_write(&result, options->json_path, &err) < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
 	return result.exit_status;

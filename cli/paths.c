@@ -11,9 +11,24 @@
 
 #include "base/err.h"
 
+void cli_clean(char *text)
+{
+	for (unsigned char *at = (unsigned char *)text; *at; at++) {
+		/* U+0080 to U+009F are two bytes each. */
+		if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+		else if (*at < ' ' || *at == 0x7f)
+			*at = '?';
+	}
+}
+
 int cli_fail(int status, const struct err *err)
 {
-	fprintf(stderr, "mote: %s\n", err->text);
+	char text[sizeof(err->text)];
+
+	memcpy(text, err->text, sizeof(text));
+	cli_clean(text);
+	fprintf(stderr, "mote: %s\n", text);
 	return status;
 }
 
@@ -110,10 +125,12 @@ static int make_directory(const char *path, struct err *err)
 static int own_runtime_dir(char path[PATH_MAX], const char *name, struct err *err)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	struct stat st;
 	char base[PATH_MAX];
 	int rc;
 
-	if (runtime && runtime[0] == '/')
+	/* After `su` it may be somebody else's, who could put other files in the place of ours. */
+	if (runtime && runtime[0] == '/' && lstat(runtime, &st) == 0 && st.st_uid == geteuid())
 		rc = join(base, err, "%s/mote", runtime);
 	else if (geteuid() == 0)
 		rc = join(base, err, "/run/mote");

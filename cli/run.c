@@ -46,6 +46,7 @@ struct run {
 	int ready_fd; /* owned; who detached it waits there; -1: nobody */
 	int listener; /* owned; the agent connects to it */
 	struct session session;
+	int64_t lost_ms;  /* of clock_ms(), when the agent was lost; 0: it was not */
 	int64_t agent_us; /* since exec of mote-vmm; -1: not reached */
 	int64_t done_us;
 	struct err err; /* what went wrong */
@@ -121,16 +122,36 @@ static int network_ended(struct run *run)
 
 enum { FD_LISTENER = SESSION_FDS, FD_CONSOLE, FD_LOG, FD_VMM, FD_PASST, FD_COUNT };
 
-/* Of poll(): for the agent to start, to end its command, or to take the VM along. */
+/* Of clock_ms(): for an agent to start, or for a VM to follow one that is lost. */
+static int64_t give_up_ms(const struct run *run)
+{
+	if (run->session.result.end == SESSION_LOST)
+		return run->lost_ms + AGENT_LOST_TIMEOUT_MS;
+	return run->listener >= 0 ? run->sandbox.start_ns / 1000000 + START_TIMEOUT_MS : INT64_MAX;
+}
+
+/* 0, or -errno with run->err set if it is time for that. */
+static int check_time(struct run *run)
+{
+	if (clock_ms() < give_up_ms(run))
+		return 0;
+	if (run->session.result.end == SESSION_LOST)
+		return err_set(&run->err, EPIPE, "the guest's agent has gone");
+	return err_set(&run->err, ETIMEDOUT, "the guest's agent was not there after %d s",
+		       START_TIMEOUT_MS / 1000);
+}
+
+/* For poll(). */
 static int timeout_ms(const struct run *run)
 {
-	const int64_t started_ms = since_start_us(run) / 1000;
+	const int64_t left_ms = give_up_ms(run) - clock_ms();
+	const int session_ms = session_timeout_ms(&run->session);
 
-	if (run->session.result.end == SESSION_LOST)
-		return AGENT_LOST_TIMEOUT_MS;
-	if (run->listener < 0)
-		return session_timeout_ms(&run->session);
-	return started_ms < START_TIMEOUT_MS ? (int)(START_TIMEOUT_MS - started_ms) : 0;
+	if (left_ms > INT_MAX)
+		return session_ms;
+	return left_ms < 0				 ? 0
+	       : session_ms >= 0 && session_ms < left_ms ? session_ms
+							 : (int)left_ms;
 }
 
 /* Until the session or the VM is over. 0 or -errno with run->err set. */
@@ -141,7 +162,6 @@ static int converse(struct run *run)
 	bool console_over = false, log_over = false;
 
 	while (session->result.end == SESSION_RUNS || session->result.end == SESSION_LOST) {
-		const bool lost = session->result.end == SESSION_LOST;
 		struct pollfd fds[FD_COUNT] = {
 			[FD_LISTENER] = { .fd = run->listener, .events = POLLIN },
 			[FD_CONSOLE] = { .fd = console_over ? -1 : sandbox->console_fd,
@@ -154,16 +174,14 @@ static int converse(struct run *run)
 		};
 		int rc;
 
-		if (lost)
+		if (session->result.end == SESSION_LOST && run->lost_ms == 0) {
 			fd_close(&session->fd);
+			run->lost_ms = clock_ms();
+		}
 		session_wait(session, fds);
 		rc = poll(fds, FD_COUNT, timeout_ms(run));
-		if (rc == 0 && lost)
-			return err_set(&run->err, EPIPE, "the guest's agent has gone");
-		if (rc == 0 && run->listener >= 0)
-			return err_set(&run->err, ETIMEDOUT,
-				       "the guest's agent was not there after %d s",
-				       START_TIMEOUT_MS / 1000);
+		if (check_time(run) < 0)
+			return -ETIMEDOUT;
 		if (rc < 0)
 			continue;
 		if (fds[FD_LOG].revents)
@@ -377,7 +395,7 @@ static int report(struct run *run)
 	} else {
 		result.exit_status = session_report(result.session);
 		if (result.session->end == SESSION_REFUSED)
-			result.error = result.session->error;
+			result.error = result.session->error.text;
 	}
 	if (run->options.timing && is_done(run))
 		run_result_print(&result);

@@ -11,6 +11,7 @@
 
 #define VOLUME_TIME_MS (10 * 60 * 1000)
 #define VOLUME_BYTES_MAX ((uint64_t)16 << 30)
+#define VOLUME_FILES_MAX 1000000
 
 int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err)
 {
@@ -57,6 +58,7 @@ static struct transfer_bounds bounds_of_one(const struct transfer_bounds *bounds
 
 	own.time_ms = VOLUME_TIME_MS;
 	own.bytes_max = VOLUME_BYTES_MAX;
+	own.files_max = VOLUME_FILES_MAX;
 	return own;
 }
 

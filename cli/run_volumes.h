@@ -32,8 +32,8 @@ void run_volumes_close(struct run_volumes *volumes);
 
 /*
  * What goes in belongs to `owner`, or to root if that is NULL. Each volume may take ten minutes,
- * and 16 GiB come back of it at most: the guest is not to fill the host's disk, nor to keep its
- * caller for ever. `bounds` tells what else ends it. 0 or -errno with err set.
+ * and 16 GiB and a million files come back of it at most: the guest is not to fill the host's disk,
+ * nor to keep its caller for ever. `bounds` tells what else ends it. 0 or -errno with err set.
  */
 int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const char *owner,
 		    const struct transfer_bounds *bounds, struct err *err);

@@ -237,23 +237,27 @@ static void take_exit(struct session *session, const struct agent_frame *frame)
 {
 	struct session_result *result = &session->result;
 	json_t *json = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
-	int code = -1, number = 0, timed_out = 0, oom_killed = 0;
-	json_int_t user_us = 0, system_us = 0, peak = 0;
+	int timed_out = 0, oom_killed = 0;
+	json_int_t code = -1, number = 0, user_us = 0, system_us = 0, peak = 0;
 
-	if (json_unpack(json, "{s?i, s?i, s?b, s?b, s?I, s?I, s?I}", "code", &code, "signal",
+	if (json_unpack(json, "{s?I, s?I, s?b, s?b, s?I, s?I, s?I}", "code", &code, "signal",
 			&number, "timed_out", &timed_out, "oom_killed", &oom_killed, "user_us",
 			&user_us, "system_us", &system_us, "memory_peak_bytes", &peak) < 0)
-		code = CLI_EXIT_SANDBOX;
+		code = number = -1;
 	json_decref(json);
 	result->timed_out = timed_out;
 	result->oom_killed = oom_killed;
 	result->user_us = (uint64_t)user_us;
 	result->system_us = (uint64_t)system_us;
 	result->memory_peak_bytes = (uint64_t)peak;
-	if (number > 0)
-		end(session, SESSION_SIGNALED, number & 0x7f);
-	else
-		end(session, SESSION_EXITED, code & 0xff);
+	if (number > 0 && number < NSIG) {
+		end(session, SESSION_SIGNALED, (int)number);
+	} else if (number == 0 && code >= 0 && code < 256) {
+		end(session, SESSION_EXITED, (int)code);
+	} else {
+		err_set(&result->error, EPROTO, "the guest's agent does not say how it ended");
+		end(session, SESSION_REFUSED, CLI_EXIT_SANDBOX);
+	}
 }
 
 static void take_error(struct session *session, const struct agent_frame *frame)
@@ -261,9 +265,9 @@ static void take_error(struct session *session, const struct agent_frame *frame)
 	json_t *json = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
 	int status = CLI_EXIT_SANDBOX;
 
-	agent_error_text(json, session->result.error, sizeof(session->result.error));
+	agent_error_text(json, &session->result.error);
 	(void)json_unpack(json, "{s:i}", "status", &status);
-	end(session, SESSION_REFUSED, status & 0xff);
+	end(session, SESSION_REFUSED, status > 0 && status < 256 ? status : CLI_EXIT_SANDBOX);
 	json_decref(json);
 }
 
@@ -413,7 +417,7 @@ int session_report(const struct session_result *result)
 	int status = result->end == SESSION_SIGNALED ? 128 + result->status : result->status;
 
 	if (result->end == SESSION_REFUSED) {
-		fprintf(stderr, "mote: %s\n", result->error);
+		(void)cli_fail(status, &result->error);
 	} else if (result->end == SESSION_OVERDUE) {
 		fputs("mote: the command's time was over, and the guest did not end it\n", stderr);
 	} else if (result->timed_out) {

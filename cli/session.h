@@ -11,10 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "cli/agent_client.h"
 #include "cli/terminal.h"
-
-struct err;
 
 /* What is to be run, and how. Strings are not owned; NULL: the image's or the agent's default. */
 struct session_request {
@@ -49,7 +48,7 @@ struct session_result {
 	uint64_t stdin_bytes; /* passed on, each */
 	uint64_t stdout_bytes;
 	uint64_t stderr_bytes;
-	char error[512];
+	struct err error;
 };
 
 #define SESSION_FDS 3

@@ -66,6 +66,25 @@ static pid_t vmm_of(const json_t *meta)
 	return child;
 }
 
+/* Of what a guest says only that which is expected. */
+static json_t *known_numbers(const json_t *guest)
+{
+	static const char *const names[] = { "uptime_s",	   "cpu_us",
+					     "memory_total_bytes", "memory_available_bytes",
+					     "root_total_bytes",   "root_available_bytes",
+					     "processes",	   "streams" };
+	json_t *known = json_object();
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const json_t *value = json_object_get(guest, names[i]);
+
+		if (json_is_integer(value) && json_integer_value(value) >= 0)
+			json_object_set_new(known, names[i],
+					    json_integer(json_integer_value(value)));
+	}
+	return known;
+}
+
 static json_t *stats_of(const json_t *meta)
 {
 	static const struct transfer_bounds bounds = { .time_ms = ANSWER_TIMEOUT_MS };
@@ -79,9 +98,10 @@ static json_t *stats_of(const json_t *meta)
 			   vm_string(meta, "name"), "host_cpu_us", (json_int_t)cpu_us,
 			   "host_memory_bytes", (json_int_t)rss);
 	if (guest)
-		json_object_set_new(object, "guest", guest);
+		json_object_set_new(object, "guest", known_numbers(guest));
 	else
 		json_object_set_new(object, "error", json_string(err.text));
+	json_decref(guest);
 	return object;
 }
 

@@ -35,6 +35,7 @@ struct transfer {
 	struct agent_frame frame; /* of data: what has not been taken of it */
 	json_t *result;		  /* owned; the agent's last word */
 	bool over;
+	bool refused; /* it took no more of what is put */
 	struct err err;
 	bool failed; /* err is set */
 	size_t out_used;
@@ -47,6 +48,14 @@ static void lose(struct transfer *transfer, const char *why)
 	if (!transfer->failed)
 		err_set(&transfer->err, EIO, "%s", why);
 	transfer->failed = true;
+}
+
+static bool in_time(struct transfer *transfer)
+{
+	if (clock_ms() < transfer->end_ms)
+		return true;
+	lose(transfer, "the guest's agent took too long for a transfer");
+	return false;
 }
 
 /* Until the stream is ready; false if the transfer is lost. */
@@ -63,9 +72,9 @@ static bool wait_for(struct transfer *transfer, short events)
 		};
 		int rc = poll(fds, 2, !last ? STALL_TIMEOUT_MS : left_ms > 0 ? (int)left_ms : 0);
 
-		if (rc == 0 && last)
-			lose(transfer, "the guest's agent took too long for a transfer");
-		else if (rc == 0)
+		if (!in_time(transfer))
+			return false;
+		if (rc == 0 && !last)
 			lose(transfer, "the guest's agent does not go on with a transfer");
 		else if (rc > 0 && fds[1].revents && bounds->interrupted &&
 			 bounds->interrupted(bounds->opaque))
@@ -79,7 +88,7 @@ static bool wait_for(struct transfer *transfer, short events)
 /* 0, or -1 when the agent takes no more. */
 static int send_bytes(struct transfer *transfer, const uint8_t *data, size_t size)
 {
-	while (size > 0) {
+	while (size > 0 && in_time(transfer)) {
 		ssize_t n = send(transfer->fd, data, size, MSG_NOSIGNAL);
 
 		if (n > 0) {
@@ -92,7 +101,7 @@ static int send_bytes(struct transfer *transfer, const uint8_t *data, size_t siz
 			return -1;
 		}
 	}
-	return 0;
+	return transfer->over ? -1 : 0;
 }
 
 static int send_frame(struct transfer *transfer, uint8_t type, const void *payload, size_t size)
@@ -142,14 +151,14 @@ static void transfer_close(struct transfer *transfer)
 
 static void take_last(struct transfer *transfer, const struct agent_frame *frame)
 {
-	char text[ERR_TEXT_SIZE];
+	struct err err;
 
 	transfer->over = true;
 	transfer->result = json_loadb((const char *)frame->payload, frame->size, 0, NULL);
 	if (frame->type == PROTOCOL_RESULT && json_is_object(transfer->result))
 		return;
-	agent_error_text(transfer->result, text, sizeof(text));
-	lose(transfer, text);
+	agent_error_text(transfer->result, &err);
+	lose(transfer, err.text);
 }
 
 /* Waits for the next frame of data; false when there is none any more. */
@@ -157,7 +166,7 @@ static bool next_data(struct transfer *transfer)
 {
 	const uint64_t bytes_max = transfer->bounds->bytes_max;
 
-	while (!transfer->over) {
+	while (!transfer->over && in_time(transfer)) {
 		int rc = agent_reader_next(&transfer->reader, &transfer->frame, &transfer->err);
 		size_t room;
 		uint8_t *to;
@@ -240,8 +249,10 @@ static int write_data(void *opaque, const void *data, size_t size)
 		transfer->out_used += part;
 		at += part;
 		size -= part;
-		if (transfer->out_used == PROTOCOL_PAYLOAD_MAX && flush(transfer) < 0)
+		if (transfer->out_used == PROTOCOL_PAYLOAD_MAX && flush(transfer) < 0) {
+			transfer->refused = true;
 			return -1;
+		}
 	}
 	return 0;
 }
@@ -260,17 +271,21 @@ static int pack_stdin(struct transfer *transfer, struct err *err)
 	return 0;
 }
 
-/* 0 or -errno with err set; that the agent takes no more shows in its last word. */
+/* 0 or -errno with err set; why the agent takes no more it says in its last word. */
 static int pack(struct transfer *transfer, const char *local, struct err *err)
 {
 	struct tar_writer writer = { write_data, transfer };
 	struct tree_counts counts = { 0 };
 	struct failure failure;
-	int rc = 0;
+	int packed = 0, rc = 0;
 
 	if (strcmp(local, "-") == 0)
 		rc = pack_stdin(transfer, err);
-	else if (tree_pack(local, &writer, &counts, &failure) < 0)
+	else
+		packed = tree_pack(local, &writer, &counts, &failure);
+	if (packed < 0)
+		rc = transfer->refused ? finish(transfer, err) : 0;
+	if (rc == 0 && packed < 0)
 		rc = err_set(err, EIO, "%s", failure.text);
 	if (rc == 0 && flush(transfer) == 0)
 		(void)send_frame(transfer, PROTOCOL_STDIN_END, "", 0);
@@ -352,7 +367,8 @@ static int unpack(struct transfer *transfer, int dir, const char *name, struct t
 		  struct err *err)
 {
 	struct tar_reader reader = { .read = read_data, .opaque = transfer };
-	const struct tree_options options = { .plain = true };
+	const struct tree_options options = { .plain = true,
+					      .files_max = transfer->bounds->files_max };
 	struct tree_counts own = { 0 };
 	struct failure failure;
 	int rc = tree_unpack_as(dir, name, &reader, &options, &own, &failure);

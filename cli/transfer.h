@@ -17,6 +17,7 @@ struct transfer_bounds {
 	void *opaque;
 	int64_t time_ms;    /* that it may take; 0: any */
 	uint64_t bytes_max; /* that the guest may send; 0: any number */
+	uint64_t files_max; /* the same */
 };
 
 /*

@@ -71,7 +71,8 @@ static bool is_running(int folder)
 {
 	CLEANUP_FD int lock = openat(folder, LOCK, O_RDWR | O_CLOEXEC);
 
-	return lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+	/* What cannot be known is not to be cleaned up. */
+	return lock < 0 ? errno != ENOENT : flock(lock, LOCK_EX | LOCK_NB) < 0;
 }
 
 /* NULL if it is gone, and what is left of it is removed. */
@@ -103,7 +104,7 @@ static json_t *read_entry(int all, const char *dir, const char *id)
 /* The caller holds the lock. */
 static int read_all(int all, const char *dir, json_t **list, struct err *err)
 {
-	int fd = dup(all);
+	int fd = fcntl(all, F_DUPFD_CLOEXEC, 0);
 	DIR *folder = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
 
@@ -220,7 +221,7 @@ int vm_save(const struct vm *vm, struct err *err)
 		free(text);
 		return err_set(err, EINVAL, "%s: " META " cannot be written", vm->dir);
 	}
-	fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		rc = -errno;
 	else

@@ -11,6 +11,7 @@ is, is said in the file: "argv", and optionally "memory_mib" (128), "timeout_ms"
 
     200  the function's output; the Function- fields tell what it took
     404  there is no such function
+    411  the request does not tell its body's length
     413  the request's body is larger than 1 MiB
     500  it failed: {"error": ..., "exit": {...}, "stderr": ...}
     502  its microVM failed: it crashed its kernel, for example
@@ -52,7 +53,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        length = int(self.headers.get("Content-Length", 0))
+        try:
+            length = int(self.headers["Content-Length"])
+        except (TypeError, ValueError):
+            length = -1
+        if length < 0 or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            return self.answer(411, {"error": "a Content-Length is needed"})
         if length > BODY_MAX:
             self.close_connection = True
             return self.answer(413, {"error": f"a body is at most {BODY_MAX} bytes"})

@@ -127,14 +127,15 @@ class MicroVM:
             self.user = os.getuid()
             self.sockets = self.folder
             command = [settings.vmm, "--api-sock", self.path("api.sock")]
+        # For SIGQUIT the jailer kills mote-vmm, and removes the jail. They get it if we are killed, too.
+        end = signal.SIGQUIT if settings.jailer else signal.SIGKILL
+        command = ["setpriv", "--pdeathsig", end.name.removeprefix("SIG"), "--", *command]
         with open(os.path.join(self.folder, "log"), "wb") as log:
             self.process = subprocess.Popen(command, pass_fds=self.inherited,
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=log)
         self.closing.callback(self.process.wait)
-        # For SIGQUIT the jailer kills mote-vmm, and removes the jail.
-        self.closing.callback(self.process.send_signal,
-                              signal.SIGQUIT if settings.jailer else signal.SIGKILL)
+        self.closing.callback(self.process.send_signal, end)
         self.ended = os.pidfd_open(self.process.pid)
         self.closing.callback(os.close, self.ended)
 
@@ -189,11 +190,11 @@ class MicroVM:
 
     def wait_for(self, readable, deadline, what):
         """Until there is something to read; or the VM's end, or the deadline, as errors."""
+        left = deadline - time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(readable, selectors.EVENT_READ)
             selector.register(self.ended, selectors.EVENT_READ)
-            ready = [key.fileobj for key, _ in
-                     selector.select(max(0.0, deadline - time.monotonic()))]
+            ready = [key.fileobj for key, _ in selector.select(left)] if left > 0 else []
         if readable not in ready:
             raise MicroVMError(self.last_words() if ready else f"it took too long to {what}")
 
@@ -223,9 +224,26 @@ class MicroVM:
             elif kind == TAKEN:
                 window += int.from_bytes(payload, "little")
             elif kind in (EXIT, ERROR):
-                return Result(bytes(stdout), bytes(stderr), json.loads(payload), False)
+                return Result(bytes(stdout), bytes(stderr), self.parse_end(kind, payload), False)
+            else:
+                raise MicroVMError("its agent does not speak the protocol")
             if len(stdout) + len(stderr) > self.settings.output_max:
                 return Result(bytes(stdout), bytes(stderr), {}, True)
+
+    @staticmethod
+    def parse_end(kind, payload):
+        """The guest may say anything; what is kept of it has the types that are documented."""
+        try:
+            end = json.loads(payload)
+            if kind == ERROR:
+                return {"error": str(end["error"]), "status": int(end["status"])}
+            numbers = {name: int(end[name])
+                       for name in ("user_us", "system_us", "memory_peak_bytes")}
+            how = "code" if "code" in end else "signal"
+            return {how: int(end[how]), **numbers, "timed_out": end["timed_out"] is True,
+                    "oom_killed": end["oom_killed"] is True}
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            raise MicroVMError("its agent does not speak the protocol") from None
 
     def send(self, kind, payload=b""):
         try:
@@ -245,7 +263,10 @@ class MicroVM:
         data = b""
         while len(data) < length:
             self.wait_for(self.agent, deadline, "end")
-            part = self.agent.recv(length - len(data))
+            try:
+                part = self.agent.recv(length - len(data))
+            except OSError:
+                part = b""
             if not part:
                 # The guest is gone; the VMM says why when it is, too.
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -18,9 +18,10 @@ struct tree_counts {
 
 struct tree_options {
 	bool own;   /* everything belongs to uid and gid, whatever the stream says */
-	bool plain; /* no devices, no setuid and setgid bits, nobody's ownership */
+	bool plain; /* no devices, no setuid and setgid bits, nobody's ownership; with the umask */
 	uid_t uid;
 	gid_t gid;
+	uint64_t files_max; /* 0: any number */
 };
 
 /*

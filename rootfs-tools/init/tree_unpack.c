@@ -98,12 +98,28 @@ static int write_all(int fd, const char *data, size_t size)
 	return 0;
 }
 
+/* Owner before mode, as a change of the owner takes setuid bits away. */
+static int set_attributes(int fd, const struct tar_entry *entry, const struct tree_options *options)
+{
+	const struct timespec times[2] = {
+		{ .tv_nsec = UTIME_OMIT },
+		{ .tv_sec = entry->mtime, .tv_nsec = entry->mtime_ns },
+	};
+
+	if (!options->plain && (fchown(fd, options->own ? options->uid : entry->uid,
+				       options->own ? options->gid : entry->gid) < 0 ||
+				fchmod(fd, entry->mode) < 0))
+		return -1;
+	return futimens(fd, times);
+}
+
 static int unpack_file(int parent, const char *name, struct tar_reader *reader,
-		       const struct tar_entry *entry, struct tree_counts *counts,
-		       struct failure *failure)
+		       const struct tar_entry *entry, const struct tree_options *options,
+		       struct tree_counts *counts, struct failure *failure)
 {
 	static char data[COPY_SIZE];
-	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	const mode_t mode = options->plain ? entry->mode & 0777 : 0600;
+	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	ssize_t n = 0;
 
 	if (fd < 0)
@@ -115,6 +131,8 @@ static int unpack_file(int parent, const char *name, struct tar_reader *reader,
 		}
 		counts->bytes += (uint64_t)n;
 	}
+	if (n == 0 && set_attributes(fd, entry, options) < 0)
+		n = failure_sys(failure, errno, "%.300s", entry->path);
 	close(fd);
 	return n < 0 ? -1 : 0;
 }
@@ -141,46 +159,53 @@ static int link_below(int dir, unsigned int strip, const struct tar_entry *entry
 	return rc;
 }
 
-static int make_node(int parent, const char *name, const struct tar_entry *entry)
+/* Devices and fifos, which `plain` has none of. */
+static int make_node(int parent, const char *name, const struct tar_entry *entry,
+		     const struct tree_options *options)
 {
 	mode_t kind = entry->type == TAR_FIFO		? S_IFIFO
 		      : entry->type == TAR_BLOCK_DEVICE ? S_IFBLK
 							: S_IFCHR;
 
-	return mknodat(parent, name, kind | 0600, makedev(entry->major, entry->minor));
-}
-
-static int make_directory(int parent, const char *name)
-{
-	struct stat st;
-
-	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (S_ISDIR(st.st_mode))
-			return 0;
-		if (unlinkat(parent, name, 0) < 0)
-			return -1;
-	}
-	return mkdirat(parent, name, 0700);
-}
-
-/* Owner before mode, as a change of the owner takes setuid bits away. */
-static int set_attributes(int parent, const char *name, const struct tar_entry *entry,
-			  const struct tree_options *options)
-{
-	const struct timespec times[2] = {
-		{ .tv_nsec = UTIME_OMIT },
-		{ .tv_sec = entry->mtime, .tv_nsec = entry->mtime_ns },
-	};
-	mode_t mode = options->plain ? entry->mode & 0777 : entry->mode;
-
-	if (!options->plain &&
+	if (mknodat(parent, name, kind | 0600, makedev(entry->major, entry->minor)) < 0 ||
 	    fchownat(parent, name, options->own ? options->uid : entry->uid,
 		     options->own ? options->gid : entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
-	/* Others may write to this directory: what they put there is not to be changed for them. */
-	if (entry->type != TAR_SYMLINK && fchmodat(parent, name, mode, AT_SYMLINK_NOFOLLOW) < 0)
+	return fchmodat(parent, name, entry->mode, AT_SYMLINK_NOFOLLOW);
+}
+
+static int make_symlink(int parent, const char *name, const struct tar_entry *entry,
+			const struct tree_options *options)
+{
+	if (symlinkat(entry->link, parent, name) < 0)
 		return -1;
-	return utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW);
+	return options->plain
+		       ? 0
+		       : fchownat(parent, name, options->own ? options->uid : entry->uid,
+				  options->own ? options->gid : entry->gid, AT_SYMLINK_NOFOLLOW);
+}
+
+/* A plain one can be written to, as what is in it comes later, and stays as it is if it is there.
+ */
+static int make_directory(int parent, const char *name, const struct tar_entry *entry,
+			  const struct tree_options *options)
+{
+	const mode_t mode = options->plain ? (entry->mode & 0777) | 0700 : 0700;
+	struct stat st;
+	int fd, rc;
+
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		st.st_mode = 0;
+	else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0)
+		return -1;
+	if (!S_ISDIR(st.st_mode) && mkdirat(parent, name, mode) < 0)
+		return -1;
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	rc = set_attributes(fd, entry, options);
+	close(fd);
+	return rc;
 }
 
 /* Where a stream goes, and how. */
@@ -204,14 +229,13 @@ static int unpack_entry(const struct unpack *unpack, int parent, const char *nam
 				   entry->path);
 	switch (entry->type) {
 	case TAR_FILE:
-		if (unpack_file(parent, name, unpack->reader, entry, unpack->counts, failure) < 0)
-			return -1;
-		break;
+		return unpack_file(parent, name, unpack->reader, entry, unpack->options,
+				   unpack->counts, failure);
 	case TAR_DIRECTORY:
-		rc = make_directory(parent, name);
+		rc = make_directory(parent, name, entry, unpack->options);
 		break;
 	case TAR_SYMLINK:
-		rc = symlinkat(entry->link, parent, name);
+		rc = make_symlink(parent, name, entry, unpack->options);
 		break;
 	case TAR_HARD_LINK:
 		if (link_below(unpack->dir, unpack->strip, entry, parent, name) < 0)
@@ -222,10 +246,10 @@ static int unpack_entry(const struct unpack *unpack, int parent, const char *nam
 		if (unpack->options->plain)
 			return failure_set(failure, "%.300s: a device or fifo is not taken",
 					   entry->path);
-		rc = make_node(parent, name, entry);
+		rc = make_node(parent, name, entry, unpack->options);
 		break;
 	}
-	if (rc < 0 || set_attributes(parent, name, entry, unpack->options) < 0)
+	if (rc < 0)
 		return failure_sys(failure, errno, "%.300s", entry->path);
 	return 0;
 }
@@ -242,6 +266,8 @@ static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry
 	/* The destination itself is there. */
 	if (!path[0])
 		return 0;
+	if (unpack->options->files_max > 0 && unpack->counts->files >= unpack->options->files_max)
+		return failure_set(unpack->failure, "the tar stream has too many files");
 	unpack->counts->files++;
 	parent = open_parent(unpack->dir, path, unpack->options, &name);
 	if (parent < 0)

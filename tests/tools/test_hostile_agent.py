@@ -2,9 +2,11 @@
 """mote against a guest whose agent is not ours any more: it says, or leaves, what it likes."""
 import contextlib
 import fcntl
+import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -15,7 +17,7 @@ import time
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, run_mote
+from support import MOTE, TIME_LIMIT, TOP, run_mote
 
 STDOUT, EXIT, ERROR, RESULT = 17, 19, 20, 21
 NAME = "evil"
@@ -105,11 +107,82 @@ def test_last_words_that_are_none(vm, last):
 
 
 @pytest.mark.parametrize("end", [{"code": 1 << 40}, {"signal": -1}, {"signal": 999}, {}, [], "x",
-                                 {"code": 0, "user_us": "x"}])
+                                 {"code": 0, "user_us": "x"}, {"code": -1}, {"code": 256}])
 def test_ends_that_cannot_be(vm, end):
     with agent(vm, lambda stream: stream.sendall(frame(EXIT, end))):
-        result = run_mote("exec", NAME, "true")
-        assert 0 <= result.returncode <= 255 and result.stderr.count(b"\n") <= 1
+        assert failure("exec", NAME, "true", status=125) == \
+            "the guest's agent does not say how it ended"
+
+
+def test_refusals_are_no_success(vm, tmp_path):
+    path = tmp_path / "result"
+    with agent(vm, lambda stream: stream.sendall(frame(ERROR, {"error": "é" * 800, "status": 0}))):
+        said = failure("exec", f"--json-result={path}", NAME, "true", status=125)
+    assert set(said) == {"é"} and json.loads(path.read_text())["error"] == said
+
+
+def test_statistics_are_numbers(vm):
+    guest = {"cpu_us": 5, "memory_total_bytes": "many", "processes": -1, "\x9b": 1, "uptime_s": [2]}
+    with agent(vm, lambda stream: stream.sendall(frame(RESULT, guest))):
+        assert json.loads(run_mote("stats", "--json").stdout)[0]["guest"] == {"cpu_us": 5}
+        assert run_mote("stats").returncode == 0
+
+
+def test_names_of_files_do_not_reach_the_terminal_as_they_are(vm, tmp_path):
+    name = "x/../\x1b]0;title\x07\n"
+    with agent(vm, lambda stream: stream.sendall(frame(STDOUT, tar_of(
+            ("x", tarfile.DIRTYPE, "", b""), (name, tarfile.REGTYPE, "", b""))))):
+        said = failure("cp", f"{NAME}:/x", tmp_path / "x")
+        assert said.isprintable() and "leads out of the destination" in said
+
+
+def test_umask_and_modes_that_are_there_already(vm, tmp_path):
+    tree = tar_of(("x", tarfile.DIRTYPE, "", b""), ("x/f", tarfile.REGTYPE, "", b""))
+    (tmp_path / "x").mkdir(mode=0o700)
+    with agent(vm, lambda stream: stream.sendall(frame(STDOUT, tree) + frame(RESULT, {}))):
+        for _ in range(2):
+            result = run_mote("cp", f"{NAME}:/x", tmp_path, preexec_fn=lambda: os.umask(0o077))
+            assert result.returncode == 0, result.stderr
+    assert (tmp_path / "x").stat().st_mode & 0o7777 == 0o700
+    assert (tmp_path / "x" / "f").stat().st_mode & 0o7777 == 0o700
+
+
+def test_put_that_is_refused_half_way(vm, tmp_path):
+    """The agent's sentence is what is said, not that it has gone."""
+    with open(tmp_path / "big", "wb") as big:
+        big.truncate(64 << 20)
+    with agent(vm, lambda stream: stream.sendall(frame(ERROR, {"error": "big: disk full"}))):
+        assert failure("cp", tmp_path / "big", f"{NAME}:/x") == "big: disk full"
+
+
+def test_kill_of_one_that_goes_in_the_middle(vm):
+    """It hangs up behind its OK; mote goes on to pull the plug."""
+    with subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL) as victim:
+        meta = json.loads((vm / "meta.json").read_text())
+        # Its supervisor, too, so that nobody of ours is killed.
+        (vm / "meta.json").write_text(json.dumps({**meta, "pid": victim.pid, "vmm_pid": victim.pid}))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(vm / "vsock"))
+            listener.listen()
+            with subprocess.Popen([MOTE, "kill", NAME]) as command:
+                stream = listener.accept()[0]
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                stream.sendall(b"OK 1\n")
+                stream.close()
+                assert victim.wait(TIME_LIMIT) == -signal.SIGKILL
+                assert command.wait(TIME_LIMIT) == 0
+
+
+def test_vmm_that_takes_no_connections(vm):
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as closing:
+        listener.bind(str(vm / "vsock"))
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = closing.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(vm / "vsock"))
+        assert "temporarily unavailable" in failure("exec", NAME, "true", status=125)
 
 
 def tar_of(*members):
@@ -193,3 +266,78 @@ def test_a_stalled_transfer_can_be_interrupted(vm, tmp_path):
         time.sleep(0.2)
         command.send_signal(signal.SIGINT)
         assert command.wait(TIME_LIMIT) == -signal.SIGINT
+
+
+LOST = """#!/usr/bin/python3
+import json, socket, sys, time
+config = json.load(open(sys.argv[sys.argv.index("--config-file") + 1]))
+agent = socket.socket(socket.AF_UNIX)
+agent.connect(config["vsock"]["uds_path"] + "_52")
+agent.recv(1)
+agent.close()
+for i in range(120):
+    print("still here", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_agent_that_goes_while_its_console_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "mote").mkdir(mode=0o700)
+    home = tmp_path / "bin"
+    home.mkdir()
+    shutil.copy(MOTE, home)
+    (home / "mote-vmm").write_text(LOST)
+    (home / "mote-vmm").chmod(0o755)
+    (home / "initrd.cpio").touch()
+    begin = time.monotonic()
+    result = subprocess.run([home / "mote", "run", "--no-jail", "--kernel", "/etc/hostname",
+                             "--timeout", "1s", "--", "true"], stdin=subprocess.DEVNULL,
+                            capture_output=True, timeout=TIME_LIMIT, check=False)
+    assert (result.returncode, result.stderr) == (125, b"mote: the guest's agent has gone\n")
+    assert 4 < time.monotonic() - begin < 20
+
+
+@pytest.fixture(name="microvm")
+def microvm_fixture(monkeypatch):
+    """The example's client of the agent, and the other end of its stream."""
+    monkeypatch.syspath_prepend(TOP / "examples" / "functions")
+    module = importlib.import_module("microvm")
+    settings = module.Settings(vmm="", kernel="", initrd="", end_seconds=0.5)
+    one = module.MicroVM(settings)
+    one.agent, guest = socket.socketpair()
+    one.ended = os.pidfd_open(os.getpid())
+    with one.agent, guest:
+        yield one, guest, module.MicroVMError
+    os.close(one.ended)
+
+
+@pytest.mark.parametrize("kind, payload", [
+    (EXIT, b"{"), (EXIT, b"[1]"), (EXIT, b'{"code": 0}'), (EXIT, b"[" * 5000), (ERROR, b"{}"),
+    (EXIT, b'{"code":0,"user_us":"1\\r\\nSet-Cookie: x","system_us":1,"memory_peak_bytes":1,'
+           b'"timed_out":false,"oom_killed":false}'), (23, b""), (99, b"")])
+def test_example_against_answers_that_are_none(microvm, kind, payload):
+    one, guest, error = microvm
+    guest.sendall(frame(kind, payload))
+    with pytest.raises(error, match="its agent does not speak the protocol"):
+        one.run(["true"], timeout_ms=100)
+
+
+def test_example_against_a_flood(microvm):
+    one, guest, error = microvm
+
+    def flood():
+        with contextlib.suppress(OSError):
+            while True:
+                guest.sendall(frame(STDOUT, b""))
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    begin = time.monotonic()
+    try:
+        with pytest.raises(error, match="it took too long to end"):
+            one.run(["true"], timeout_ms=100)
+        assert time.monotonic() - begin < 5
+    finally:
+        one.agent.close()
+        thread.join()
