@@ -61,7 +61,7 @@ $(JAIL_PROGRAMS): build/%: tests/jail/%.c
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
-CLIENTS := cli/agent_client.c cli/api_reader.c
+CLIENTS := cli/agent_client.c cli/api_reader.c cli/clean.c
 INIT_SOURCES := $(INIT_PARTS:%=rootfs-tools/init/%.c)
 build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) \
 		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made

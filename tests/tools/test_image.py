@@ -306,7 +306,8 @@ def test_images_have_names(home, tmp_path):
 @pytest.mark.parametrize("name", ["", "A", "../x", ".x", "a/b", "a" * 129, "a b", "a\nb"])
 def test_bad_names(home, tmp_path, name):
     result = mote_image("build", "-t", name, tmp_path)
-    assert result.returncode == 1 and result.stderr.startswith(f"mote: image name {name}: ")
+    shown = name.replace("\n", "?")
+    assert result.returncode == 1 and result.stderr.startswith(f"mote: image name {shown}: ")
     assert not home.exists() or is_empty(home)
 
 
