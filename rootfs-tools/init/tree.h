@@ -26,7 +26,8 @@ struct tree_options {
 
 /*
  * Unpacks the stream below the directory. No path, link or symbolic link in it leads to a place
- * outside; what is in the way of a file is replaced. 0 or -1 with failure set.
+ * outside; what is in the way of a file is replaced. Directories get their times behind what comes
+ * into them, if the stream is in the order of a walk. 0 or -1 with failure set.
  */
 int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *options,
 		struct tree_counts *counts, struct failure *failure);

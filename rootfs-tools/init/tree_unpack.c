@@ -208,9 +208,62 @@ static int make_directory(int parent, const char *name, const struct tar_entry *
 	return rc;
 }
 
+/*
+ * Directories to which entries are still being added, each inside the one before. Adding changes
+ * their times, which are set when the stream goes on elsewhere; streams are in the order of a walk.
+ */
+struct unfinished {
+	char path[PATH_MAX]; /* of the innermost, cleaned */
+	unsigned int depth;
+	struct {
+		size_t length; /* of its path */
+		struct timespec mtime;
+	} list[PATH_MAX / 2];
+};
+
+static void set_times(int dir, struct timespec mtime)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, mtime };
+
+	futimens(dir, times);
+}
+
+/* Finishes all that `path` is not inside of. One that somebody has taken away needs no time. */
+static void finish_directories(struct unfinished *unfinished, int dir, const char *path)
+{
+	while (unfinished->depth > 0) {
+		const size_t length = unfinished->list[unfinished->depth - 1].length;
+		int fd;
+
+		unfinished->path[length] = '\0';
+		if (strncmp(path, unfinished->path, length) == 0 && path[length] == '/')
+			return;
+		unfinished->depth--;
+		fd = open_below(dir, unfinished->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+		if (fd >= 0) {
+			set_times(fd, unfinished->list[unfinished->depth].mtime);
+			close(fd);
+		}
+	}
+}
+
+/* The path is inside of the innermost. */
+static void begin_directory(struct unfinished *unfinished, const char *path,
+			    const struct tar_entry *entry)
+{
+	size_t length = strlen(path);
+
+	memcpy(unfinished->path, path, length + 1);
+	unfinished->list[unfinished->depth].length = length;
+	unfinished->list[unfinished->depth].mtime =
+		(struct timespec){ entry->mtime, entry->mtime_ns };
+	unfinished->depth++;
+}
+
 /* Where a stream goes, and how. */
 struct unpack {
 	int dir;
+	struct unfinished *unfinished;
 	unsigned int strip; /* parts of every path that are left out */
 	struct tar_reader *reader;
 	const struct tree_options *options;
@@ -269,22 +322,29 @@ static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry
 	if (unpack->options->files_max > 0 && unpack->counts->files >= unpack->options->files_max)
 		return failure_set(unpack->failure, "the tar stream has too many files");
 	unpack->counts->files++;
+	finish_directories(unpack->unfinished, unpack->dir, path);
 	parent = open_parent(unpack->dir, path, unpack->options, &name);
 	if (parent < 0)
 		return failure_sys(unpack->failure, errno, "%.300s", entry->path);
 	rc = unpack_entry(unpack, parent, name, entry);
 	close(parent);
+	if (rc == 0 && entry->type == TAR_DIRECTORY)
+		begin_directory(unpack->unfinished, path, entry);
 	return rc;
 }
 
-static int unpack_rest(const struct unpack *unpack, struct tar_entry *entry)
+static int unpack_rest(struct unpack *unpack, struct tar_entry *entry)
 {
+	static struct unfinished unfinished;
 	int rc;
 
+	unfinished.depth = 0;
+	unpack->unfinished = &unfinished;
 	while ((rc = tar_next(unpack->reader, entry, unpack->failure)) > 0) {
 		if (unpack_one(unpack, entry) < 0)
 			return -1;
 	}
+	finish_directories(&unfinished, unpack->dir, "");
 	return rc;
 }
 
@@ -292,7 +352,11 @@ int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *o
 		struct tree_counts *counts, struct failure *failure)
 {
 	static struct tar_entry entry;
-	const struct unpack unpack = { dir, 0, reader, options, counts, failure };
+	struct unpack unpack = { .dir = dir,
+				 .reader = reader,
+				 .options = options,
+				 .counts = counts,
+				 .failure = failure };
 
 	return unpack_rest(&unpack, &entry);
 }
@@ -300,6 +364,7 @@ int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *o
 /* Its contents go below it, and nowhere else. */
 static int unpack_directory(struct unpack *unpack, const char *name, struct tar_entry *entry)
 {
+	const struct timespec mtime = { entry->mtime, entry->mtime_ns };
 	int rc = -1;
 
 	unpack->dir = openat(unpack->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -307,6 +372,7 @@ static int unpack_directory(struct unpack *unpack, const char *name, struct tar_
 		return failure_sys(unpack->failure, errno, "%.300s", name);
 	unpack->strip = 1;
 	rc = unpack_rest(unpack, entry);
+	set_times(unpack->dir, mtime);
 	close(unpack->dir);
 	return rc;
 }
@@ -316,7 +382,11 @@ int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
 		   struct failure *failure)
 {
 	static struct tar_entry entry;
-	struct unpack unpack = { dir, 0, reader, options, counts, failure };
+	struct unpack unpack = { .dir = dir,
+				 .reader = reader,
+				 .options = options,
+				 .counts = counts,
+				 .failure = failure };
 	int rc = tar_next(reader, &entry, failure);
 
 	if (rc <= 0)

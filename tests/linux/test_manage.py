@@ -174,7 +174,8 @@ def make_tree(folder):
     os.link(tree / "odd", tree / "hard")
     (tree / "run").write_text("#!/bin/sh\n")
     (tree / "run").chmod(0o750)
-    os.utime(tree / "odd", (1234567890, 1234567890))
+    for name in ("odd", "sub", "."):
+        os.utime(tree / name, (1234567890, 1234567890))
     return tree
 
 
@@ -185,7 +186,7 @@ def contents(tree):
         if path.is_symlink():
             found[name] = ("link", os.readlink(path))
         elif path.is_dir():
-            found[name] = ("directory", st.st_mode & 0o777)
+            found[name] = ("directory", st.st_mode & 0o777, int(st.st_mtime))
         else:
             found[name] = (hashlib.sha256(path.read_bytes()).hexdigest(), st.st_mode & 0o777,
                            int(st.st_mtime))

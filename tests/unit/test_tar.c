@@ -168,6 +168,33 @@ START_TEST(tree_is_packed_and_unpacked)
 }
 END_TEST
 
+/* What comes into them changes them. */
+START_TEST(directories_keep_their_times)
+{
+	static const char *const names[] = { "", "a", "a/b", "ab", "ab/c", "ab/c/d", "e" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[100];
+
+		snprintf(path, sizeof(path), "given/%s", names[i]);
+		add(TAR_DIRECTORY, path, NULL, NULL);
+		snprintf(path, sizeof(path), "given/%s/file", names[i]);
+		add(TAR_FILE, path, NULL, "text");
+	}
+	add(TAR_DIRECTORY, "given/ab", NULL, NULL);
+	add(TAR_FILE, "given/ab/more", NULL, "text");
+	ck_assert_int_eq(unpack(_i ? "wanted" : NULL, true), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[100];
+		struct stat st;
+
+		snprintf(path, sizeof(path), "in/%s/%s", _i ? "wanted" : "given", names[i]);
+		ck_assert_int_eq(stat(path, &st), 0);
+		ck_assert_msg(st.st_mtime == 1234567890, "%s", path);
+	}
+}
+END_TEST
+
 START_TEST(tree_gets_another_name)
 {
 	add(TAR_DIRECTORY, "given/", NULL, NULL);
@@ -345,6 +372,7 @@ Suite *tar_suite(void)
 		      plain_takes_no_devices_and_no_setuid, stream_that_is_cut_is_an_error_wherever,
 		      what_is_no_tar_is_said, file_that_is_not_there, very_deep_tree_is_refused);
 
+	add_table_test(suite, set_up, NULL, directories_keep_their_times, 2);
 	add_table_test(suite, set_up, NULL, path_that_leads_out_is_refused, ARRAY_SIZE(bad_paths));
 	add_table_test(suite, set_up, NULL, symbolic_link_does_not_lead_out, ARRAY_SIZE(ways_out));
 	return suite;
