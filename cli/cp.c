@@ -111,6 +111,9 @@ int cli_cp(int argc, char **argv)
 	}
 	if (copy(argv[optind], argv[optind + 1], owner, &counts, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
+	if (counts.left_out > 0)
+		fprintf(stderr, "mote: %llu devices and fifos were left out\n",
+			(unsigned long long)counts.left_out);
 	if (as_json)
 		print_counts(&counts);
 	return EXIT_SUCCESS;

@@ -2,12 +2,14 @@
 #include "cli/run_volumes.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
 #include "cli/transfer.h"
+#include "rootfs-tools/init/tree.h"
 
 #define VOLUME_TIME_MS (10 * 60 * 1000)
 #define VOLUME_BYTES_MAX ((uint64_t)16 << 30)
@@ -33,6 +35,9 @@ int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err
 		return -EINVAL;
 	*colon = '\0';
 	volume->path = colon + 1;
+	if (strspn(volume->path, "/.") == strlen(volume->path))
+		return err_set(err, EINVAL, "--volume %s: %s is no place for a volume", argument,
+			       volume->path);
 	volume->dir = realpath(argument, NULL);
 	if (!volume->dir || stat(volume->dir, &st) < 0 ||
 	    (!S_ISDIR(st.st_mode) && (errno = ENOTDIR))) {
@@ -59,6 +64,7 @@ static struct transfer_bounds bounds_of_one(const struct transfer_bounds *bounds
 	own.time_ms = VOLUME_TIME_MS;
 	own.bytes_max = VOLUME_BYTES_MAX;
 	own.files_max = VOLUME_FILES_MAX;
+	own.update = true;
 	return own;
 }
 
@@ -70,7 +76,7 @@ int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const 
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++)
 		rc = transfer_put(vsock, volumes->list[i].dir, volumes->list[i].path,
-				  owner ? owner : "0:0", false, &own, NULL, err);
+				  owner ? owner : "0:0", true, &own, NULL, err);
 	return rc;
 }
 
@@ -81,9 +87,15 @@ int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
 	int rc = 0;
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
-		if (!volumes->list[i].read_only)
-			rc = transfer_get(vsock, volumes->list[i].path, volumes->list[i].dir, true,
-					  &own, NULL, err);
+		const struct run_volume *volume = &volumes->list[i];
+		struct tree_counts counts = { 0 };
+
+		if (!volume->read_only)
+			rc = transfer_get(vsock, volume->path, volume->dir, true, &own, &counts,
+					  err);
+		if (counts.left_out > 0)
+			fprintf(stderr, "mote: %llu devices and fifos of %s were left out\n",
+				(unsigned long long)counts.left_out, volume->path);
 	}
 	return rc;
 }

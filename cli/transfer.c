@@ -25,11 +25,13 @@
 #define REST_MAX (64 << 10)
 /* An agent that is at it does something in that time. */
 #define STALL_TIMEOUT_MS 30000
+#define INTERRUPT_LOOK_MS 100
 
 struct transfer {
 	int fd; /* owned; non-blocking */
 	const struct transfer_bounds *bounds;
 	int64_t end_ms;	   /* of clock_ms(); INT64_MAX: never */
+	int64_t looked_ms; /* of clock_ms(), when what interrupts was looked at */
 	uint64_t received; /* bytes of data */
 	struct agent_reader reader;
 	struct agent_frame frame; /* of data: what has not been taken of it */
@@ -50,12 +52,29 @@ static void lose(struct transfer *transfer, const char *why)
 	transfer->failed = true;
 }
 
+static void check_interrupt(struct transfer *transfer)
+{
+	const struct transfer_bounds *bounds = transfer->bounds;
+
+	if (bounds->interrupted(bounds->opaque))
+		lose(transfer, "a transfer was interrupted");
+}
+
+/* Asked at every step. While data flow nobody waits, so this also looks at what interrupts. */
 static bool in_time(struct transfer *transfer)
 {
-	if (clock_ms() < transfer->end_ms)
-		return true;
-	lose(transfer, "the guest's agent took too long for a transfer");
-	return false;
+	const struct transfer_bounds *bounds = transfer->bounds;
+	const int64_t now_ms = clock_ms();
+	struct pollfd interrupt = { .fd = bounds->interrupt_fd, .events = POLLIN };
+
+	if (now_ms >= transfer->end_ms) {
+		lose(transfer, "the guest's agent took too long for a transfer");
+	} else if (bounds->interrupted && now_ms - transfer->looked_ms >= INTERRUPT_LOOK_MS) {
+		transfer->looked_ms = now_ms;
+		if (poll(&interrupt, 1, 0) > 0)
+			check_interrupt(transfer);
+	}
+	return !transfer->over;
 }
 
 /* Until the stream is ready; false if the transfer is lost. */
@@ -76,12 +95,12 @@ static bool wait_for(struct transfer *transfer, short events)
 			return false;
 		if (rc == 0 && !last)
 			lose(transfer, "the guest's agent does not go on with a transfer");
-		else if (rc > 0 && fds[1].revents && bounds->interrupted &&
-			 bounds->interrupted(bounds->opaque))
-			lose(transfer, "a transfer was interrupted");
-		else if (rc <= 0 || !fds[0].revents)
-			continue;
-		return !transfer->over;
+		else if (rc > 0 && fds[1].revents)
+			check_interrupt(transfer);
+		if (transfer->over)
+			return false;
+		if (rc > 0 && fds[0].revents)
+			return true;
 	}
 }
 
@@ -301,7 +320,7 @@ static void take_counts(const struct transfer *transfer, struct tree_counts *cou
 }
 
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, const struct transfer_bounds *bounds, struct tree_counts *counts,
+		 bool volume, const struct transfer_bounds *bounds, struct tree_counts *counts,
 		 struct err *err)
 {
 	struct transfer *transfer;
@@ -312,8 +331,8 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
 	/* Before anything happens in the guest. */
 	if (strcmp(local, "-") != 0 && access(local, R_OK) < 0)
 		return err_sys(err, errno, "%s", local);
-	json = json_pack("{s:{s:s, s:s*, s:b}}", "put", "path", remote, "owner", owner, "into",
-			 into);
+	json = json_pack("{s:{s:s, s:s*, s:b}}", "put", "path", remote, "owner", owner, "volume",
+			 volume);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!text)
@@ -368,7 +387,8 @@ static int unpack(struct transfer *transfer, int dir, const char *name, struct t
 {
 	struct tar_reader reader = { .read = read_data, .opaque = transfer };
 	const struct tree_options options = { .plain = true,
-					      .files_max = transfer->bounds->files_max };
+					      .files_max = transfer->bounds->files_max,
+					      .update = transfer->bounds->update };
 	struct tree_counts own = { 0 };
 	struct failure failure;
 	int rc = tree_unpack_as(dir, name, &reader, &options, &own, &failure);

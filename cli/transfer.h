@@ -18,6 +18,7 @@ struct transfer_bounds {
 	int64_t time_ms;    /* that it may take; 0: any */
 	uint64_t bytes_max; /* that the guest may send; 0: any number */
 	uint64_t files_max; /* the same */
+	bool update;	    /* files that are the same already are left as they are */
 };
 
 /*
@@ -25,18 +26,19 @@ struct transfer_bounds {
  * transfer_put, and of a tar stream to standard output.
  *
  * Puts `local`, - for a tar stream on standard input, to the path `remote`: into it, if that is a
- * directory there, ends with a slash, or `into` says so; as it, otherwise. What comes belongs to
+ * directory there or ends with a slash; as it, otherwise. A volume becomes that directory, and
+ * hides what the image has there. What comes belongs to
  * `owner`, as an exec's user is written; NULL: to the numbers that it has here. 0 or -errno with
  * err set.
  */
 int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool into, const struct transfer_bounds *bounds, struct tree_counts *counts,
+		 bool volume, const struct transfer_bounds *bounds, struct tree_counts *counts,
 		 struct err *err);
 
 /*
  * Gets `remote` as `local`, or below it if that is a directory here and `as` does not say that it
- * is meant itself; - for a tar stream on standard output. Devices and fifos are refused, setuid
- * bits left out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
+ * is meant itself; - for a tar stream on standard output. Devices, fifos and setuid bits are left
+ * out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
  */
 int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
 		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err);

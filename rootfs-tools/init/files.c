@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,6 +43,10 @@ static int start_process(struct stream *stream, struct failure *failure)
 	if (pid > 0)
 		return 0;
 	setsid();
+	/* It does not exec: the ends of other programs' pipes would stay open with it. */
+	dup2(stream->fd, STDERR_FILENO + 1);
+	stream->fd = STDERR_FILENO + 1;
+	(void)close_range(STDERR_FILENO + 2, UINT_MAX, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)setrlimit(RLIMIT_NOFILE, &files);
@@ -151,51 +158,84 @@ static int open_target(char *path, bool into, const char **name, struct failure 
 	return make_path(slash == path ? "/" : path, failure);
 }
 
-static int parse_put(const json_t *value, char **path, bool *into, struct tree_options *options,
-		     struct failure *failure)
+static bool is_empty(const char *path)
+{
+	DIR *dir = opendir(path);
+	size_t count = 0;
+
+	while (dir && count < 3 && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	/* "." and ".." */
+	return count < 3;
+}
+
+/* As if it were mounted there: what the image has in that place is not to be seen, or to be sent.
+ */
+static int open_volume(const char *path, struct failure *failure)
+{
+	if (path[0] != '/')
+		return failure_set(failure, "put: path: one that begins with / is expected");
+	if (!is_empty(path) && mount("volume", path, "tmpfs", 0, "mode=0755,size=100%") < 0)
+		return failure_sys(failure, errno, "%s: a place for a volume", path);
+	return make_path(path, failure);
+}
+
+/* What a client wants. */
+struct put {
+	char *path; /* owned */
+	bool into;
+	bool volume;
+	struct tree_options options;
+};
+
+static int parse_put(const json_t *value, struct put *put, struct failure *failure)
 {
 	const char *text, *owner = NULL;
-	int flag = 0;
+	int into = 0, volume = 0;
 	struct user user;
 	json_error_t error;
 
 	/* json_unpack_ex only reads its root. */
-	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s, s?s, s?b !}", "path",
-			   &text, "owner", &owner, "into", &flag) < 0)
+	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s, s?s, s?b, s?b !}", "path",
+			   &text, "owner", &owner, "into", &into, "volume", &volume) < 0)
 		return failure_set(failure, "put: %s", error.text);
-	*into = flag;
+	put->into = into;
+	put->volume = volume;
 	if (owner) {
 		if (users_find(owner, &user, failure) < 0)
 			return -1;
-		options->own = true;
-		options->uid = user.uid;
-		options->gid = user.gid;
+		put->options.own = true;
+		put->options.uid = user.uid;
+		put->options.gid = user.gid;
 	}
-	*path = strdup(text);
-	return *path ? 0 : failure_sys(failure, ENOMEM, "put");
+	put->path = strdup(text);
+	return put->path ? 0 : failure_sys(failure, ENOMEM, "put");
 }
 
 int files_put(const json_t *value, struct stream *stream, struct failure *failure)
 {
 	struct input input = { .stream = stream };
 	struct tar_reader reader = { .read = read_input, .opaque = &input };
-	struct tree_options options = { 0 };
+	struct put put = { 0 };
 	struct tree_counts counts = { 0 };
 	const char *name = NULL;
-	char *path;
-	bool into = false;
-	int dir, rc = parse_put(value, &path, &into, &options, failure);
+	int dir, rc = parse_put(value, &put, failure);
 
 	if (rc == 0)
 		rc = start_process(stream, failure);
 	if (rc <= 0)
 		return rc;
-	dir = open_target(path, into, &name, failure);
+	if (put.volume)
+		name = ".";
+	dir = put.volume ? open_volume(put.path, failure)
+			 : open_target(put.path, put.into, &name, failure);
 	if (dir < 0)
 		rc = -1;
 	else
-		rc = name ? tree_unpack_as(dir, name, &reader, &options, &counts, failure)
-			  : tree_unpack(dir, &reader, &options, &counts, failure);
+		rc = name ? tree_unpack_as(dir, name, &reader, &put.options, &counts, failure)
+			  : tree_unpack(dir, &reader, &put.options, &counts, failure);
 	read_rest(&input);
 	if (!input.over && rc == 0)
 		rc = failure_set(failure, "put: the client has left");

@@ -116,6 +116,18 @@ static uint64_t padding_of(uint64_t size)
 	return (TAR_BLOCK - size % TAR_BLOCK) % TAR_BLOCK;
 }
 
+/* Nanoseconds of ".5" and the like, as far as it is that. */
+static uint32_t parse_fraction(const char *text)
+{
+	uint32_t ns = 0;
+
+	if (*text++ != '.')
+		return 0;
+	for (uint32_t unit = 100000000; unit > 0 && *text >= '0' && *text <= '9'; unit /= 10)
+		ns += (uint32_t)(*text++ - '0') * unit;
+	return ns;
+}
+
 /* The text of one field of a pax header. */
 static int take_pax_field(struct extra *extra, const char *key, const char *value,
 			  struct failure *failure)
@@ -137,7 +149,8 @@ static int take_pax_field(struct extra *extra, const char *key, const char *valu
 			return failure_set(failure, "the tar stream has a size that cannot be");
 	} else if (strcmp(key, "mtime") == 0) {
 		extra->has_mtime = true;
-		extra->entry.mtime = strtoll(value, NULL, 10);
+		extra->entry.mtime = strtoll(value, &end, 10);
+		extra->entry.mtime_ns = parse_fraction(end);
 	} else if (strncmp(key, "GNU.sparse.", 11) == 0) {
 		return failure_set(failure, "the tar stream has a sparse file");
 	}
@@ -233,6 +246,7 @@ static int fill_entry(struct tar_entry *entry, const struct header *header,
 	entry->uid = (uid_t)uid;
 	entry->gid = (gid_t)gid;
 	entry->mtime = extra->has_mtime ? extra->entry.mtime : (int64_t)mtime;
+	entry->mtime_ns = extra->entry.mtime_ns;
 	entry->size = size;
 	entry->major = (unsigned int)major;
 	entry->minor = (unsigned int)minor;
@@ -349,6 +363,25 @@ static int put_long(struct tar_writer *writer, char type, const char *name)
 		       : tar_pad(writer, size);
 }
 
+/* The header has no room for a part of a second: pax has. */
+static int put_exact_time(struct tar_writer *writer, const struct tar_entry *entry)
+{
+	struct header header = { .name = "././@PaxHeader", .magic = "ustar  ", .type = PAX_NEXT };
+	char record[64];
+	/* A record begins with its own length: of two digits, with these. */
+	size_t size = (size_t)snprintf(record, sizeof(record), "00 mtime=%lld.%09u\n",
+				       (long long)entry->mtime, entry->mtime_ns);
+
+	record[0] = (char)('0' + size / 10);
+	record[1] = (char)('0' + size % 10);
+	put_number(header.size, sizeof(header.size), size, OCTAL_SIZE_MAX);
+	put_checksum(&header);
+	return writer->write(writer->opaque, &header, sizeof(header)) < 0 ||
+			       writer->write(writer->opaque, record, size) < 0
+		       ? -1
+		       : tar_pad(writer, size);
+}
+
 /* Without the terminating zero where it fills its field. */
 static int put_name(struct tar_writer *writer, char type, char *field, size_t size,
 		    const char *name)
@@ -373,6 +406,8 @@ int tar_put(struct tar_writer *writer, const struct tar_entry *entry)
 		put_number(header.major, sizeof(header.major), entry->major, OCTAL_ID_MAX);
 		put_number(header.minor, sizeof(header.minor), entry->minor, OCTAL_ID_MAX);
 	}
+	if (entry->mtime >= 0 && entry->mtime_ns > 0 && put_exact_time(writer, entry) < 0)
+		return -1;
 	if (put_name(writer, GNU_LONG_NAME, header.name, sizeof(header.name), entry->path) < 0 ||
 	    put_name(writer, GNU_LONG_LINK, header.link, sizeof(header.link), entry->link) < 0)
 		return -1;

@@ -14,19 +14,25 @@ struct tar_writer;
 struct tree_counts {
 	uint64_t files; /* of all kinds */
 	uint64_t bytes;
+	uint64_t left_out; /* devices and fifos that `plain` does not take */
 };
 
 struct tree_options {
 	bool own;   /* everything belongs to uid and gid, whatever the stream says */
-	bool plain; /* no devices, no setuid and setgid bits, nobody's ownership; with the umask */
+	/*
+	 * No devices, no setuid and setgid bits; with the umask. What root unpacks belongs to the
+	 * owner of the file that it replaces, or of the directory.
+	 */
+	bool plain;
 	uid_t uid;
 	gid_t gid;
 	uint64_t files_max; /* 0: any number */
+	bool update;	    /* a file that has the same size, time and mode already is left alone */
 };
 
 /*
  * Unpacks the stream below the directory. No path, link or symbolic link in it leads to a place
- * outside; what is in the way of a file is replaced. Directories get their times behind what comes
+ * outside. A file appears, or replaces another, when all of it is there. Directories get their times behind what comes
  * into them, if the stream is in the order of a walk. 0 or -1 with failure set.
  */
 int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *options,

@@ -58,6 +58,7 @@ static bool fill_entry(struct tar_entry *entry, const struct stat *st)
 		entry->gid = st->st_gid;
 		entry->size = entry->type == TAR_FILE ? (uint64_t)st->st_size : 0;
 		entry->mtime = st->st_mtim.tv_sec;
+		entry->mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
 		entry->major = major(st->st_rdev);
 		entry->minor = minor(st->st_rdev);
 		return true;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -55,30 +56,81 @@ static bool clean_path(const char *path, unsigned int strip, char clean[PATH_MAX
 	return true;
 }
 
-/* The directory that `path` is to be in, made if need be; *base is the rest. A descriptor or -1. */
-static int open_parent(int dir, char *path, const struct tree_options *options, const char **base)
+/* Where a stream goes, and how. */
+struct unpack {
+	int dir;
+	struct unfinished *unfinished;
+	unsigned int strip; /* parts of every path that are left out */
+	struct tar_reader *reader;
+	const struct tree_options *options;
+	struct tree_counts *counts;
+	struct failure *failure;
+};
+
+/* False if it was one too many. */
+static bool count_file(const struct unpack *unpack)
+{
+	const uint64_t max = unpack->options->files_max;
+
+	if (max > 0 && unpack->counts->files >= max) {
+		failure_set(unpack->failure, "the tar stream has too many files");
+		return false;
+	}
+	unpack->counts->files++;
+	return true;
+}
+
+/* What root brings to somebody's directory is theirs, as is what it replaces; `st` is of either. */
+static int adopt(const struct tree_options *options, int fd, const char *name,
+		 const struct stat *st)
+{
+	return !options->plain || geteuid() != 0
+		       ? 0
+		       : fchownat(fd, name, st->st_uid, st->st_gid,
+				  AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH));
+}
+
+/* A directory that no entry of the stream is about. 0 or -1. */
+static int make_between(const struct unpack *unpack, int above, const char *name)
+{
+	const struct tree_options *options = unpack->options;
+	struct stat st;
+
+	if (mkdirat(above, name, 0755) < 0)
+		return errno == EEXIST ? 0 : -1;
+	if (options->own && fchownat(above, name, options->uid, options->gid, AT_SYMLINK_NOFOLLOW))
+		return -1;
+	return fstat(above, &st) < 0 ? -1 : adopt(options, above, name, &st);
+}
+
+/*
+ * The directory that `path` is to be in, made if need be; *base is the rest. A descriptor or -1
+ * with failure set.
+ */
+static int open_parent(const struct unpack *unpack, char *path, const char **base)
 {
 	char *slash = strrchr(path, '/');
 	int parent;
 
 	*base = slash ? slash + 1 : path;
-	if (!slash)
-		return fcntl(dir, F_DUPFD_CLOEXEC, 3);
+	if (!slash) {
+		parent = fcntl(unpack->dir, F_DUPFD_CLOEXEC, 3);
+		return parent < 0 ? failure_sys(unpack->failure, errno, "%.300s", path) : parent;
+	}
 	*slash = '\0';
-	parent = open_below(dir, path, O_PATH | O_DIRECTORY);
+	parent = open_below(unpack->dir, path, O_PATH | O_DIRECTORY);
 	if (parent < 0 && errno == ENOENT) {
 		const char *name;
-		int above = open_parent(dir, path, options, &name);
+		int above = count_file(unpack) ? open_parent(unpack, path, &name) : -1;
 
-		if (above >= 0) {
-			if (mkdirat(above, name, 0755) == 0 && options->own &&
-			    fchownat(above, name, options->uid, options->gid, AT_SYMLINK_NOFOLLOW) <
-				    0)
-				errno = 0; /* it is there, which is what counts */
-			close(above);
-			parent = open_below(dir, path, O_PATH | O_DIRECTORY);
-		}
+		if (above < 0)
+			return -1;
+		if (make_between(unpack, above, name) == 0)
+			parent = open_below(unpack->dir, path, O_PATH | O_DIRECTORY);
+		close(above);
 	}
+	if (parent < 0)
+		failure_sys(unpack->failure, errno, "%.300s", path);
 	*slash = '/';
 	return parent;
 }
@@ -113,28 +165,70 @@ static int set_attributes(int fd, const struct tar_entry *entry, const struct tr
 	return futimens(fd, times);
 }
 
-static int unpack_file(int parent, const char *name, struct tar_reader *reader,
-		       const struct tar_entry *entry, const struct tree_options *options,
-		       struct tree_counts *counts, struct failure *failure)
+/* Whose the file is to be: of `old`, which it replaces, or of the directory it comes to. */
+static int finish_file(const struct unpack *unpack, int parent, int fd, const struct stat *old,
+		       const struct tar_entry *entry)
+{
+	struct stat st;
+
+	if (old)
+		st = *old;
+	else if (fstat(parent, &st) < 0)
+		return -1;
+	return adopt(unpack->options, fd, "", &st) < 0 ? -1
+						       : set_attributes(fd, entry, unpack->options);
+}
+
+/* The data of the entry. 0 or -1 with failure set. */
+static int write_file(const struct unpack *unpack, int fd, const struct tar_entry *entry)
 {
 	static char data[COPY_SIZE];
-	const mode_t mode = options->plain ? entry->mode & 0777 : 0600;
-	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	ssize_t n = 0;
+	ssize_t n;
 
+	while ((n = tar_data(unpack->reader, data, sizeof(data), unpack->failure)) > 0) {
+		if (write_all(fd, data, (size_t)n) < 0)
+			return failure_sys(unpack->failure, errno, "%.300s", entry->path);
+		unpack->counts->bytes += (uint64_t)n;
+	}
+	return n < 0 ? -1 : 0;
+}
+
+static bool is_the_same(const struct stat *old, const struct tar_entry *entry)
+{
+	return S_ISREG(old->st_mode) && (uint64_t)old->st_size == entry->size &&
+	       old->st_mtim.tv_sec == entry->mtime &&
+	       old->st_mtim.tv_nsec == (long)entry->mtime_ns &&
+	       (old->st_mode & 0777) == (entry->mode & 0777);
+}
+
+/* Under another name until it is complete: one that is there stays, if the stream ends early. */
+static int unpack_file(const struct unpack *unpack, int parent, const char *name,
+		       const struct tar_entry *entry)
+{
+	const mode_t mode = unpack->options->plain ? entry->mode & 0777 : 0600;
+	struct failure *failure = unpack->failure;
+	struct stat old;
+	bool replaces = fstatat(parent, name, &old, AT_SYMLINK_NOFOLLOW) == 0;
+	char temporary[32];
+	int fd, rc;
+
+	if (replaces && unpack->options->update && is_the_same(&old, entry))
+		return 0;
+	if (replaces && S_ISDIR(old.st_mode))
+		return failure_sys(failure, EISDIR, "%.300s: what is there cannot be replaced",
+				   entry->path);
+	snprintf(temporary, sizeof(temporary), ".mote-%d", (int)getpid());
+	fd = openat(parent, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return failure_sys(failure, errno, "%.300s", entry->path);
-	while ((n = tar_data(reader, data, sizeof(data), failure)) > 0) {
-		if (write_all(fd, data, (size_t)n) < 0) {
-			n = failure_sys(failure, errno, "%.300s", entry->path);
-			break;
-		}
-		counts->bytes += (uint64_t)n;
-	}
-	if (n == 0 && set_attributes(fd, entry, options) < 0)
-		n = failure_sys(failure, errno, "%.300s", entry->path);
+	rc = write_file(unpack, fd, entry);
+	if (rc == 0 && (finish_file(unpack, parent, fd, replaces ? &old : NULL, entry) < 0 ||
+			renameat(parent, temporary, parent, name) < 0))
+		rc = failure_sys(failure, errno, "%.300s", entry->path);
 	close(fd);
-	return n < 0 ? -1 : 0;
+	if (rc < 0)
+		unlinkat(parent, temporary, 0);
+	return rc;
 }
 
 static int link_below(int dir, unsigned int strip, const struct tar_entry *entry, int parent,
@@ -177,10 +271,12 @@ static int make_node(int parent, const char *name, const struct tar_entry *entry
 static int make_symlink(int parent, const char *name, const struct tar_entry *entry,
 			const struct tree_options *options)
 {
-	if (symlinkat(entry->link, parent, name) < 0)
+	struct stat st;
+
+	if (symlinkat(entry->link, parent, name) < 0 || fstat(parent, &st) < 0)
 		return -1;
 	return options->plain
-		       ? 0
+		       ? adopt(options, parent, name, &st)
 		       : fchownat(parent, name, options->own ? options->uid : entry->uid,
 				  options->own ? options->gid : entry->gid, AT_SYMLINK_NOFOLLOW);
 }
@@ -198,7 +294,8 @@ static int make_directory(int parent, const char *name, const struct tar_entry *
 		st.st_mode = 0;
 	else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0)
 		return -1;
-	if (!S_ISDIR(st.st_mode) && mkdirat(parent, name, mode) < 0)
+	if (!S_ISDIR(st.st_mode) && (mkdirat(parent, name, mode) < 0 || fstat(parent, &st) < 0 ||
+				     adopt(options, parent, name, &st) < 0))
 		return -1;
 	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
@@ -260,30 +357,23 @@ static void begin_directory(struct unfinished *unfinished, const char *path,
 	unfinished->depth++;
 }
 
-/* Where a stream goes, and how. */
-struct unpack {
-	int dir;
-	struct unfinished *unfinished;
-	unsigned int strip; /* parts of every path that are left out */
-	struct tar_reader *reader;
-	const struct tree_options *options;
-	struct tree_counts *counts;
-	struct failure *failure;
-};
-
 static int unpack_entry(const struct unpack *unpack, int parent, const char *name,
 			const struct tar_entry *entry)
 {
 	struct failure *failure = unpack->failure;
 	int rc = 0;
 
-	if (entry->type != TAR_DIRECTORY && unlinkat(parent, name, 0) < 0 && errno != ENOENT)
+	if (unpack->options->plain && entry->type > TAR_SYMLINK && entry->type != TAR_DIRECTORY) {
+		unpack->counts->left_out++;
+		return 0;
+	}
+	if (entry->type != TAR_DIRECTORY && entry->type != TAR_FILE &&
+	    unlinkat(parent, name, 0) < 0 && errno != ENOENT)
 		return failure_sys(failure, errno, "%.300s: what is there cannot be replaced",
 				   entry->path);
 	switch (entry->type) {
 	case TAR_FILE:
-		return unpack_file(parent, name, unpack->reader, entry, unpack->options,
-				   unpack->counts, failure);
+		return unpack_file(unpack, parent, name, entry);
 	case TAR_DIRECTORY:
 		rc = make_directory(parent, name, entry, unpack->options);
 		break;
@@ -296,9 +386,6 @@ static int unpack_entry(const struct unpack *unpack, int parent, const char *nam
 					   entry->path, entry->link);
 		return 0;
 	default:
-		if (unpack->options->plain)
-			return failure_set(failure, "%.300s: a device or fifo is not taken",
-					   entry->path);
 		rc = make_node(parent, name, entry, unpack->options);
 		break;
 	}
@@ -319,13 +406,12 @@ static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry
 	/* The destination itself is there. */
 	if (!path[0])
 		return 0;
-	if (unpack->options->files_max > 0 && unpack->counts->files >= unpack->options->files_max)
-		return failure_set(unpack->failure, "the tar stream has too many files");
-	unpack->counts->files++;
+	if (!count_file(unpack))
+		return -1;
 	finish_directories(unpack->unfinished, unpack->dir, path);
-	parent = open_parent(unpack->dir, path, unpack->options, &name);
+	parent = open_parent(unpack, path, &name);
 	if (parent < 0)
-		return failure_sys(unpack->failure, errno, "%.300s", entry->path);
+		return -1;
 	rc = unpack_entry(unpack, parent, name, entry);
 	close(parent);
 	if (rc == 0 && entry->type == TAR_DIRECTORY)
@@ -396,6 +482,8 @@ int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
 	counts->files++;
 	if (unpack_entry(&unpack, dir, name, &entry) < 0)
 		return -1;
+	if (counts->left_out > 0)
+		return failure_set(failure, "%.300s: a device or fifo is not taken", entry.path);
 	if (entry.type == TAR_DIRECTORY)
 		return unpack_directory(&unpack, name, &entry);
 	rc = tar_next(reader, &entry, failure);

@@ -349,20 +349,40 @@ def test_volume_goes_in_and_comes_back(tmp_path):
     assert not (folder / "new").exists()
 
 
+@pytest.mark.parametrize("place", ["/etc", "/tmp/", "/new/", "/var//run/.", "/bin"])
+def test_volume_hides_what_the_image_has(tmp_path, place):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "busybox").write_bytes((BUILD / "mote-init").read_bytes())
+    os.utime(folder / "busybox", ns=(1, 1234567890_123456789))
+    if place == "/bin":
+        # Where the shell is, too: there is nothing left to run.
+        assert run_mote("run", "-v", f"{folder}:{place}", "--", "sh").returncode == 127
+        return
+    before = (folder / "busybox").stat()
+    result = run_mote("run", "-v", f"{folder}:{place}", "--", "sh", "-c", f"cd {place} && ls && echo > new")
+    assert (result.returncode, result.stdout) == (0, b"busybox\n"), result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["busybox", "new"]
+    after = (folder / "busybox").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
 def test_guest_cannot_write_beside_a_volume(tmp_path):
     (tmp_path / "volume").mkdir()
     (tmp_path / "victim").mkdir()
     result = run_mote("run", "-v", f"{tmp_path / 'volume'}:/work", "--", "sh", "-c",
                       "ln -s ../victim /work/x; mknod /work/null c 1 3; chmod 4755 /bin/busybox; "
                       "cp -p /bin/busybox /work/suid")
-    assert result.returncode == 125
-    assert b"a device or fifo is not taken" in result.stderr
+    assert result.returncode == 0
+    assert result.stderr == b"mote: 1 devices and fifos of /work were left out\n"
+    assert not (tmp_path / "volume" / "null").exists()
     assert not list((tmp_path / "victim").iterdir())
     assert all(not path.lstat().st_mode & 0o6000 for path in (tmp_path / "volume").iterdir())
 
 
 def test_volumes_that_cannot_be():
-    for value, status in (("/no/such:/x", 125), ("/etc/passwd:/x", 125), ("/tmp", 2), ("/tmp:x", 2)):
+    for value, status in (("/no/such:/x", 125), ("/etc/passwd:/x", 125), ("/tmp", 2), ("/tmp:x", 2),
+                          ("/tmp:/", 125), ("/tmp:/./", 125)):
         assert run_mote("run", "--volume", value, "--", "true").returncode == status
 
 

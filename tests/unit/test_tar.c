@@ -302,11 +302,104 @@ START_TEST(plain_takes_no_devices_and_no_setuid)
 
 	ck_assert_int_eq(tar_put(&writer, &entry), 0);
 	add(TAR_FIFO, "fifo", NULL, NULL);
-	ck_assert_int_eq(unpack(NULL, true), -1);
-	assert_contains(failure.text, "fifo: a device or fifo is not taken");
+	add(TAR_FILE, "file", NULL, "text");
+	ck_assert_int_eq(unpack(NULL, true), 0);
+	ck_assert_uint_eq(counts.left_out, 1);
+	ck_assert_int_ne(access("in/fifo", F_OK), 0);
+	assert_text("in/file", "text");
 	ck_assert_int_eq(stat("in/suid", &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0755);
 	ck_assert_uint_eq(st.st_uid, geteuid());
+}
+END_TEST
+
+START_TEST(single_fifo_is_refused)
+{
+	add(TAR_FIFO, "fifo", NULL, NULL);
+	ck_assert_int_eq(unpack("wanted", true), -1);
+	assert_contains(failure.text, "fifo: a device or fifo is not taken");
+}
+END_TEST
+
+/* Whoever else has it open keeps the old one, too. */
+START_TEST(file_is_replaced_by_a_whole_one_or_not_at_all)
+{
+	const struct tree_options options = { .plain = true };
+	int dir = open("in", O_RDONLY | O_DIRECTORY);
+
+	write_text("in/file", "old");
+	add(TAR_FILE, "file", NULL, "new");
+	archive_size = TAR_BLOCK + 1;
+	ck_assert_int_eq(tree_unpack(dir, &reader, &options, &counts, &failure), -1);
+	close(dir);
+	assert_text("in/file", "old");
+	ck_assert_int_eq(system("test \"$(ls -A in)\" = file"), 0);
+	set_up();
+	write_text("in/file", "old");
+	add(TAR_FILE, "file", NULL, "new");
+	ck_assert_int_eq(unpack(NULL, true), 0);
+	assert_text("in/file", "new");
+}
+END_TEST
+
+START_TEST(file_that_is_the_same_is_left_alone)
+{
+	const struct tree_options options = { .plain = true, .update = true };
+	int dir = open("in", O_RDONLY | O_DIRECTORY);
+	struct stat before, after;
+
+	ck_assert_int_eq(system("cp -a /etc/passwd tree/same && cp tree/same tree/later && "
+				"cp -a tree/* in && ln in/same in/link && echo > in/later"),
+			 0);
+	ck_assert_int_eq(stat("in/same", &before), 0);
+	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), 0);
+	ck_assert_int_eq(rename("in", "tree2"), 0);
+	ck_assert_int_eq(mkdir("in", 0755), 0);
+	ck_assert_int_eq(rename("tree2", "in/tree"), 0);
+	close(dir);
+	dir = open("in", O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(tree_unpack(dir, &reader, &options, &counts, &failure), 0);
+	close(dir);
+	ck_assert_int_eq(stat("in/tree/same", &after), 0);
+	ck_assert_uint_eq(before.st_ino, after.st_ino);
+	ck_assert_int_eq(system("cmp in/tree/later tree/later && "
+				"test \"$(stat -c %y in/tree/later)\" = "
+				"\"$(stat -c %y tree/later)\""),
+			 0);
+}
+END_TEST
+
+/* What sudo brings back into somebody's directory is not root's. */
+START_TEST(files_belong_to_whom_the_directory_does)
+{
+	if (geteuid() != 0)
+		return;
+	ck_assert_int_eq(chown("in", 12, 34), 0);
+	write_text("in/old", "old");
+	ck_assert_int_eq(chown("in/old", 56, 78), 0);
+	add(TAR_FILE, "old", NULL, "new");
+	add(TAR_FILE, "new", NULL, "new");
+	add(TAR_SYMLINK, "link", "new", NULL);
+	add(TAR_DIRECTORY, "dir", NULL, NULL);
+	add(TAR_FILE, "dir/file", NULL, "new");
+	add(TAR_FILE, "between/file", NULL, "new");
+	ck_assert_int_eq(unpack(NULL, true), 0);
+	ck_assert_int_eq(system("test \"$(cd in && stat -c %u:%g old new link dir dir/file between "
+				"between/file | tr '\\n' ' ')\" = "
+				"'56:78 12:34 12:34 12:34 12:34 12:34 12:34 '"),
+			 0);
+}
+END_TEST
+
+START_TEST(directories_that_nobody_names_are_counted)
+{
+	const struct tree_options options = { .plain = true, .files_max = 10 };
+	int dir = open("in", O_RDONLY | O_DIRECTORY);
+
+	add(TAR_FILE, "1/2/3/4/5/6/7/8/9/10/file", NULL, "");
+	ck_assert_int_eq(tree_unpack(dir, &reader, &options, &counts, &failure), -1);
+	assert_contains(failure.text, "too many files");
+	close(dir);
 }
 END_TEST
 
@@ -363,14 +456,17 @@ END_TEST
 
 Suite *tar_suite(void)
 {
-	Suite *suite =
-		SUITE("tar", set_up, NULL, entries_come_back_as_they_were,
-		      numbers_that_octal_digits_cannot_hold, tree_is_packed_and_unpacked,
-		      tree_gets_another_name, file_gets_another_name_and_no_company,
-		      absolute_path_stays_inside, symbolic_link_in_the_way_is_replaced,
-		      name_that_is_a_link_already_is_not_followed, hard_link_does_not_lead_out,
-		      plain_takes_no_devices_and_no_setuid, stream_that_is_cut_is_an_error_wherever,
-		      what_is_no_tar_is_said, file_that_is_not_there, very_deep_tree_is_refused);
+	Suite *suite = SUITE(
+		"tar", set_up, NULL, entries_come_back_as_they_were,
+		numbers_that_octal_digits_cannot_hold, tree_is_packed_and_unpacked,
+		tree_gets_another_name, file_gets_another_name_and_no_company,
+		absolute_path_stays_inside, symbolic_link_in_the_way_is_replaced,
+		name_that_is_a_link_already_is_not_followed, hard_link_does_not_lead_out,
+		plain_takes_no_devices_and_no_setuid, single_fifo_is_refused,
+		file_is_replaced_by_a_whole_one_or_not_at_all, file_that_is_the_same_is_left_alone,
+		files_belong_to_whom_the_directory_does, directories_that_nobody_names_are_counted,
+		stream_that_is_cut_is_an_error_wherever, what_is_no_tar_is_said,
+		file_that_is_not_there, very_deep_tree_is_refused);
 
 	add_table_test(suite, set_up, NULL, directories_keep_their_times, 2);
 	add_table_test(suite, set_up, NULL, path_that_leads_out_is_refused, ARRAY_SIZE(bad_paths));
