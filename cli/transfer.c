@@ -56,7 +56,7 @@ static void check_interrupt(struct transfer *transfer)
 {
 	const struct transfer_bounds *bounds = transfer->bounds;
 
-	if (bounds->interrupted(bounds->opaque))
+	if (bounds->interrupted && bounds->interrupted(bounds->opaque))
 		lose(transfer, "a transfer was interrupted");
 }
 

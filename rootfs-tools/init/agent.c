@@ -307,8 +307,10 @@ static void serve(struct agent *agent, struct connection *connection, const stru
 	    execution_serve(connection->execution,
 			    connection->state == STATE_EXECUTING && stream->fd >= 0 ? stream : NULL,
 			    fds + 1)) {
-		execution_free(connection->execution);
-		connection->execution = NULL;
+		if (execution_is_over(connection->execution)) {
+			execution_free(connection->execution);
+			connection->execution = NULL;
+		}
 		if (connection->state == STATE_EXECUTING)
 			connection->state = stream->fd >= 0 ? STATE_CLOSING : STATE_OVER;
 	}

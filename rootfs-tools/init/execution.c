@@ -23,6 +23,9 @@
 /* The client is told of bytes taken when they are so many, or nothing waits any more. */
 #define TAKEN_WORTH_TELLING (PROTOCOL_STDIN_WINDOW / 4)
 
+/* Twice what a pipe holds, and two of them. */
+#define LATE_MAX (4 * 65536)
+
 static int64_t now_ns(void)
 {
 	struct timespec now;
@@ -207,6 +210,8 @@ static bool forward(struct execution *execution, int *fd, uint8_t type, struct s
 	n = read(*fd, to, room);
 	if (n > 0 && stream)
 		stream_add(stream, type, (size_t)n);
+	if (n > 0 && execution->exited)
+		execution->late += (uint64_t)n;
 	if (n > 0 && n < GATHER_BELOW)
 		gather(execution);
 	/* EIO: the last one who had the terminal open has closed it. */
@@ -282,6 +287,26 @@ static bool send_end(const struct execution *execution, struct stream *stream)
 				 : send_exit(execution, stream);
 }
 
+bool execution_is_over(const struct execution *execution)
+{
+	const struct process *process = &execution->process;
+
+	return execution->exited && process->report < 0 && process->out < 0 && process->err < 0;
+}
+
+/*
+ * What the first process of a program that is kept has written is out: nothing is there to be read,
+ * or more than a pipe and a terminal can hold has come since.
+ */
+static bool has_said_all(const struct execution *execution)
+{
+	struct pollfd fds[] = { { .fd = execution->process.out, .events = POLLIN },
+				{ .fd = execution->process.err, .events = POLLIN } };
+
+	return execution->program.keep && execution->exited && execution->process.report < 0 &&
+	       (execution->late > LATE_MAX || poll(fds, 2, 0) == 0);
+}
+
 bool execution_serve(struct execution *execution, struct stream *stream,
 		     const struct pollfd fds[EXECUTION_FDS])
 {
@@ -304,9 +329,11 @@ bool execution_serve(struct execution *execution, struct stream *stream,
 		forward_all(execution, &process->err, PROTOCOL_STDERR, stream);
 	if (stream)
 		tell_taken(execution, stream);
-	if (!exited || process->report >= 0 || process->out >= 0 || process->err >= 0)
-		return false;
-	return !stream || send_end(execution, stream);
+	if (!stream || execution->told)
+		return execution_is_over(execution);
+	if (exited && (execution_is_over(execution) || has_said_all(execution)))
+		execution->told = send_end(execution, stream);
+	return execution->told;
 }
 
 void execution_exited(struct execution *execution, int status, const struct rusage *usage)
@@ -316,11 +343,9 @@ void execution_exited(struct execution *execution, int status, const struct rusa
 	execution->usage = *usage;
 	execution->deadline_ns = 0;
 	/* The program is over with its first process; what others are left would have no client. */
-	if (execution->program.keep)
-		execution->alone = true;
-	else if (cgroup_populated(&execution->cgroup))
+	if (!execution->program.keep && cgroup_populated(&execution->cgroup))
 		cgroup_kill(&execution->cgroup);
-	else if (execution->cgroup.fd < 0)
+	else if (!execution->program.keep && execution->cgroup.fd < 0)
 		kill(-execution->process.pid, SIGKILL);
 	close_end(&execution->process.in);
 }

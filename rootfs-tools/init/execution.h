@@ -40,7 +40,9 @@ struct execution {
 	struct failure failure;
 	bool err_first;
 	bool exited;
-	bool alone; /* nobody is left, or wanted, who could write to its streams */
+	bool alone;    /* nobody is left who could write to its streams */
+	uint64_t late; /* bytes of output since its first process ended */
+	bool told;     /* the client was told of the end; others still have the streams */
 	bool timed_out;
 	int status;
 	struct rusage usage;
@@ -59,11 +61,14 @@ void execution_wait(struct execution *execution, bool room, struct pollfd fds[EX
 /* When something is to be done whatever happens, CLOCK_MONOTONIC; INT64_MAX: never. */
 int64_t execution_next_ns(const struct execution *execution);
 /*
- * Does what can be done; stream NULL: the client has left. True when all is over: what the client
- * is to be told of the end is in the stream then.
+ * Does what can be done; stream NULL: there is no client any more. True when it is over for the
+ * client: what that is to be told of the end is in the stream then.
  */
 bool execution_serve(struct execution *execution, struct stream *stream,
 		     const struct pollfd fds[EXECUTION_FDS]);
+
+/* Nobody writes to its streams any more: it can be freed. */
+bool execution_is_over(const struct execution *execution);
 
 /* Its first process has ended. */
 void execution_exited(struct execution *execution, int status, const struct rusage *usage);

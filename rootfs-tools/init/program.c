@@ -104,6 +104,20 @@ static bool is_given(const json_t *array, const char *variable)
 	return false;
 }
 
+/* getenv() finds the first of a name, so there is one: the last that was given. */
+static void set_variable(char **list, size_t *used, char *variable)
+{
+	const size_t length = strcspn(variable, "=") + 1;
+
+	for (size_t i = 0; i < *used; i++) {
+		if (strncmp(list[i], variable, length) == 0) {
+			list[i] = variable;
+			return;
+		}
+	}
+	list[(*used)++] = variable;
+}
+
 /* In the child, which nobody frees after: what is given behind those defaults that it leaves. */
 static char **make_environment(const struct program *program)
 {
@@ -122,7 +136,7 @@ static char **make_environment(const struct program *program)
 	if (!is_given(program->env, "HOME=") && asprintf(&home, "HOME=%s", program->user.home) > 0)
 		list[used++] = home;
 	json_array_foreach (program->env, i, value)
-		list[used++] = (char *)(uintptr_t)json_string_value(value);
+		set_variable(list, &used, (char *)(uintptr_t)json_string_value(value));
 	return list;
 }
 

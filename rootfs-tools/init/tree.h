@@ -18,7 +18,7 @@ struct tree_counts {
 };
 
 struct tree_options {
-	bool own;   /* everything belongs to uid and gid, whatever the stream says */
+	bool own; /* everything belongs to uid and gid, whatever the stream says */
 	/*
 	 * No devices, no setuid and setgid bits; with the umask. What root unpacks belongs to the
 	 * owner of the file that it replaces, or of the directory.
@@ -32,8 +32,9 @@ struct tree_options {
 
 /*
  * Unpacks the stream below the directory. No path, link or symbolic link in it leads to a place
- * outside. A file appears, or replaces another, when all of it is there. Directories get their times behind what comes
- * into them, if the stream is in the order of a walk. 0 or -1 with failure set.
+ * outside. A file appears, or replaces another, when all of it is there. Directories get their
+ * times behind what comes into them, if the stream is in the order of a walk. 0 or -1 with failure
+ * set.
  */
 int tree_unpack(int dir, struct tar_reader *reader, const struct tree_options *options,
 		struct tree_counts *counts, struct failure *failure);

@@ -204,6 +204,19 @@ def test_what_is_to_be_kept_outlives_its_request_and_its_client(guest):
     wait_until(lambda: "sleep 100" not in guest.sh("ps -o args | grep -v ps"), "both to end")
 
 
+def test_what_is_kept_can_write_behind_the_end(guest):
+    output, _, _, end = guest.run("sh", "-c", "(sleep 0.2; echo late; echo late; touch /tmp/alive; "
+                                  "yes) & echo started", keep=True)
+    assert (output, end["code"]) == (b"started\n", 0)
+    wait_until(lambda: "alive" in guest.sh("ls /tmp"), "it to have written")
+    assert guest.sh("echo here") == "here\n"
+    guest.sh("rm /tmp/alive")
+    wait_until(lambda: guest.run("killall", "yes")[3]["code"] == 0, "it to write on, and be killed")
+    output, _, _, end = guest.run("sh", "-c", "yes & sleep 0.1; exit 3", keep=True)
+    assert (output[:2], end["code"]) == (b"y\n", 3)
+    wait_until(lambda: guest.run("killall", "yes")[3]["code"] == 0, "it to write on, and be killed")
+
+
 def test_client_that_leaves_takes_its_program_along(guest):
     with guest.start("sh", "-c", "trap '' TERM HUP PIPE; echo ready; sleep 1000") as stream:
         stream.wait_for(b"ready")

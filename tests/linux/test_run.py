@@ -98,6 +98,21 @@ def test_signals_while_volumes_are_copied(tmp_path):
         assert mote.wait(TIME_LIMIT) == 128 + signal.SIGTERM
 
 
+def test_reader_that_leaves_ends_the_command_and_volumes_come_back(tmp_path):
+    with subprocess.Popen([MOTE, "run", "-v", f"{tmp_path}:/work", "--", "sh", "-c",
+                           "echo 1 > /work/new; yes"], stdout=subprocess.PIPE) as mote:
+        assert mote.stdout.readline() == b"y\n"
+        mote.stdout.close()
+        assert mote.wait(TIME_LIMIT) == 128 + signal.SIGPIPE
+    assert (tmp_path / "new").read_text() == "1\n"
+
+
+def test_last_value_of_a_variable_counts():
+    result = run_mote("run", "-e", "A=1", "-e", "AB=2", "-e", "PATH=/x:/bin", "-e", "A=3", "--", "sh", "-c",
+                      "echo $A $AB $PATH; env | grep -c ^A=")
+    assert result.stdout == b"3 2 /x:/bin\n1\n"
+
+
 @pytest.mark.parametrize("value", ["0", "x", "-1", "10 s", "1d"])
 def test_timeouts_that_cannot_be(value):
     result = run_mote("run", f"--timeout={value}", "--", "true")
