@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -39,6 +41,7 @@ static int wait_for_child(int fd)
 
 int detach_fork(int *status, struct err *err)
 {
+	const pid_t parent = getpid();
 	int fds[2], nothing;
 	pid_t pid;
 
@@ -59,6 +62,10 @@ int detach_fork(int *status, struct err *err)
 		return 0;
 	}
 	close(fds[0]);
+	/* Ctrl-C before it is ready ends the one who waits, who has not said its name then. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(CLI_EXIT_SANDBOX);
 	setsid();
 	nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; nothing >= 0 && fd < 3; fd++)
@@ -82,6 +89,7 @@ static void say(int *fd, char what, const char *text)
 
 void detach_ready(int *fd, const char *line)
 {
+	prctl(PR_SET_PDEATHSIG, 0);
 	say(fd, READY, line);
 }
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "cli/agent_connect.h"
@@ -17,13 +18,18 @@
 #define GRACE_MAX_MS 60000
 /* For a guest to power off, and its supervisor to clean up. */
 #define END_TIMEOUT_MS 5000
+/* If it has something to write before that. */
+#define WRITE_TIMEOUT_MS 60000
+/* For volumes to come back; each has ten minutes. */
+#define VOLUMES_TIMEOUT_MS (60 * 60 * 1000)
 
 static const char usage[] =
 	"usage: mote kill [--force] [--grace TIME] [--json] NAME...\n"
 	"Ends running microVMs: their programs get SIGTERM, and SIGKILL when TIME is over; what "
 	"was\n"
-	"written to their drives is there then. NAME is a name or id that `mote ps` shows, or the\n"
-	"beginning of one.\n"
+	"written to their drives is there then, and what their command left in volumes, if it did "
+	"end.\n"
+	"NAME is a name or id that `mote ps` shows, or the beginning of one.\n"
 	"\n"
 	"  --grace TIME  how long programs may take, up to 60s (default 3s)\n"
 	"  -f, --force   at once, as if the plug were pulled\n"
@@ -40,6 +46,53 @@ static bool pull_plug(const json_t *meta)
 	return vm_wait(meta, END_TIMEOUT_MS);
 }
 
+static bool is_ending(const json_t *meta)
+{
+	struct err err;
+	json_t *now = vm_find_running(vm_string(meta, "id"), &err);
+	bool ending = now && strcmp(vm_string(now, "state"), VM_ENDING) == 0;
+
+	json_decref(now);
+	return ending;
+}
+
+/* Its supervisor ends it when its command has ended and the volumes have come back. */
+static bool end_command(const json_t *meta, int grace_ms)
+{
+	if (!is_ending(meta)) {
+		kill((pid_t)vm_number(meta, "pid"), SIGTERM);
+		if (vm_wait(meta, grace_ms))
+			return true;
+	}
+	if (is_ending(meta))
+		return vm_wait(meta, VOLUMES_TIMEOUT_MS);
+	fprintf(stderr, "mote: %s: its command did not end, so its volumes do not come back\n",
+		vm_string(meta, "name"));
+	return false;
+}
+
+static bool end_in_order(const json_t *meta, int grace_ms)
+{
+	const bool writable = json_is_true(json_object_get(meta, "writable"));
+
+	if (json_is_true(json_object_get(meta, "volumes")) &&
+	    json_array_size(json_object_get(meta, "command")) > 0) {
+		if (end_command(meta, grace_ms))
+			return true;
+		grace_ms = 0;
+	}
+	/* An agent that does not answer gives no grace. */
+	if (agent_shut_down(vm_string(meta, "vsock"), grace_ms, NULL) == 0 &&
+	    vm_wait(meta, grace_ms + (writable ? WRITE_TIMEOUT_MS : END_TIMEOUT_MS)))
+		return true;
+	if (writable)
+		fprintf(stderr,
+			"mote: %s: the guest does not power off, and is ended: its drives may lack "
+			"what it wrote last\n",
+			vm_string(meta, "name"));
+	return false;
+}
+
 /* Adds it to the list of those that have ended. */
 static int end(const char *name, bool force, int grace_ms, json_t *list, struct err *err)
 {
@@ -48,9 +101,8 @@ static int end(const char *name, bool force, int grace_ms, json_t *list, struct 
 
 	if (!meta)
 		return -ESRCH;
-	/* An agent that does not answer gives no grace. */
-	if (!force && agent_shut_down(vm_string(meta, "vsock"), grace_ms, NULL) == 0)
-		ended = vm_wait(meta, grace_ms + END_TIMEOUT_MS);
+	if (!force)
+		ended = end_in_order(meta, grace_ms);
 	force = !ended;
 	if (!ended)
 		ended = pull_plug(meta);

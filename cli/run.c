@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -26,8 +27,8 @@
 #include "cli/transfer.h"
 #include "cli/vm.h"
 
-/* A guest with something to write gets so long for it. */
-#define POWER_OFF_TIMEOUT_MS 10000
+/* A guest with something to write gets so long for it, or until a signal. */
+#define POWER_OFF_TIMEOUT_MS 60000
 /* How long a VM may go on whose agent has gone. */
 #define AGENT_LOST_TIMEOUT_MS 5000
 /* Any kernel is done by then. */
@@ -232,15 +233,26 @@ static bool was_ended_here(const struct run *run)
 	return how == SESSION_LEFT || how == SESSION_OVERDUE;
 }
 
+/* Of standard output or error, which ends the program. */
+static bool reader_has_gone(const struct run *run)
+{
+	return run->session.result.end == SESSION_LEFT &&
+	       run->session.result.status == 128 + SIGPIPE;
+}
+
 /* A guest that has something to lose is asked to shut down; another one just ends. */
 static void end_vm(struct run *run)
 {
-	int timeout_ms = 0;
+	const bool asked = (is_done(run) || run->session.result.end == SESSION_LEFT) &&
+			   run->options.devices.writable && run->agent_us >= 0 &&
+			   agent_shut_down(run->vsock, 0, NULL) == 0;
 
-	if (is_done(run) && run->options.devices.writable &&
-	    agent_shut_down(run->vsock, 0, NULL) == 0)
-		timeout_ms = POWER_OFF_TIMEOUT_MS;
-	sandbox_finish(&run->sandbox, timeout_ms);
+	if (!sandbox_finish(&run->sandbox, asked ? POWER_OFF_TIMEOUT_MS : 0,
+			    run->session.signal_fd) &&
+	    asked)
+		fputs("mote: the guest was ended before it had powered off: its drives may lack "
+		      "what it wrote last\n",
+		      stderr);
 	/* What it said last. */
 	while (read_console(run)) {
 		struct pollfd more = { .fd = run->sandbox.console_fd, .events = POLLIN };
@@ -254,13 +266,14 @@ static void describe(struct run *run)
 {
 	const struct run_options *options = &run->options;
 	json_t *more =
-		json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b, s:b}", "state",
-			  "starting", "pid", (int)getpid(), "vmm_pid", (int)run->sandbox.pid,
-			  "created", (json_int_t)time(NULL), "image",
+		json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b, s:b, s:b, s:b}",
+			  "state", "starting", "pid", (int)getpid(), "vmm_pid",
+			  (int)run->sandbox.pid, "created", (json_int_t)time(NULL), "image",
 			  options->image_name ? options->image_name : "(busybox)", "command",
 			  options->request.argv, "cpus", options->config.vcpu_count, "memory_mib",
 			  options->config.mem_size_mib, "vsock", run->vsock, "api", run->api_path,
-			  "detached", options->detach, "jailed", !options->jail.none);
+			  "detached", options->detach, "jailed", !options->jail.none, "writable",
+			  options->devices.writable, "volumes", options->volumes.count > 0);
 
 	json_object_update(run->vm.meta, more);
 	json_object_set(run->vm.meta, "drives", options->config.drives);
@@ -332,17 +345,24 @@ static void wind_up(struct run *run)
 {
 	const struct transfer_bounds bounds = volume_bounds(run);
 
-	if (is_done(run)) {
+	/* As the program ends outside of a VM. */
+	if (reader_has_gone(run))
+		fd_close(&run->session.fd);
+	if (is_done(run))
 		run->done_us = since_start_us(run);
+	if (is_done(run) || reader_has_gone(run)) {
+		/* Who ends it from now on waits for what comes back. */
+		if (run->options.volumes.count > 0)
+			(void)set_state(run, VM_ENDING);
 		if (!run->failed)
 			run->failed = run_volumes_get(&run->options.volumes, run->vsock, &bounds,
 						      &run->err) < 0;
 	}
 	end_vm(run);
-	if (was_ended_here(run))
+	if (was_ended_here(run) && !reader_has_gone(run))
 		run->failed = false;
 	/* One that was started without a command has no other end than this. */
-	else if (!run->failed && !is_done(run) &&
+	else if (!run->failed && !is_done(run) && !was_ended_here(run) &&
 		 (!run->options.detach || json_array_size(run->options.request.argv) > 0 ||
 		  sandbox_has_failed(&run->sandbox)))
 		explain_early_end(run);

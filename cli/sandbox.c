@@ -369,15 +369,18 @@ bool sandbox_read_log(struct sandbox *sandbox)
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-void sandbox_finish(struct sandbox *sandbox, int timeout_ms)
+bool sandbox_finish(struct sandbox *sandbox, int timeout_ms, int interrupt_fd)
 {
-	struct pollfd ended = { .fd = sandbox->pid_fd, .events = POLLIN };
+	struct pollfd fds[] = { { .fd = sandbox->pid_fd, .events = POLLIN },
+				{ .fd = interrupt_fd, .events = POLLIN } };
+	bool by_itself;
 	int status;
 
 	if (sandbox->pid == 0)
-		return;
+		return true;
+	by_itself = poll(fds, 2, timeout_ms) > 0 && fds[0].revents;
 	/* The jailer kills it, and then removes the jail. */
-	if (poll(&ended, 1, timeout_ms) <= 0)
+	if (!by_itself)
 		kill(sandbox->pid, sandbox->jailed ? SIGQUIT : SIGKILL);
 	while (waitpid(sandbox->pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -389,6 +392,7 @@ void sandbox_finish(struct sandbox *sandbox, int timeout_ms)
 		if (poll(&more, 1, 0) <= 0)
 			break;
 	}
+	return by_itself;
 }
 
 bool sandbox_has_failed(const struct sandbox *sandbox)
@@ -401,7 +405,7 @@ void sandbox_close(struct sandbox *sandbox)
 	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
 	if (sandbox->pid_fd <= 0)
 		return;
-	sandbox_finish(sandbox, 0);
+	(void)sandbox_finish(sandbox, 0, -1);
 	fd_close(&sandbox->pid_fd);
 	fd_close(&sandbox->console_fd);
 	fd_close(&sandbox->log_fd);

@@ -75,8 +75,11 @@ bool sandbox_has_failed(const struct sandbox *sandbox);
 /* Reads what the log has; false at its end. */
 bool sandbox_read_log(struct sandbox *sandbox);
 
-/* Waits up to timeout_ms for the process to end by itself, then kills it; reaps it. */
-void sandbox_finish(struct sandbox *sandbox, int timeout_ms);
+/*
+ * Waits up to timeout_ms for the process to end by itself, or until there is something to read from
+ * interrupt_fd (-1: nothing will be), then kills it; reaps it. Whether it ended by itself.
+ */
+bool sandbox_finish(struct sandbox *sandbox, int timeout_ms, int interrupt_fd);
 /* Safe on a zeroed object. Kills what still runs. */
 void sandbox_close(struct sandbox *sandbox);
 

@@ -56,6 +56,8 @@ int vm_forget(const json_t *meta, struct err *err);
 /* A string of its meta; "" if there is none. */
 const char *vm_string(const json_t *meta, const char *key);
 int64_t vm_number(const json_t *meta, const char *key); /* 0 if there is none */
+/* Its "state" while volumes come back, behind its command. */
+#define VM_ENDING "ending"
 /* Waits for its supervisor to have ended; false if it has not in that time. */
 bool vm_wait(const json_t *meta, int timeout_ms);
 

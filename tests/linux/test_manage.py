@@ -317,6 +317,46 @@ def test_kill_gives_programs_their_time():
         assert not others()
 
 
+def test_kill_waits_for_volumes(tmp_path):
+    with detached("-v", f"{tmp_path}:/work", "--", "sh", "-c", "trap 'echo bye > /work/said; exit 0' TERM; "
+                  "echo ready; while :; do sleep 0.1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        result = run_mote("kill", "--json", name)
+        assert [vm["forced"] for vm in json.loads(result.stdout)] == [False]
+        assert (tmp_path / "said").read_text() == "bye\n"
+        assert listed("--all")[name]["exit_status"] == 0
+    with detached("-v", f"{tmp_path}:/work", "--", "sh", "-c", "trap '' TERM; echo ready; "
+                  "while :; do sleep 1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        result = run_mote("kill", "--grace", "500ms", name)
+        assert result.stderr == \
+            f"mote: {name}: its command did not end, so its volumes do not come back\n".encode()
+        assert not others()
+
+
+def test_interrupted_before_a_detached_one_is_ready(tmp_path):
+    (tmp_path / "much").write_bytes(bytes(100 << 20))
+    with subprocess.Popen([MOTE, "run", "--detach", "-v", f"{tmp_path}:/work"], stdout=subprocess.PIPE) as mote:
+        wait_until(lambda: others("--all"), "its supervisor to be there")
+        mote.send_signal(signal.SIGINT)
+        assert mote.wait(TIME_LIMIT) == -signal.SIGINT
+    wait_until(lambda: not others("--all") and not other_vmms(), "nothing to be left")
+
+
+def test_copies_keep_no_ends_of_pipes(one):
+    """One that nobody reads is still there when another program's input ends."""
+    sh(one, "head -c 8000000 /dev/urandom > /tmp/much")
+    with subprocess.Popen([MOTE, "exec", one, "--", "sh", "-c", "cat > /tmp/took; echo end"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        wait_until(lambda: "took" in sh(one, "ls /tmp"), "it to run")
+        with subprocess.Popen([MOTE, "cp", f"{one}:/tmp/much", "-"], stdout=subprocess.PIPE) as copy:
+            copy.stdout.read(1000)
+            cat.stdin.close()
+            assert cat.stdout.read() == b"end\n"
+            copy.stdout.read()
+    sh(one, "rm /tmp/much /tmp/took")
+
+
 def test_kill_by_force():
     with detached("--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done") as name:
         begin = time.monotonic()
@@ -353,7 +393,7 @@ def test_volume_goes_in_and_comes_back(tmp_path):
 def test_volume_hides_what_the_image_has(tmp_path, place):
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / "busybox").write_bytes((BUILD / "mote-init").read_bytes())
+    (folder / "busybox").write_bytes(b"data")
     os.utime(folder / "busybox", ns=(1, 1234567890_123456789))
     if place == "/bin":
         # Where the shell is, too: there is nothing left to run.
@@ -441,8 +481,9 @@ def test_killed_in_the_middle_of_other_commands(one, tmp_path):
     start_and_kill(["exec", one, "sleep", "4321"], until=lambda: "sleep 4321" in sh(one, "ps -o args"))
     wait_until(lambda: "sleep 4321" not in sh(one, "ps -o args"), "the program to be killed")
     start_and_kill(["cp", tmp_path / "big", f"{one}:/tmp/cut"],
-                   until=lambda: "cut" in sh(one, "ls /tmp"))
-    sh(one, "rm -rf /tmp/cut")
+                   until=lambda: ".mote-" in sh(one, "ls -A /tmp"))
+    wait_until(lambda: ".mote-" not in sh(one, "ls -A /tmp"), "the unfinished file to be removed")
+    assert "cut" not in sh(one, "ls -A /tmp")
     for command in (["ps"], ["stats"], ["inspect", one], ["logs", "-f", one], ["kill", "nosuch"]):
         start_and_kill(command)
     assert not others("--all")
