@@ -325,10 +325,12 @@ static void keep_error(struct sandbox *sandbox, const char *text)
 static void read_line(struct sandbox *sandbox)
 {
 	struct sandbox_phases *phases = &sandbox->phases;
-	const char *line = sandbox->line;
+	char *line = sandbox->line;
 	const char *at;
 	long long a, b, c;
 
+	/* The guest may have taken over who wrote it. */
+	cli_clean(line);
 	if (sandbox->verbose)
 		fprintf(stderr, "%s\n", line);
 	if (strncmp(line, JAILER_SAYS, sizeof(JAILER_SAYS) - 1) == 0) {

@@ -116,6 +116,13 @@ def test_a_name_too_long_for_the_format_is_named(home, tmp_path):
     build("--format", "ext4", tmp_path / "source")
 
 
+def test_control_characters_of_a_name_do_not_reach_the_terminal(home, tmp_path):
+    make_tree(tmp_path / "source", ["\x1b[2J" + "n" * 251])
+    result = mote_image("build", tmp_path / "source")
+    assert result.returncode == 1 and f"?[2J{'n' * 251}: the name is too long" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
 def test_same_input_gives_the_same_bytes(home, tmp_path, kind):
     names = [f"{folder}/{number}" for folder in "cab" for number in range(40)]
