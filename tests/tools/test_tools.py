@@ -66,6 +66,20 @@ def test_installed_mote_finds_its_own_files(installed):
     assert result.stderr == b"mote: kernel image /dev/null: not a regular file\n"
 
 
+@pytest.mark.parametrize("what,options", [
+    ("drive rootfs: {}", ["--rootfs", "{}"]), ("drive rootfs: {}", ["--rootfs", "{}:rw"]),
+    ("drive drive0: {}", ["--drive", "{}"]), ("drive drive0: {}", ["--drive", "{}:ro"]),
+    ("drive rootfs: {}", ["{}"])])
+def test_directory_where_an_image_is_needed(tmp_path, what, options):
+    result = subprocess.run(
+        [BUILD / "mote", "run", "--kernel", "/dev/null",
+         *[option.replace("{}", str(tmp_path)) for option in options], "--", "true"],
+        capture_output=True, check=False, text=True)
+    assert (result.returncode, result.stderr) == (
+        125, f"mote: {what.format(tmp_path)}: a directory, not a file "
+             "(\"mote image build\" makes an image of one)\n")
+
+
 @pytest.mark.parametrize("program", ["mote", "mote-vmm"])
 def test_programs_are_hardened(program):
     """Static PIE, RELRO with immediate binding, no executable stack, no W+X segment."""
