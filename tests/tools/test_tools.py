@@ -54,8 +54,9 @@ def installed(tmp_path_factory):
 def test_install_under_destdir_and_prefix(installed):
     files = sorted(str(path.relative_to(installed)) for path in installed.rglob("*")
                    if path.is_file())
-    assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd.cpio",
-                     "lib/mote/mote-init", "lib/mote/mote-jailer", "lib/mote/mote-vmm",
+    assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd-debian-cloud.cpio",
+                     "lib/mote/initrd.cpio", "lib/mote/mote-init", "lib/mote/mote-jailer",
+                     "lib/mote/mote-vmm",
                      "share/bash-completion/completions/mote", "share/man/man1/mote.1"]
 
 
