@@ -117,6 +117,19 @@ def test_man_page_tells_what_help_tells(installed):
             assert re.sub("\\s+", " ", line).strip() in shown
 
 
+def test_help_is_to_be_had_everywhere():
+    def said(*words):
+        return subprocess.run([BUILD / "mote", *words], capture_output=True, check=True,
+                              text=True).stdout
+    assert said("-h") == said("--help")
+    for command in re.findall("^  ([a-z]+) ", said("--help"), re.M):
+        assert said(command, "-h") == said(command, "--help")
+    for command, actions in (("image", ("build", "ls", "inspect", "rm")), ("kernel", ("list", "path"))):
+        for action in actions:
+            assert said(command, action, "-h") == said(command, action, "--help") == \
+                said(command, "--help")
+
+
 def complete(*words, **environment):
     """What the completion offers for the last of these words."""
     script = (f"source {TOP}/tools/completion/mote; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _mote; "
