@@ -130,6 +130,26 @@ def test_help_is_to_be_had_everywhere():
                 said(command, "--help")
 
 
+def doctor(before=(), **environment):
+    return subprocess.run([*before, BUILD / "mote", "doctor"], capture_output=True, check=False,
+                          text=True, env={**os.environ, **environment})
+
+
+def test_doctor_misses_a_kernel(tmp_path):
+    assert "\nok    the guest kernel is there\n" in doctor().stdout
+    result = doctor(XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == 1
+    assert f"\nBAD   kernel microvm: there is none of this name in {tmp_path}/mote/kernels (" \
+           '"make kernel" builds the default one)\n' in result.stdout
+
+
+def test_doctor_tells_an_ordinary_user_which_option_is_needed():
+    """Whose cgroup nobody has handed over."""
+    said = doctor(["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]).stdout
+    assert "mote run refuses without: systemd-run --user --scope mote run ..., or mote run " \
+           "--weaker-jail cgroup\n" in said
+
+
 def complete(*words, **environment):
     """What the completion offers for the last of these words."""
     script = (f"source {TOP}/tools/completion/mote; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _mote; "
