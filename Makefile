@@ -160,7 +160,7 @@ install: all $(BUILD)/mote.1
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
 	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
-	install -m 644 $(BUILD)/initrd.cpio $(DESTDIR)$(PREFIX)/lib/mote/
+	install -m 644 $(wildcard $(BUILD)/initrd*.cpio) $(DESTDIR)$(PREFIX)/lib/mote/
 
 clean:
 	rm -rf build
@@ -254,6 +254,8 @@ $(BUILD)/bare.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wild
 	$(say) INITRD $@
 	$(Q)rootfs-tools/image/build-initrd.sh $< $@ --bare
 DEBIAN_CLOUD = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mote/kernels/debian-cloud/current
+# Only who has the kernel needs its modules.
+install: $(if $(wildcard $(DEBIAN_CLOUD)/kernel),$(BUILD)/initrd-debian-cloud.cpio)
 $(BUILD)/initrd-debian-cloud.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox) \
 		$(wildcard $(DEBIAN_CLOUD)/kernel)
 	$(say) INITRD $@

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <limits.h>
+#include <stdbool.h>
 
 struct err;
 
@@ -37,6 +38,9 @@ void cli_clean(char *text);
 
 /* Prints "mote: SENTENCE", cleaned, to standard error and returns status. */
 int cli_fail(int status, const struct err *err);
+
+/* Whether the word asks for help. */
+bool cli_is_help(const char *word);
 
 /* To standard output, indented. */
 void cli_print_json(const json_t *json);

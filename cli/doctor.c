@@ -2,6 +2,7 @@
 /* mote doctor: whether this host can run microVMs, a line a fact, with what would mend it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <linux/magic.h>
 #include <sched.h>
@@ -23,6 +24,8 @@
 enum verdict { GOOD, NOTE, BAD };
 
 static bool all_good = true;
+/* Without this option `mote run` refuses here; NULL: it needs none. */
+static const char *needed_option;
 
 __attribute__((format(printf, 2, 3))) static void fact(enum verdict verdict, const char *fmt, ...)
 {
@@ -161,6 +164,38 @@ static bool can_have_user_namespace(void)
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
+/* Whether VMs can have cgroups beside ours, where mote-jailer makes them without root. */
+static bool owns_cgroup(void)
+{
+	char line[PATH_MAX], path[PATH_MAX + 64];
+	char *slash;
+
+	if (!read_line("/proc/self/cgroup", line, sizeof(line)) || strncmp(line, "0::/", 4) != 0)
+		return false;
+	slash = strrchr(line, '/');
+	snprintf(path, sizeof(path), "/sys/fs/cgroup%.*s", (int)(slash - line - 3), line + 3);
+	if (access(path, W_OK) < 0)
+		return false;
+	snprintf(path, sizeof(path), "/sys/fs/cgroup%.*s/cgroup.procs", (int)(slash - line - 3),
+		 line + 3);
+	return access(path, W_OK) == 0;
+}
+
+static void check_limits(void)
+{
+	if (geteuid() == 0) {
+		fact(GOOD, "limits of a VM can be set: cgroups are root's");
+	} else if (owns_cgroup()) {
+		fact(GOOD, "limits of a VM can be set: this cgroup was handed over");
+	} else {
+		needed_option = "--weaker-jail cgroup";
+		fact(NOTE,
+		     "limits of a VM need a cgroup that was handed over, and mote run refuses "
+		     "without: systemd-run --user --scope mote run ..., or mote run "
+		     "--weaker-jail cgroup");
+	}
+}
+
 static void check_jail(void)
 {
 	const long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, 1);
@@ -170,14 +205,10 @@ static void check_jail(void)
 	else if (can_have_user_namespace())
 		fact(GOOD, "the jail can be a user namespace");
 	else
-		fact(NOTE, "user namespaces are forbidden, and with them mote run's jail: "
-			   "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1 or "
-			   "AppArmor's leave, or mote run --no-jail");
-	if (geteuid() == 0)
-		fact(GOOD, "limits of a VM can be set: cgroups are root's");
-	else
-		fact(NOTE, "limits of a VM need a cgroup that was handed over: systemd-run --user "
-			   "--scope mote run, or mote run --weaker-jail cgroup");
+		fact(BAD, "user namespaces are forbidden, and with them mote run's jail: sysctl "
+			  "user.max_user_namespaces, kernel.unprivileged_userns_clone=1 or "
+			  "AppArmor's leave (mote run --no-jail goes on without it)");
+	check_limits();
 	if (landlock > 0)
 		fact(GOOD, "Landlock is there, version %ld", landlock);
 	else
@@ -234,6 +265,21 @@ static void check_huge_page_mitigation(void)
 		     value);
 }
 
+static void check_files(void)
+{
+	char path[PATH_MAX];
+	struct err err;
+
+	if (cli_find_kernel("microvm", path, &err) < 0)
+		fact(BAD, "%s", err.text);
+	else
+		fact(GOOD, "the guest kernel is there");
+	if (cli_find_own("initrd.cpio", path, &err) < 0)
+		fact(BAD, "%s: \"make\" builds it", err.text);
+	else
+		fact(GOOD, "the default root file system is there");
+}
+
 static void check_memory(void)
 {
 	unsigned long long kib = 0;
@@ -277,8 +323,13 @@ int cli_doctor(int argc, char **argv)
 	check_io_uring();
 	check_userfaultfd();
 	check_huge_page_mitigation();
+	check_files();
 	check_memory();
-	printf("\n%s\n", all_good ? "This host can run microVMs."
-				  : "This host cannot run microVMs yet: see the lines marked BAD.");
+	if (!all_good)
+		puts("\nThis host cannot run microVMs yet: see the lines marked BAD.");
+	else if (needed_option)
+		printf("\nThis host can run microVMs, with mote run %s.\n", needed_option);
+	else
+		puts("\nThis host can run microVMs.");
 	return all_good ? EXIT_SUCCESS : CLI_EXIT_FAILURE;
 }

@@ -247,6 +247,10 @@ int cli_image(int argc, char **argv)
 	struct err err;
 	int status;
 
+	if (cli_is_help(name) || (argc > 2 && cli_is_help(argv[2]))) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(name, commands[i].name) != 0)
 			continue;
@@ -255,10 +259,6 @@ int cli_image(int argc, char **argv)
 		status = commands[i].function(&store, argc - 1, argv + 1);
 		image_store_close(&store);
 		return status;
-	}
-	if (strcmp(name, "--help") == 0) {
-		fputs(usage, stdout);
-		return EXIT_SUCCESS;
 	}
 	fputs(usage, stderr);
 	return CLI_EXIT_USAGE;

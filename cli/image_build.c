@@ -183,6 +183,8 @@ static int run_script(char *const argv[], int signal_fd, const char *about, int 
 	}
 	end = wait_job(&job, signal_fd);
 	last_words(&job, why);
+	/* With names of the source in it. */
+	cli_clean(why);
 	fd_close(&job.said_fd);
 	if (!job.interrupted && WIFEXITED(end) && WEXITSTATUS(end) == 0)
 		return 0;

@@ -62,16 +62,16 @@ int cli_kernel(int argc, char **argv)
 	char path[PATH_MAX];
 	struct err err;
 
+	if ((argc > 1 && cli_is_help(argv[1])) || (argc > 2 && cli_is_help(argv[2]))) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
 	if (argc == 2 && strcmp(argv[1], "list") == 0)
 		return list();
 	if ((argc == 2 || argc == 3) && strcmp(argv[1], "path") == 0) {
 		if (cli_find_kernel(argc == 3 ? argv[2] : "microvm", path, &err) < 0)
 			return cli_fail(CLI_EXIT_FAILURE, &err);
 		puts(path);
-		return EXIT_SUCCESS;
-	}
-	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-		fputs(usage, stdout);
 		return EXIT_SUCCESS;
 	}
 	fputs(usage, stderr);

@@ -21,6 +21,11 @@ int cli_fail(int status, const struct err *err)
 	return status;
 }
 
+bool cli_is_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 void cli_print_json(const json_t *json)
 {
 	json_dumpf(json, stdout, JSON_INDENT(2));

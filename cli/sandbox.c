@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,14 @@
 #define JAILER_SAYS "mote-jailer: "
 #define GUEST_CID 3 /* any: each VM has its own vsock device */
 
+/* One that was opened, or that could not be as it was to be written to: the jailer takes none. */
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fd < 0 ? errno == EISDIR : fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* Its name for mote-vmm, or NULL with err set. The sentence is the one that mote-vmm would say. */
 static json_t *open_file(struct sandbox *sandbox, const char *path, int flags, const char *what,
 			 struct err *err)
@@ -34,6 +43,13 @@ static json_t *open_file(struct sandbox *sandbox, const char *path, int flags, c
 	CLEANUP_FD int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct sandbox_file *file = &sandbox->files[sandbox->file_count];
 
+	if (is_directory(fd)) {
+		err_set(err, EISDIR,
+			"%s%s: a directory, not a file (\"mote image build\" makes an image of "
+			"one)",
+			what, path);
+		return NULL;
+	}
 	if (fd < 0 || sandbox->file_count == SANDBOX_FILES_MAX) {
 		err_sys(err, fd < 0 ? errno : EMFILE, "%s%s", what, path);
 		return NULL;
@@ -325,10 +341,12 @@ static void keep_error(struct sandbox *sandbox, const char *text)
 static void read_line(struct sandbox *sandbox)
 {
 	struct sandbox_phases *phases = &sandbox->phases;
-	const char *line = sandbox->line;
+	char *line = sandbox->line;
 	const char *at;
 	long long a, b, c;
 
+	/* The guest may have taken over who wrote it. */
+	cli_clean(line);
 	if (sandbox->verbose)
 		fprintf(stderr, "%s\n", line);
 	if (strncmp(line, JAILER_SAYS, sizeof(JAILER_SAYS) - 1) == 0) {

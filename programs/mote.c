@@ -38,14 +38,18 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+	static char help[] = "--help";
 	const char *name = argc > 1 ? argv[1] : "";
 
 	fd_reserve_standard();
+	/* No command has another -h. */
+	if (argc > 2 && strcmp(argv[2], "-h") == 0)
+		argv[2] = help;
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(name, commands[i].name) == 0)
 			return commands[i].function(argc - 1, argv + 1);
 	}
-	if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0) {
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
 		fputs(usage, stdout);
 		return EXIT_SUCCESS;
 	}

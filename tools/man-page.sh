@@ -42,8 +42,11 @@ _$XDG_DATA_HOME/mote/images_, _~/.local/share/mote/images_
 _$XDG_CACHE_HOME/mote/kernels_, _~/.cache/mote/kernels_
 	guest kernels
 
-_$XDG_RUNTIME_DIR/mote_, for root _/run/mote_
-	what is known of the microVMs that run, with their sockets
+_$XDG_RUNTIME_DIR/mote_ if that directory is set and the user's own, else _/run/mote_ for root and
+_/tmp/mote-UID_ for others
+	what is known of the microVMs that run or have ended, with their sockets. systemd-logind
+	removes a user's _$XDG_RUNTIME_DIR_ at the end of the last login, and with it mote forgets what
+	was started with --detach and still runs: *loginctl enable-linger* keeps it.
 
 # SEE ALSO
 

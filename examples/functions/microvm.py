@@ -57,6 +57,15 @@ class Result:
     overflow: bool  # it printed more than it may, and was ended
 
 
+def fault(text):
+    """The sentence of an answer that refuses, whoever wrote it."""
+    try:
+        answer = json.loads(text)
+        return str(answer.get("fault_message") or answer["error"])
+    except (ValueError, KeyError, AttributeError):
+        return f"its API answered {text[:100]!r}"
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost", timeout=10)
@@ -76,6 +85,9 @@ class MicroVM:
     def __enter__(self):
         try:
             self.start()
+        except (OSError, http.client.HTTPException) as error:
+            self.closing.close()
+            raise MicroVMError(f"it could not be started: {str(error) or type(error).__name__}") from None
         except BaseException:
             self.closing.close()
             raise
@@ -106,7 +118,8 @@ class MicroVM:
         # The agent connects to this when the guest is ready.
         listener = self.closing.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(self.path(f"v.sock_{AGENT_PORT}"))
-        os.chown(self.path(f"v.sock_{AGENT_PORT}"), self.user, self.user)
+        if self.settings.jailer:
+            os.chown(self.path(f"v.sock_{AGENT_PORT}"), self.user, self.user)
         listener.listen(1)
         self.request(api, config)
         self.wait_for(listener, time.monotonic() + self.settings.start_seconds, "start")
@@ -124,7 +137,6 @@ class MicroVM:
                        *[text for fd in self.inherited for text in ("--keep-fd", str(fd))],
                        "--", "--api-sock", "/run/api.sock"]
         else:
-            self.user = os.getuid()
             self.sockets = self.folder
             command = [settings.vmm, "--api-sock", self.path("api.sock")]
         # For SIGQUIT the jailer kills mote-vmm, and removes the jail. They get it if we are killed, too.
@@ -179,7 +191,7 @@ class MicroVM:
             answer = api.getresponse()
             text = answer.read()
             if answer.status != 204:
-                raise MicroVMError(json.loads(text)["fault_message"])
+                raise MicroVMError(fault(text))
         api.close()
 
     def last_words(self):

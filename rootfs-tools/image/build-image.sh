@@ -40,6 +40,36 @@ as_root() {
 	setpriv --pdeathsig KILL unshare "${user[@]}" --mount --pid --fork --kill-child --mount-proc -- "$0" "$@"
 }
 
+# All files together may be so large.
+check_size() {
+	local used
+	# Files that the unpacker removes meanwhile are no failure.
+	used=$(du -s -k --apparent-size "$root" 2> /dev/null | cut -f 1) || true
+	[ "${used:-0}" -le "$max" ] ||
+		die "its files are $((used / 1024)) MiB, more than the $((max / 1024)) of --max-size"
+}
+
+# Runs what unpacks, and ends with a sentence when that has written too much: neither a file that is
+# nearly all hole nor a bomb of a tarball fills the disk. This shell is the PID 1 of its namespace, so the
+# unpacker ends with it.
+bounded() { # COMMAND [ARGUMENT]...
+	local worker timer first status
+	(
+		trap '' XFSZ # so that it is an error of the write
+		ulimit -f "$((max + 65536))"
+		"$@"
+	) &
+	worker=$!
+	while true; do
+		sleep 0.2 &
+		timer=$!
+		status=0
+		wait -n -p first "$worker" "$timer" || status=$?
+		[ "$first" != "$worker" ] || return "$status"
+		check_size
+	done
+}
+
 unpack_tar() {
 	need bsdtar libarchive-tools
 	# It refuses names with "..", what lies behind a symbolic link, and links to the outside; the
@@ -137,29 +167,25 @@ format=$1 kind=$2 source=$3 scratch=$4 max=$5 root=$4/root
 umask 022
 began=@$(($(date +%s) - 1)) # file systems' clocks tick slowly
 mkdir "$root"
-# Neither a file that is nearly all hole nor a bomb of a tarball fills the disk.
-trap '' XFSZ # so that it is an error of the write
-ulimit -f "$((max + 65536))"
 case $kind in
 dir) root=$source ;;
 tar)
 	say "unpacking $source"
-	unpack_tar "$source"
+	bounded unpack_tar "$source"
 	;;
 oci)
 	say "reading $source"
-	unpack_oci "$source"
+	bounded unpack_oci "$source"
 	;;
 debian)
 	say "unpacking the installation"
-	unpack_tar "$scratch/debian.tar"
+	bounded unpack_tar "$scratch/debian.tar"
 	settle_debian
 	;;
 esac
 # Directories that a source only implies have just been made.
 [ "$kind" = dir ] || find "$root" -type d -newermt "$began" -exec touch -d @0 {} +
-used=$(du -s -k --apparent-size "$root" | cut -f 1)
-[ "$used" -le "$max" ] || die "its files are $((used / 1024)) MiB, more than the $((max / 1024)) of --max-size"
+check_size
 say "writing the $format image"
 "make_$format" "$root"
 [ -e "$scratch/config" ] || : > "$scratch/config"

@@ -4,6 +4,7 @@ an ordinary user, whose /etc/subuid it brings along."""
 import concurrent.futures
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import signal
 import stat
 import subprocess
 import tarfile
+import time
 
 import pytest
 
@@ -116,6 +118,13 @@ def test_a_name_too_long_for_the_format_is_named(home, tmp_path):
     build("--format", "ext4", tmp_path / "source")
 
 
+def test_control_characters_of_a_name_do_not_reach_the_terminal(home, tmp_path):
+    make_tree(tmp_path / "source", ["\x1b[2J" + "n" * 251])
+    result = mote_image("build", tmp_path / "source")
+    assert result.returncode == 1 and f"?[2J{'n' * 251}: the name is too long" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
 def test_same_input_gives_the_same_bytes(home, tmp_path, kind):
     names = [f"{folder}/{number}" for folder in "cab" for number in range(40)]
@@ -213,6 +222,42 @@ def test_huge_files_are_refused(home, tmp_path):
     path = sparse_tar(tmp_path / "large.tar", 3 << 20)
     result = mote_image("build", "--max-size", "2M", path)
     assert result.stderr == f"mote: {path}: its files are 3 MiB, more than the 2 of --max-size\n"
+    assert is_empty(home)
+
+
+def test_max_size_is_of_the_files_and_not_of_the_image(home, tmp_path):
+    """An ext4 image has room beside its files."""
+    make_tree(tmp_path / "tree", ["file"])
+    (tmp_path / "tree" / "file").write_bytes(os.urandom(40 << 20))
+    build("--format", "ext4", "--max-size", "41M", tmp_path / "tree")
+
+
+def scratch_kib(home):
+    """What a build has written so far."""
+    said = subprocess.run(["du", "-sk", home / "scratch"], capture_output=True, text=True,
+                          check=False).stdout
+    return int(said.split()[0]) if said else 0
+
+
+def test_bomb_of_many_files_is_noticed_early(home, tmp_path):
+    """Each within --max-size, and together far over it."""
+    path = tmp_path / "bomb.tgz"
+    whole = 192 * (8 << 20)
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for number in range(192):
+            member = tarfile.TarInfo(f"file{number}")
+            member.size = 8 << 20
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    most = 0
+    with subprocess.Popen([MOTE, "image", "build", "--max-size", "16M", path],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            most = max(most, scratch_kib(home))
+            time.sleep(0.01)
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert re.fullmatch(f"mote: {path}: its files are \\d+ MiB, more than the 16 of --max-size\n", said)
+    assert most << 10 < whole // 2
     assert is_empty(home)
 
 

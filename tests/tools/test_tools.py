@@ -54,8 +54,9 @@ def installed(tmp_path_factory):
 def test_install_under_destdir_and_prefix(installed):
     files = sorted(str(path.relative_to(installed)) for path in installed.rglob("*")
                    if path.is_file())
-    assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd.cpio",
-                     "lib/mote/mote-init", "lib/mote/mote-jailer", "lib/mote/mote-vmm",
+    assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd-debian-cloud.cpio",
+                     "lib/mote/initrd.cpio", "lib/mote/mote-init", "lib/mote/mote-jailer",
+                     "lib/mote/mote-vmm",
                      "share/bash-completion/completions/mote", "share/man/man1/mote.1"]
 
 
@@ -64,6 +65,20 @@ def test_installed_mote_finds_its_own_files(installed):
     result = subprocess.run([installed / "bin" / "mote", "run", "--kernel", "/dev/null", "--",
                              "true"], capture_output=True, check=False)
     assert result.stderr == b"mote: kernel image /dev/null: not a regular file\n"
+
+
+@pytest.mark.parametrize("what,options", [
+    ("drive rootfs: {}", ["--rootfs", "{}"]), ("drive rootfs: {}", ["--rootfs", "{}:rw"]),
+    ("drive drive0: {}", ["--drive", "{}"]), ("drive drive0: {}", ["--drive", "{}:ro"]),
+    ("drive rootfs: {}", ["{}"])])
+def test_directory_where_an_image_is_needed(tmp_path, what, options):
+    result = subprocess.run(
+        [BUILD / "mote", "run", "--kernel", "/dev/null",
+         *[option.replace("{}", str(tmp_path)) for option in options], "--", "true"],
+        capture_output=True, check=False, text=True)
+    assert (result.returncode, result.stderr) == (
+        125, f"mote: {what.format(tmp_path)}: a directory, not a file "
+             "(\"mote image build\" makes an image of one)\n")
 
 
 @pytest.mark.parametrize("program", ["mote", "mote-vmm"])
@@ -100,6 +115,39 @@ def test_man_page_tells_what_help_tells(installed):
                               text=True).stdout
         for line in text.splitlines():
             assert re.sub("\\s+", " ", line).strip() in shown
+
+
+def test_help_is_to_be_had_everywhere():
+    def said(*words):
+        return subprocess.run([BUILD / "mote", *words], capture_output=True, check=True,
+                              text=True).stdout
+    assert said("-h") == said("--help")
+    for command in re.findall("^  ([a-z]+) ", said("--help"), re.M):
+        assert said(command, "-h") == said(command, "--help")
+    for command, actions in (("image", ("build", "ls", "inspect", "rm")), ("kernel", ("list", "path"))):
+        for action in actions:
+            assert said(command, action, "-h") == said(command, action, "--help") == \
+                said(command, "--help")
+
+
+def doctor(before=(), **environment):
+    return subprocess.run([*before, BUILD / "mote", "doctor"], capture_output=True, check=False,
+                          text=True, env={**os.environ, **environment})
+
+
+def test_doctor_misses_a_kernel(tmp_path):
+    assert "\nok    the guest kernel is there\n" in doctor().stdout
+    result = doctor(XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == 1
+    assert f"\nBAD   kernel microvm: there is none of this name in {tmp_path}/mote/kernels (" \
+           '"make kernel" builds the default one)\n' in result.stdout
+
+
+def test_doctor_tells_an_ordinary_user_which_option_is_needed():
+    """Whose cgroup nobody has handed over."""
+    said = doctor(["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]).stdout
+    assert "mote run refuses without: systemd-run --user --scope mote run ..., or mote run " \
+           "--weaker-jail cgroup\n" in said
 
 
 def complete(*words, **environment):
