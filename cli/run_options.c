@@ -72,6 +72,8 @@ static const char usage[] =
 	"  --weaker-jail cgroup go on without limits of the VMM where no cgroup can be made\n"
 	"  --no-jail            run the VMM outside of a jail, as oneself\n"
 	"\n"
+	"INT, TERM, HUP and QUIT go to COMMAND, and a second of them ends the microVM.\n"
+	"\n"
 	"Exit status: COMMAND's own; 128 + N if signal N killed it (137: by force, or for want of\n"
 	"memory); 124 if its time was over; 125 if the microVM failed; 126 if COMMAND cannot be "
 	"run,\n"
@@ -90,6 +92,18 @@ struct choices {
 	bool dashes; /* the words came behind "--" */
 };
 
+/* Beside a kernel that was installed by its name, where it has any. */
+static bool has_modules(const char *kernel)
+{
+	const char *slash = strrchr(kernel, '/');
+	char path[PATH_MAX];
+
+	return slash &&
+	       snprintf(path, sizeof(path), "%.*s/lib/modules", (int)(slash - kernel), kernel) <
+		       (int)sizeof(path) &&
+	       access(path, F_OK) == 0;
+}
+
 static int find_initrd(struct run_options *options, const struct choices *choices, struct err *err)
 {
 	char own_initrd[NAME_MAX];
@@ -99,11 +113,16 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 				choices->initrd) < (int)sizeof(options->config.initrd)
 			       ? 0
 			       : err_set(err, ENAMETOOLONG, "--initrd: the path is too long");
-	/* A kernel of somebody else's needs its modules with it. */
 	snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", choices->kernel);
 	if (!strchr(choices->kernel, '/') &&
 	    cli_find_own(own_initrd, options->config.initrd, NULL) == 0)
 		return 0;
+	if (has_modules(options->config.kernel))
+		return err_set(
+			err, ENOENT,
+			"kernel %s: its drivers are modules, which come in %s, and that is not "
+			"there (\"make build/release/%s\" builds it)",
+			choices->kernel, own_initrd, own_initrd);
 	return cli_find_own("initrd.cpio", options->config.initrd, err);
 }
 

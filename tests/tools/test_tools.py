@@ -67,6 +67,18 @@ def test_installed_mote_finds_its_own_files(installed):
     assert result.stderr == b"mote: kernel image /dev/null: not a regular file\n"
 
 
+def test_kernel_without_its_modules_is_refused(installed, tmp_path):
+    own = tmp_path / "mote" / "kernels" / "own" / "current"
+    (own / "lib" / "modules").mkdir(parents=True)
+    (own / "kernel").touch()
+    result = subprocess.run([installed / "bin" / "mote", "run", "--kernel", "own", "--", "true"],
+                            capture_output=True, check=False,
+                            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    assert result.returncode == 125 and result.stderr == (
+        b"mote: kernel own: its drivers are modules, which come in initrd-own.cpio, and that is "
+        b"not there (\"make build/release/initrd-own.cpio\" builds it)\n")
+
+
 @pytest.mark.parametrize("what,options", [
     ("drive rootfs: {}", ["--rootfs", "{}"]), ("drive rootfs: {}", ["--rootfs", "{}:rw"]),
     ("drive drive0: {}", ["--drive", "{}"]), ("drive drive0: {}", ["--drive", "{}:ro"]),
