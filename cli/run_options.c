@@ -113,16 +113,16 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 				choices->initrd) < (int)sizeof(options->config.initrd)
 			       ? 0
 			       : err_set(err, ENAMETOOLONG, "--initrd: the path is too long");
-	snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", choices->kernel);
-	if (!strchr(choices->kernel, '/') &&
-	    cli_find_own(own_initrd, options->config.initrd, NULL) == 0)
-		return 0;
-	if (has_modules(options->config.kernel))
-		return err_set(
-			err, ENOENT,
-			"kernel %s: its drivers are modules, which come in %s, and that is not "
-			"there (\"make build/release/%s\" builds it)",
-			choices->kernel, own_initrd, own_initrd);
+	if (!strchr(choices->kernel, '/')) {
+		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", choices->kernel);
+		if (cli_find_own(own_initrd, options->config.initrd, NULL) == 0)
+			return 0;
+		if (has_modules(options->config.kernel))
+			return err_set(err, ENOENT,
+				       "kernel %s: its drivers are modules, which come in %s, and "
+				       "that is not there (\"make build/release/%s\" builds it)",
+				       choices->kernel, own_initrd, own_initrd);
+	}
 	return cli_find_own("initrd.cpio", options->config.initrd, err);
 }
 
