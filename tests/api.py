@@ -6,10 +6,9 @@ import json
 import os
 import socket
 import subprocess
-import threading
 
 import support
-from support import GUESTS, TIME_LIMIT, wait_until
+from support import GUESTS, TIME_LIMIT, wait_until, watchdog
 
 
 class Connection(http.client.HTTPConnection):
@@ -118,9 +117,7 @@ def start_api(folder, *options, expect=0, **kwargs):
     with open(folder / "vmm.log", "wb") as log, open(folder / "console", "wb") as console, \
             subprocess.Popen(support.vmm_with("--api-sock", folder / "api.sock", *options),
                              stdin=subprocess.DEVNULL, stdout=console, stderr=log,
-                             **kwargs) as process:
-        watchdog = threading.Timer(TIME_LIMIT, process.kill)
-        watchdog.start()
+                             **kwargs) as process, watchdog(process.kill):
         vmm = Vmm(process, folder)
         try:
             wait_until(lambda: answers(vmm.socket_path) or process.poll() is not None, "a socket")
@@ -134,5 +131,4 @@ def start_api(folder, *options, expect=0, **kwargs):
             process.kill()
             raise
         finally:
-            watchdog.cancel()
             vmm.connection.close()

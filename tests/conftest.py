@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+import faulthandler
+import os
 import pathlib
 import signal
 import sys
+import threading
+
+import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from support import TIME_LIMIT, children  # noqa: E402
 
 # Under nohup, or in the background of a script, the tests' programs would ignore these, as they
 # should; the tests expect the defaults.
@@ -11,5 +18,23 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "release_build: not for sanitizers")
+    # With it run-tests asks where a tier is that does not end. Here pytest captures nothing: the
+    # answer goes to the real standard error.
+    faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
+
+
+@pytest.fixture(autouse=True)
+def everything_ends():
+    """What a test starts ends with it: threads and child processes."""
+    threads, processes = set(threading.enumerate()), children()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(TIME_LIMIT)
+        assert not thread.is_alive(), f"the test leaves a thread behind: {thread.name}"
+    left = children() - processes
+    for pid, _ in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, f"the test leaves processes behind: {left}"

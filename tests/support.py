@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the end-to-end tests share: where things are, and a microVM as a context."""
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
+import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -66,18 +68,71 @@ def open_files():
     return sorted(os.listdir("/proc/self/fd"))
 
 
-def processes(name):
-    """The ids of the running processes with this executable name, zombies left out."""
-    found = []
+def running_processes():
+    """Of each process, zombies left out: its id, its parent's id, its executable's name."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             stat = (folder / "stat").read_text()
         except OSError:
             continue
-        comm, state = stat[stat.index("(") + 1:].rsplit(")", 1)
-        if comm == name and state.split()[0] != "Z":
-            found.append(int(folder.name))
-    return found
+        comm, rest = stat[stat.index("(") + 1:].rsplit(")", 1)
+        state, parent = rest.split()[:2]
+        if state != "Z":
+            yield int(folder.name), int(parent), comm
+
+
+def processes(name):
+    """The ids of the running processes with this executable name."""
+    return [pid for pid, _, comm in running_processes() if comm == name]
+
+
+def children():
+    """The running child processes of this one."""
+    return {(pid, comm) for pid, parent, comm in running_processes() if parent == os.getpid()}
+
+
+@contextlib.contextmanager
+def running(*functions, stop=lambda: None):
+    """
+    Each function in a thread of its own, as long as the context; `stop` is what makes them return.
+    What one of them raises is raised at the end, unless the context itself has failed. A thread
+    that does not return fails the test, and does not keep the process from ending.
+    """
+    raised = []
+
+    def run(function):
+        try:
+            function()
+        except BaseException as error:  # pylint: disable=broad-except
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(function,), daemon=True)
+               for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        end = time.monotonic() + TIME_LIMIT
+        for thread in threads:
+            thread.join(max(0, end - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads), "a thread of the test does not return"
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def watchdog(end, time_limit=TIME_LIMIT):
+    """Calls end() if the context lasts too long; it must end every wait in there."""
+    timer = threading.Timer(time_limit, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def wait_until(condition, what):

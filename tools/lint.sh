@@ -54,5 +54,12 @@ long_files() {
 }
 check "file lengths" long_files
 
+# A thread of a test that does not end must not keep the process from ending: support.running() and
+# support.watchdog() see to that.
+raw_threads() {
+	! git grep -nE 'threading\.(Thread|Timer)\(' -- 'tests/*.py' ':!tests/support.py'
+}
+check "threads of tests" raw_threads
+
 [ "$failed" = 0 ] && echo "lint: all good"
 exit "$failed"

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import functools
 import json
 import pathlib
 import socket
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import threading
 
-from support import GUESTS, TIME_LIMIT, vmm_command
+from support import GUESTS, running, vmm_command, watchdog
 
 CAPACITY = 1 << 20
 ECHO_PORT, SINK_PORT = 52, 53
@@ -46,16 +47,13 @@ def vm_config(folder, guest, *, boot_args="", vcpu_count=1, drives=(), interface
 def start_vmm(config, *options, **kwargs):
     """A running VM; when it takes far too long it is killed, which ends each wait for it."""
     with subprocess.Popen(vmm_command(config, *options), stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs) as vmm:
-        watchdog = threading.Timer(TIME_LIMIT, vmm.kill)
-        watchdog.start()
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs) as vmm, \
+            watchdog(vmm.kill):
         try:
             yield vmm
         except BaseException:
             vmm.kill()
             raise
-        finally:
-            watchdog.cancel()
 
 
 def ignoring_errors(function):
@@ -75,14 +73,14 @@ def listener(path, serve):
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(str(path))
     server.listen(64)
-    connections, threads = [], []
+    connections = []
 
     @ignoring_errors
     def serve_one(connection):
         with connection:
             serve(connection)
 
-    def accept():
+    def accept(threads):
         while True:
             try:
                 connection, _ = server.accept()
@@ -94,26 +92,28 @@ def listener(path, serve):
             connections.append(connection)
             if not serve:
                 continue
-            thread = threading.Thread(target=serve_one, args=(connection,))
-            threads.append(thread)
-            thread.start()
+            threads.enter_context(running(functools.partial(serve_one, connection)))
 
-    acceptor = threading.Thread(target=accept)
-    acceptor.start()
-    try:
-        yield
-    finally:
+    def stop():
         stopped.set()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
             last.connect(str(path))  # wakes the acceptor
-        acceptor.join(TIME_LIMIT)
+
+    def hang_up():
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
                 if not serve:
                     connection.close()
-        for thread in threads:
-            thread.join(TIME_LIMIT)
+
+    try:
+        with contextlib.ExitStack() as threads:
+            try:
+                with running(functools.partial(accept, threads), stop=stop):
+                    yield
+            finally:
+                hang_up()
+    finally:
         server.close()
         pathlib.Path(path).unlink(missing_ok=True)
 
@@ -187,12 +187,9 @@ def tap(_folder=None):
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
                                socket.htons(ETHERTYPE)) as packets:
                 packets.bind(("tap0", ETHERTYPE))
-                thread = threading.Thread(target=ignoring_errors(echo_packets), args=(packets,))
-                thread.start()
-                try:
+                # Without the tap device the thread's wait ends with an error.
+                with running(functools.partial(ignoring_errors(echo_packets), packets),
+                             stop=lambda: delete_tap("tap0")):
                     yield {"host_dev_name": "tap0"}
-                finally:
-                    delete_tap("tap0")  # which ends the thread's wait with an error
-                    thread.join(TIME_LIMIT)
         finally:
             libc.setns(outside.fileno(), CLONE_NEWNET)

@@ -4,14 +4,13 @@ import contextlib
 import os
 import re
 import subprocess
-import threading
 
 import pytest
 import yaml
 
 import host
 from api import answers
-from support import BUILD, GUESTS, TIME_LIMIT, TOP, wait_until
+from support import BUILD, GUESTS, TOP, wait_until, watchdog
 
 MARK = "@@"
 API_DOCUMENT = (TOP / "docs" / "api.md").read_text(encoding="utf-8")
@@ -69,12 +68,10 @@ def shell(folder):
                           stderr=subprocess.STDOUT, cwd=folder, env=environment, text=True,
                           start_new_session=True) as process:
         end = lambda: os.killpg(process.pid, 9)
-        watchdog = threading.Timer(TIME_LIMIT, end)
-        watchdog.start()
         try:
-            yield Shell(process)
+            with watchdog(end):
+                yield Shell(process)
         finally:
-            watchdog.cancel()
             with contextlib.suppress(ProcessLookupError):
                 end()
 

@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 
 import pytest
 
 from api import start_api
 from host import listener
-from support import GUESTS, MOTE, TIME_LIMIT, run_mote
+from support import GUESTS, MOTE, TIME_LIMIT, run_mote, watchdog
 
 MACHINE = {"vcpu_count": 2, "mem_size_mib": 64}
 
@@ -128,13 +127,11 @@ def test_help():
 @contextlib.contextmanager
 def streaming(vmm, path):
     with subprocess.Popen([MOTE, "api", "--socket", vmm.socket_path, "GET", path],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        watchdog = threading.Timer(TIME_LIMIT, process.kill)
-        watchdog.start()
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process, \
+            watchdog(process.kill):
         yield process
         process.stdout.read()
         process.wait(TIME_LIMIT)
-        watchdog.cancel()
 
 
 def test_events_as_they_come(vmm):

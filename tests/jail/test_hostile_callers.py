@@ -5,12 +5,11 @@ import pathlib
 import shutil
 import stat
 import subprocess
-import threading
 
 import pytest
 
 from jail import GID, JAILER, MEMORY, PAYLOAD, UID, Jail, cgroups
-from support import TIME_LIMIT
+from support import TIME_LIMIT, running
 
 
 @pytest.fixture
@@ -235,11 +234,8 @@ def test_same_id_of_many_at_once(tmp_path):
     def start():
         results.append(jail.run("time"))
 
-    threads = [threading.Thread(target=start) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running(*[start] * 12):
+        pass
     good = [result for result in results if result.returncode == 0]
     assert good
     for result in results:

@@ -4,13 +4,12 @@ import contextlib
 import json
 import signal
 import subprocess
-import threading
 
 import pytest
 
 from devices import Guest, Net, build_image
 from jailed import jailed
-from support import CACHE, TIME_LIMIT, kernel, vmm_command
+from support import CACHE, TIME_LIMIT, kernel, vmm_command, watchdog
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +73,7 @@ def start(tmp_path, image):
             # Of which a jailer kills its VMM, and then ends.
             stack.callback(process.send_signal, signal.SIGQUIT)
             # Ends the wait for a line that does not come; the log then has the devices' counters.
-            watchdog = threading.Timer(time_limit, process.terminate)
-            watchdog.start()
-            stack.callback(watchdog.cancel)
+            stack.enter_context(watchdog(process.terminate, time_limit))
             return Guest(process, log)
         yield starter
 

@@ -5,13 +5,12 @@ import json
 import os
 import signal
 import struct
-import threading
 
 import pytest
 
 from agent import (ERROR, EXIT, RESULT, SIGNAL, STDIN, STDIN_END, STDIN_WINDOW, STDOUT, TAKEN,
                    WINDOW, start_guest)
-from support import TIME_LIMIT, wait_until
+from support import TIME_LIMIT, running, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +281,8 @@ def test_as_many_idle_clients_as_there_can_be(guest):
     idle = [guest.stream() for _ in range(127)]
     try:
         late = []
-        thread = threading.Thread(target=lambda: late.append(
-            [guest.sh("echo 1"), guest.sh("echo 2")]))
-        thread.start()
-        idle.pop().socket.close()
-        thread.join(TIME_LIMIT)
+        with running(lambda: late.append([guest.sh("echo 1"), guest.sh("echo 2")])):
+            idle.pop().socket.close()
         assert late == [["1\n", "2\n"]]
     finally:
         for stream in idle:

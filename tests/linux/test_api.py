@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from api import start_api
-from support import TIME_LIMIT, kernel, wait_until
+from support import TIME_LIMIT, kernel, running, wait_until
 
 ARGS = "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 init=/init"
 SIZE = 4 << 20
@@ -69,19 +69,14 @@ def test_pause_and_resume_under_load_lose_nothing(tmp_path, image, engine):
                 vmm.patch("/vm", {"state": "Resumed"})
                 pauses[0] += 1
 
-        pauser = threading.Thread(target=pause_and_resume)
-        pauser.start()
-        try:
-            found = None
+        found = None
+        with running(pause_and_resume, stop=stopped.set):
             for line in console:
                 line = line.decode().strip()
                 assert not line.startswith("@differs"), line
                 if line.startswith("@sum"):
                     found = line.split()[1]
                     break
-        finally:
-            stopped.set()
-            pauser.join(TIME_LIMIT)
         assert vmm.process.wait(TIME_LIMIT) == 0
     assert pauses[0] >= 5
     assert hashlib.sha256(disk.read_bytes()).hexdigest() == found

@@ -21,7 +21,8 @@ ip -6 addr add fd00:9::2/64 dev eth0; ping6 -c 2 -i 0.2 fd00:9::1 | grep -c 'seq
 
 
 SERVE = """
-import hashlib, socket, sys, threading
+import hashlib, socket, sys
+from threading import Thread
 server = socket.create_server(("10.9.0.1", 7000))
 print("ready", flush=True)
 data = open(sys.argv[1], "rb").read()
@@ -29,7 +30,7 @@ peer = server.accept()[0]
 def send():
     peer.sendall(data)
     peer.shutdown(socket.SHUT_WR)
-threading.Thread(target=send).start()
+Thread(target=send).start()
 digest = hashlib.sha256()
 while part := peer.recv(1 << 20):
     digest.update(part)

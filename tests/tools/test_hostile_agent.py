@@ -2,6 +2,7 @@
 """mote against a guest whose agent is not ours any more: it says, or leaves, what it likes."""
 import contextlib
 import fcntl
+import functools
 import importlib
 import io
 import json
@@ -12,12 +13,11 @@ import socket
 import struct
 import subprocess
 import tarfile
-import threading
 import time
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, TOP, run_mote
+from support import MOTE, TIME_LIMIT, TOP, run_mote, running
 
 STDOUT, EXIT, ERROR, RESULT = 17, 19, 20, 21
 NAME = "evil"
@@ -47,7 +47,7 @@ def vm_fixture(tmp_path, monkeypatch):
 @contextlib.contextmanager
 def agent(vm, answer):
     """Answers each stream's first frame with what answer(socket) does."""
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as streams:
         listener.bind(str(vm / "vsock"))
         listener.listen()
 
@@ -64,15 +64,11 @@ def agent(vm, answer):
         def serve():
             with contextlib.suppress(OSError):
                 while True:
-                    threading.Thread(target=serve_one, args=(listener.accept()[0],)).start()
+                    stream, _ = listener.accept()
+                    streams.enter_context(running(functools.partial(serve_one, stream)))
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
+        with running(serve, stop=lambda: listener.shutdown(socket.SHUT_RDWR)):
             yield
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 def until_client_leaves(stream):
@@ -331,13 +327,8 @@ def test_example_against_a_flood(microvm):
             while True:
                 guest.sendall(frame(STDOUT, b""))
 
-    thread = threading.Thread(target=flood)
-    thread.start()
     begin = time.monotonic()
-    try:
+    with running(flood, stop=one.agent.close):
         with pytest.raises(error, match="it took too long to end"):
             one.run(["true"], timeout_ms=100)
         assert time.monotonic() - begin < 5
-    finally:
-        one.agent.close()
-        thread.join()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A test that hangs, or leaves something behind, is a failed test, and never the end of it all."""
+import importlib.machinery
+import importlib.util
+import shutil
+import time
+
+import pytest
+
+from support import TIME_LIMIT, TOP
+
+LOADER = importlib.machinery.SourceFileLoader("run_tests", str(TOP / "tests" / "run-tests"))
+
+
+@pytest.fixture(name="tier")
+def tier_fixture(tmp_path, monkeypatch):
+    """Runs some text as the one file of a tier, which has `limit` seconds: its counts."""
+    runner = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader(LOADER.name, LOADER))
+    LOADER.exec_module(runner)
+    monkeypatch.setattr(runner, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(runner, "LAST_WORDS", 2)
+
+    def run(text, limit=60):
+        folder = tmp_path / "tests" / "tier"
+        folder.mkdir(parents=True)
+        for name in ("conftest.py", "support.py"):
+            shutil.copy(TOP / "tests" / name, folder.parent)
+        (folder / "test_it.py").write_text(text)
+        monkeypatch.setitem(runner.TIME_LIMITS, "tier", limit)
+        return runner.pytest("tier", folder)
+    return run
+
+
+def test_a_good_one(tier):
+    assert str(tier("def test_it(): pass\n")) == "1 passed, 0 failed, 0 skipped"
+
+
+def test_one_that_hangs_says_where(tier, capfd):
+    counts = tier("""
+import threading
+def waits_for_ever():
+    threading.Event().wait()
+def test_it():
+    threading.Thread(target=waits_for_ever).start()
+    waits_for_ever()
+""", limit=5)
+    assert counts.failed == 1
+    captured = capfd.readouterr()
+    assert "tier: did not end within 5 s" in captured.out
+    assert captured.err.count("in waits_for_ever") == 2, captured.err
+
+
+@pytest.mark.parametrize("start", ["threading.Thread(target=threading.Event().wait, daemon=True).start()",
+                                   "subprocess.Popen(['sleep', '60'])"])
+def test_what_is_left_behind_is_a_failure(tier, monkeypatch, start):
+    monkeypatch.setenv("MOTE_TEST_TIME_LIMIT", "1")
+    counts = tier(f"import subprocess, threading\ndef test_it():\n    {start}\n")
+    assert str(counts) == "0 passed, 1 failed, 0 skipped"
+
+
+def test_a_thread_that_does_not_return_fails_its_test_alone(tier, monkeypatch):
+    monkeypatch.setenv("MOTE_TEST_TIME_LIMIT", "1")
+    begin = time.monotonic()
+    counts = tier("""
+import threading
+from support import running
+def test_it():
+    with running(threading.Event().wait):
+        pass
+def test_other():
+    pass
+""")
+    assert str(counts) == "1 passed, 1 failed, 0 skipped"
+    assert time.monotonic() - begin < TIME_LIMIT
