@@ -31,24 +31,36 @@ static void set_deadline(struct http_connection *connection, int seconds)
 		(void)evtimer_del(connection->deadline);
 }
 
-void http_connection_close(struct http_connection *connection)
+static void forget_event(struct event **event)
+{
+	if (*event)
+		event_free(*event);
+	*event = NULL;
+}
+
+void http_connection_end(struct http_connection *connection)
 {
 	struct http_server *server = connection->server;
 
-	TAILQ_REMOVE(&server->connections, connection, others);
+	if (connection->ended)
+		return;
+	connection->ended = true;
+	connection->stream = HTTP_STREAM_NONE;
 	if (connection->turned_away)
 		server->turned_away--;
 	else
 		server->count--;
-	if (connection->readable)
-		event_free(connection->readable);
-	if (connection->writable)
-		event_free(connection->writable);
-	if (connection->deadline)
-		event_free(connection->deadline);
+	forget_event(&connection->readable);
+	forget_event(&connection->writable);
+	forget_event(&connection->deadline);
+	fd_close(&connection->fd);
+	http_server_sweep_later(server);
+}
+
+void http_connection_free(struct http_connection *connection)
+{
 	if (connection->out)
 		evbuffer_free(connection->out);
-	fd_close(&connection->fd);
 	free(connection->body);
 	free(connection);
 }
@@ -302,7 +314,7 @@ static int work(struct http_connection *connection)
 	return 0;
 }
 
-/* Writes what can be written. False if the connection was closed. */
+/* Writes what can be written. False if the connection has ended. */
 static bool flush(struct http_connection *connection)
 {
 	while (evbuffer_get_length(connection->out) > 0) {
@@ -310,7 +322,7 @@ static bool flush(struct http_connection *connection)
 			continue;
 		if (errno == EAGAIN || errno == EINTR)
 			break;
-		http_connection_close(connection);
+		http_connection_end(connection);
 		return false;
 	}
 	if (evbuffer_get_length(connection->out) > 0) {
@@ -323,7 +335,7 @@ static bool flush(struct http_connection *connection)
 	if (!connection->closing)
 		return true;
 	if (!connection->refused) {
-		http_connection_close(connection);
+		http_connection_end(connection);
 		return false;
 	}
 	/* With input unread, closing would be a reset: the client must see the answer first. */
@@ -339,7 +351,7 @@ bool http_connection_is_dead(const struct http_connection *connection)
 {
 	char byte;
 
-	return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	return connection->ended || recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
 static void send_refusal(struct http_connection *connection)
@@ -363,7 +375,7 @@ static void proceed(struct http_connection *connection)
 	for (;;) {
 		if (work(connection) < 0)
 			send_refusal(connection);
-		if (!flush(connection))
+		if (connection->ended || !flush(connection))
 			return;
 		if (evbuffer_get_length(connection->out) > 0) {
 			(void)event_del(connection->readable);
@@ -397,7 +409,7 @@ static void on_readable(evutil_socket_t fd, short events, void *opaque)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		http_connection_close(connection);
+		http_connection_end(connection);
 		return;
 	}
 	connection->in_start = 0;
@@ -416,31 +428,36 @@ static void on_deadline(evutil_socket_t fd, short events, void *opaque)
 {
 	(void)fd;
 	(void)events;
-	http_connection_close(opaque);
+	http_connection_end(opaque);
 }
 
 void http_connection_pause(struct http_connection *connection)
 {
-	(void)event_del(connection->readable);
+	if (!connection->ended)
+		(void)event_del(connection->readable);
 }
 
 void http_connection_resume(struct http_connection *connection)
 {
-	if (evbuffer_get_length(connection->out) == 0)
+	if (!connection->ended && evbuffer_get_length(connection->out) == 0)
 		proceed(connection);
 }
 
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len)
 {
+	if (connection->ended)
+		return;
 	if (evbuffer_get_length(connection->out) + len > HTTP_OUTPUT_MAX ||
 	    add_chunk(connection, data, len) < 0)
-		http_connection_close(connection);
+		http_connection_end(connection);
 	else
 		(void)flush(connection);
 }
 
 bool http_connection_finish(struct http_connection *connection)
 {
+	if (connection->ended)
+		return false;
 	if (connection->stream != HTTP_STREAM_NONE && !connection->closing && connection->chunked)
 		(void)evbuffer_add(connection->out, "0\r\n\r\n", 5);
 	connection->closing = true;
@@ -484,7 +501,7 @@ void http_connection_open(struct http_server *server, int fd, bool serve)
 	connection->out = evbuffer_new();
 	if (!connection->readable || !connection->writable || !connection->deadline ||
 	    !connection->out || event_add(connection->readable, NULL) < 0) {
-		http_connection_close(connection);
+		http_connection_end(connection);
 		return;
 	}
 	set_deadline(connection, HTTP_IDLE_TIME);

@@ -11,6 +11,7 @@
 #include <sys/queue.h>
 
 #include "api-socket/http.h"
+#include "base/log.h"
 #include "base/rate_limiter.h"
 
 #define HTTP_INPUT_SIZE 16384
@@ -55,6 +56,7 @@ struct http_connection {
 	bool turned_away;
 	bool closing; /* once its output is written */
 	bool lingers; /* only waits for the client to close, or for the deadline */
+	bool ended;   /* has no descriptor, no events and no place any more, and is to be freed */
 };
 
 TAILQ_HEAD(http_connections, http_connection);
@@ -74,6 +76,9 @@ struct http_server {
 	bool paused; /* until limiter_timer */
 	struct rate_limiter limiter;
 	struct event *limiter_timer;
+	struct event *accept_timer; /* until descriptors may be there again */
+	struct log_limit log_limit;
+	struct event *sweep;	  /* the end of the turn, with something to free */
 	unsigned int turned_away; /* of those that only linger with their 503 */
 };
 
@@ -81,23 +86,32 @@ struct http_server {
 bool http_server_take(struct http_server *server);
 
 /*
- * Takes fd, whatever comes of it; a connection ends by itself, or with http_connection_close. With
- * `serve` false it is answered that it is one too many.
+ * Takes fd, whatever comes of it. With `serve` false it is answered that it is one too many.
+ *
+ * A connection may end at any time: in each of the following functions, and, since whatever is
+ * called may publish to others, in every handler and in every loop over the connections. So
+ * http_connection_end() only marks it: it stays in the server's list, where all of the following do
+ * nothing with it, and is freed by the server alone, at the end of the event loop's turn, when
+ * nobody is on the way through the list.
  */
 void http_connection_open(struct http_server *server, int fd, bool serve);
-void http_connection_close(struct http_connection *connection);
+void http_connection_end(struct http_connection *connection);
 
-/* Whether the client has closed it, and said nothing before that is unread. */
+/* The server's: frees one that has ended, and is in no list. */
+void http_connection_free(struct http_connection *connection);
+void http_server_sweep_later(struct http_server *server);
+
+/* Whether it has ended, or the client has closed it and said nothing before that is unread. */
 bool http_connection_is_dead(const struct http_connection *connection);
 
-/* Reads nothing more; and goes on, which may close it. */
+/* Reads nothing more; and goes on. */
 void http_connection_pause(struct http_connection *connection);
 void http_connection_resume(struct http_connection *connection);
 
-/* For a reader of a stream. May close the connection. */
+/* For a reader of a stream. */
 void http_connection_publish(struct http_connection *connection, const char *data, size_t len);
 
-/* Ends a stream, and goes on with the output. False if nothing is left, and it is closed. */
+/* Ends a stream, and goes on with the output. False if nothing is left, and it has ended. */
 bool http_connection_finish(struct http_connection *connection);
 
 #endif

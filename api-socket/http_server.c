@@ -13,6 +13,7 @@
 #include "api-socket/http_connection.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/log.h"
 
 #define BACKLOG 128
 /* Clients that are one too many and still read that they are; more just see the end. */
@@ -26,18 +27,65 @@ static int64_t now_ns(void)
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Those whose clients are gone, which the event loop has not come to yet. */
-static void close_dead(struct http_server *server)
+/* Frees what has ended: the only place that takes a connection out of the list. */
+static void sweep(struct http_server *server)
 {
 	struct http_connection *connection = TAILQ_FIRST(&server->connections);
 
 	while (connection) {
 		struct http_connection *next = TAILQ_NEXT(connection, others);
 
-		if (http_connection_is_dead(connection))
-			http_connection_close(connection);
+		if (connection->ended) {
+			TAILQ_REMOVE(&server->connections, connection, others);
+			http_connection_free(connection);
+		}
 		connection = next;
 	}
+}
+
+static void on_sweep(evutil_socket_t fd, short events, void *opaque)
+{
+	(void)fd;
+	(void)events;
+	sweep(opaque);
+}
+
+void http_server_sweep_later(struct http_server *server)
+{
+	event_active(server->sweep, EV_TIMEOUT, 0);
+}
+
+/* Those whose clients are gone, which the event loop has not come to yet, give their places back.
+ */
+static void end_dead(struct http_server *server)
+{
+	struct http_connection *connection;
+
+	TAILQ_FOREACH(connection, &server->connections, others)
+	{
+		if (http_connection_is_dead(connection))
+			http_connection_end(connection);
+	}
+}
+
+static void accept_no_more(struct http_server *server)
+{
+	(void)event_del(server->acceptable);
+	(void)evtimer_del(server->accept_timer);
+}
+
+/*
+ * The listener stays readable while there is no descriptor for its client, or no memory: looking
+ * again at once would be a busy loop, and nothing tells when there is one again.
+ */
+static void accept_later(struct http_server *server, int errnum)
+{
+	static const struct timeval later = { .tv_usec = 100000 };
+
+	log_limited_line(&server->log_limit, LOG_WARN, "API: a client has to wait: %s",
+			 strerrordesc_np(errnum));
+	if (evtimer_add(server->accept_timer, &later) == 0)
+		(void)event_del(server->acceptable);
 }
 
 /*
@@ -53,42 +101,50 @@ static void on_acceptable(evutil_socket_t listener, short events, void *opaque)
 	if (!http_server_take(server))
 		return;
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			accept_later(server, errno);
 		return;
+	}
 	if (server->count >= HTTP_CONNECTIONS_MAX)
-		close_dead(server);
+		end_dead(server);
 	if (server->count >= HTTP_CONNECTIONS_MAX && server->turned_away >= TURNED_AWAY_MAX)
 		fd_close(&fd);
 	else
 		http_connection_open(server, fd, server->count < HTTP_CONNECTIONS_MAX);
 }
 
-/* Another is the first each time, and one that connects has its turn, so that nobody starves. */
-static void resume(struct http_server *server)
+static void on_accept_timer(evutil_socket_t fd, short events, void *opaque)
 {
+	struct http_server *server = opaque;
+
+	(void)fd;
+	(void)events;
+	if (!server->paused)
+		(void)event_add(server->acceptable, NULL);
+}
+
+/* Another is the first each time, and one that connects has its turn, so that nobody starves. */
+static void on_limiter(evutil_socket_t fd, short events, void *opaque)
+{
+	struct http_server *server = opaque;
 	struct http_connection *connection = TAILQ_FIRST(&server->connections);
 
+	(void)fd;
+	(void)events;
 	server->paused = false;
 	(void)event_add(server->acceptable, NULL);
-	on_acceptable(server->fd, 0, server);
 	if (connection) {
 		TAILQ_REMOVE(&server->connections, connection, others);
 		TAILQ_INSERT_TAIL(&server->connections, connection, others);
 	}
-	connection = TAILQ_FIRST(&server->connections);
-	while (connection && !server->paused) {
-		struct http_connection *next = TAILQ_NEXT(connection, others);
-
+	on_acceptable(server->fd, 0, server);
+	TAILQ_FOREACH(connection, &server->connections, others)
+	{
+		if (server->paused)
+			break;
 		http_connection_resume(connection);
-		connection = next;
 	}
-}
-
-static void on_limiter(evutil_socket_t fd, short events, void *opaque)
-{
-	(void)fd;
-	(void)events;
-	resume(opaque);
 }
 
 bool http_server_take(struct http_server *server)
@@ -102,7 +158,7 @@ bool http_server_take(struct http_server *server)
 	    evtimer_add(server->limiter_timer, &pause) < 0)
 		return true;
 	server->paused = true;
-	(void)event_del(server->acceptable);
+	accept_no_more(server);
 	TAILQ_FOREACH(connection, &server->connections, others)
 	http_connection_pause(connection);
 	return false;
@@ -110,17 +166,12 @@ bool http_server_take(struct http_server *server)
 
 void http_server_limit(struct http_server *server, bool limited)
 {
-	static const struct rate_limiter_config config = {
-		.ops = { .size = HTTP_RATE_BURST,
-			 .refill_time = HTTP_RATE_BURST * INT64_C(1000) / HTTP_RATE },
-	};
+	static const struct timeval now = { 0 };
 
 	server->limited = limited;
-	rate_limiter_init(&server->limiter, &config, now_ns());
-	if (server->paused && !limited) {
-		(void)evtimer_del(server->limiter_timer);
-		resume(server);
-	}
+	/* In a turn of its own: the caller may be on the way through the connections. */
+	if (server->paused && !limited)
+		(void)evtimer_add(server->limiter_timer, &now);
 }
 
 /* Removes a socket that nobody serves. 0, or -errno with err set if something else is there. */
@@ -179,6 +230,10 @@ static int listen_at(struct http_server *server, const char *path, struct err *e
 int http_server_open(struct http_server **opened, struct event_base *base, const char *path,
 		     size_t body_max, http_handler *handle, void *opaque, struct err *err)
 {
+	static const struct rate_limiter_config limits = {
+		.ops = { .size = HTTP_RATE_BURST,
+			 .refill_time = HTTP_RATE_BURST * INT64_C(1000) / HTTP_RATE },
+	};
 	struct http_server *server = calloc(1, sizeof(*server));
 	int rc;
 
@@ -190,14 +245,17 @@ int http_server_open(struct http_server **opened, struct event_base *base, const
 	server->body_max = body_max;
 	server->handle = handle;
 	server->opaque = opaque;
+	rate_limiter_init(&server->limiter, &limits, now_ns());
 	TAILQ_INIT(&server->connections);
 	rc = listen_at(server, path, err);
 	if (rc == 0) {
 		server->acceptable =
 			event_new(base, server->fd, EV_READ | EV_PERSIST, on_acceptable, server);
 		server->limiter_timer = evtimer_new(base, on_limiter, server);
-		if (!server->acceptable || !server->limiter_timer ||
-		    event_add(server->acceptable, NULL) < 0)
+		server->accept_timer = evtimer_new(base, on_accept_timer, server);
+		server->sweep = evtimer_new(base, on_sweep, server);
+		if (!server->acceptable || !server->limiter_timer || !server->accept_timer ||
+		    !server->sweep || event_add(server->acceptable, NULL) < 0)
 			rc = err_sys(err, ENOMEM, "API socket %s", path);
 	}
 	if (rc < 0) {
@@ -208,17 +266,26 @@ int http_server_open(struct http_server **opened, struct event_base *base, const
 	return 0;
 }
 
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
 void http_server_close(struct http_server *server)
 {
+	struct http_connection *connection;
+
 	if (!server)
 		return;
 	http_server_finish(server, 0);
-	while (!TAILQ_EMPTY(&server->connections))
-		http_connection_close(TAILQ_FIRST(&server->connections));
-	if (server->acceptable)
-		event_free(server->acceptable);
-	if (server->limiter_timer)
-		event_free(server->limiter_timer);
+	TAILQ_FOREACH(connection, &server->connections, others)
+	http_connection_end(connection);
+	sweep(server);
+	free_event(server->acceptable);
+	free_event(server->limiter_timer);
+	free_event(server->accept_timer);
+	free_event(server->sweep);
 	if (server->path)
 		(void)unlink(server->path);
 	fd_close(&server->fd);
@@ -229,25 +296,22 @@ void http_server_close(struct http_server *server)
 void http_server_publish(struct http_server *server, enum http_stream stream, const char *data,
 			 size_t len)
 {
-	struct http_connection *connection = TAILQ_FIRST(&server->connections);
+	struct http_connection *connection;
 
-	while (connection) {
-		struct http_connection *next = TAILQ_NEXT(connection, others);
-
+	TAILQ_FOREACH(connection, &server->connections, others)
+	{
 		if (connection->stream == stream)
 			http_connection_publish(connection, data, len);
-		connection = next;
 	}
 }
 
 void http_server_finish(struct http_server *server, int timeout_ms)
 {
 	const int64_t end = now_ns() + timeout_ms * INT64_C(1000000);
-	struct http_connection *connection = TAILQ_FIRST(&server->connections);
+	struct http_connection *connection;
 
-	while (connection) {
-		struct http_connection *next = TAILQ_NEXT(connection, others);
-
+	TAILQ_FOREACH(connection, &server->connections, others)
+	{
 		while (http_connection_finish(connection)) {
 			struct pollfd writable = { .fd = connection->fd, .events = POLLOUT };
 			int64_t left = (end - now_ns()) / 1000000;
@@ -255,7 +319,6 @@ void http_server_finish(struct http_server *server, int timeout_ms)
 			if (left <= 0 || poll(&writable, 1, (int)left) == 0)
 				break;
 		}
-		connection = next;
 	}
 }
 

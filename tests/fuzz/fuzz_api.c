@@ -11,6 +11,7 @@
 
 #include "api-socket/api.h"
 #include "api-socket/http_connection.h"
+#include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "tests/fuzz/fuzz.h"
@@ -20,22 +21,25 @@
 
 static struct control control;
 static struct api api;
-static struct http_server server;
+static struct event_base *base;
 
+/* Nobody connects at its socket, which nobody need find. */
 static void open_once(void)
 {
-	if (server.base)
+	char folder[] = "/tmp/mote-fuzz-XXXXXX", path[sizeof(folder) + 2];
+	struct err err;
+
+	if (base)
 		return;
 	log_set_level(LOG_OFF);
-	server.base = event_base_new();
-	REQUIRE(control_open(&control, server.base, NULL) == 0);
+	base = event_base_new();
+	REQUIRE(control_open(&control, base, NULL) == 0);
 	control.state = CONTROL_ENDED;
-	api = (struct api){ .control = &control, .id = "fuzz", .server = &server };
-	server.fd = -1;
-	server.body_max = 1000;
-	server.handle = api_handle;
-	server.opaque = &api;
-	TAILQ_INIT(&server.connections);
+	REQUIRE(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/s", folder);
+	REQUIRE(api_open(&api, &control, "fuzz", path, 1000, &err) == 0);
+	unlink(path);
+	rmdir(folder);
 }
 
 static void put(int fd, const uint8_t *data, size_t size)
@@ -43,7 +47,7 @@ static void put(int fd, const uint8_t *data, size_t size)
 	if (size > 0)
 		(void)send(fd, data, size, MSG_NOSIGNAL);
 	for (unsigned int i = 0; i < 4; i++)
-		event_base_loop(server.base, EVLOOP_NONBLOCK);
+		event_base_loop(base, EVLOOP_NONBLOCK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -57,16 +61,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	open_once();
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
-	http_connection_open(&server, fds[0], true);
+	http_connection_open(api.server, fds[0], true);
 	cut = data[0] * (size - 1) / 255;
 	put(fds[1], data + 1, cut);
 	put(fds[1], data + 1 + cut, size - 1 - cut);
 	n = recv(fds[1], answer, sizeof(answer), 0);
 	REQUIRE(n <= 0 || (n > 12 && memcmp(answer, "HTTP/1.1 ", 9) == 0));
 	close(fds[1]);
-	while (server.count > 0)
-		event_base_loop(server.base, EVLOOP_ONCE);
-	REQUIRE(server.turned_away == 0);
+	while (api.server->count > 0)
+		event_base_loop(base, EVLOOP_ONCE);
+	REQUIRE(api.server->turned_away == 0);
 	REQUIRE(control.state == CONTROL_ENDED);
 	return 0;
 }

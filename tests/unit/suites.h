@@ -28,6 +28,7 @@
 	X(fatal) \
 	X(fd) \
 	X(guest_memory) \
+	X(http_server) \
 	X(i8042) \
 	X(image) \
 	X(io_bus) \
