@@ -65,7 +65,7 @@ LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
 # Of system calls, in vmm/policies.
-POLICIES := main vcpu
+POLICIES := main vcpu block
 # What of mote-init can be tested outside a guest.
 INIT_PARTS := failure program stream tar tree_pack tree_unpack users
 LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
@@ -209,7 +209,7 @@ $(LIB_vmm): $(POLICIES:%=$(BUILD)/obj/policies/%.o)
 .PHONY: policies
 policies: build/compile-policy
 	@for role in $(POLICIES); do \
-		printf '%-5s %s\n' $$role $$(build/compile-policy --count vmm/policies/$$role.policy); \
+		printf '%-6s %s\n' $$role $$(build/compile-policy --count vmm/policies/$$role.policy); \
 	done
 
 $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)

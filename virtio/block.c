@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "virtio/block_device.h"
 
 /* A chain is as long as the queue, and has a header and a status besides the data. */
@@ -143,13 +144,54 @@ void block_close(struct block *block)
 {
 	if (!block)
 		return;
-	block_detach(block);
+	if (!block_detach(block, 0))
+		return;
 	virtio_device_close(&block->device);
 	block_file_close(&block->file);
 	free(block->requests);
 	free(block->iovs);
 	free(block->name);
 	free(block);
+}
+
+/*
+ * The kernel still works for it: on the device's memory, its file and guest memory. The list keeps
+ * it for as long as that may be, which is the rest of the process's life.
+ */
+static void abandon(struct block *block)
+{
+	static struct block *all;
+
+	log_warn("%s: what is in flight does not end; the disk is too slow to wait for it",
+		 block->name);
+	if (block->engine_event)
+		event_free(block->engine_event);
+	block->engine_event = NULL;
+	block->abandoned = true;
+	block->next_abandoned = all;
+	all = block;
+}
+
+/* For another file, with nothing in flight on the one that is there. */
+static int prepare_engine(struct block *block, struct block_file *file, struct err *err)
+{
+	int rc;
+
+	if (!block->base)
+		return 0;
+	if (!block_settle(block, BLOCK_SETTLE_MS))
+		return err_set(
+			err, EBUSY,
+			"%s: what is in flight on its present file does not end in time, and "
+			"nothing has changed",
+			block->name);
+	rc = block->engine->ops->set_file(block->engine, file->in_memory ? -1 : file->fd);
+	if (rc < 0)
+		return err_sys(err, -rc, "%s: io_uring", block->name);
+	/* A thread for it cannot be started any more. */
+	if (file->block_device && !block->engine->discards)
+		file->discard = false;
+	return 0;
 }
 
 struct virtio_device *block_device(struct block *block)
@@ -162,25 +204,32 @@ const struct block_metrics *block_metrics(const struct block *block)
 	return &block->metrics;
 }
 
-int block_attach(struct block *block, struct event_base *base, struct err *err)
+int block_attach(struct block *block, struct event_base *base, block_confine *confine,
+		 struct err *err)
 {
+	int rc;
+
 	block->base = base;
 	block->limiter_timer = evtimer_new(base, block_on_limiter, block);
 	block->turn_timer = evtimer_new(base, block_on_turn, block);
-	if (block->limiter_timer && block->turn_timer) {
-		block_open_uring(block);
-		return 0;
-	}
-	block_detach(block);
-	return err_set(err, ENOMEM, "%s: no memory for its events", block->name);
+	if (!block->limiter_timer || !block->turn_timer)
+		rc = err_set(err, ENOMEM, "%s: no memory for its events", block->name);
+	else
+		rc = block_open_engines(block, confine, err);
+	if (rc < 0)
+		(void)block_detach(block, 0);
+	return rc;
 }
 
-void block_detach(struct block *block)
+bool block_detach(struct block *block, int timeout_ms)
 {
+	bool settled;
+
 	if (!block->base)
-		return;
+		return !block->abandoned;
 	pthread_mutex_lock(&block->device.lock);
-	block_close_engine(block, true);
+	block->device.active = false;
+	settled = block_cancel(block) || block_settle(block, timeout_ms);
 	pthread_mutex_unlock(&block->device.lock);
 	if (block->limiter_timer)
 		event_free(block->limiter_timer);
@@ -189,22 +238,30 @@ void block_detach(struct block *block)
 	block->limiter_timer = NULL;
 	block->turn_timer = NULL;
 	block->base = NULL;
+	if (settled) {
+		block_close_engines(block);
+		return true;
+	}
+	abandon(block);
+	return false;
 }
 
 int block_replace_file(struct block *block, const char *path, struct err *err)
 {
 	struct virtio_device *device = &block->device;
-	struct block_file file;
+	struct block_file file, old;
 	int rc = block_file_open(&file, block->name, path, block->read_only, &block->file, err);
 
 	pthread_mutex_lock(&device->lock);
+	if (rc == 0) {
+		rc = prepare_engine(block, &file, err);
+		if (rc < 0)
+			block_file_close(&file);
+	}
 	if (rc < 0) {
 		block->metrics.update_fails++;
 	} else {
-		struct block_file old = block->file;
-
-		block_set_engine_file(block, &file);
-		block_publish(block);
+		old = block->file;
 		block->file = file;
 		block_file_close(&old);
 		fill_config(block);
@@ -213,8 +270,9 @@ int block_replace_file(struct block *block, const char *path, struct err *err)
 			block_offer_features(block);
 		virtio_device_config_changed(device);
 		block->metrics.update_count++;
-		block_request_turn(block);
 	}
+	block_publish(block);
+	block_request_turn(block);
 	pthread_mutex_unlock(&device->lock);
 	return rc;
 }

@@ -9,6 +9,7 @@
 
 #include "base/metrics.h"
 #include "base/rate_limiter.h"
+#include "virtio/block_worker.h"
 #include "virtio/device.h"
 
 struct err;
@@ -17,7 +18,7 @@ struct block;
 enum block_engine_kind {
 	BLOCK_ENGINE_ASYNC, /* io_uring, where the host's kernel allows it; else Sync, and a log
 			       line */
-	BLOCK_ENGINE_SYNC,
+	BLOCK_ENGINE_SYNC,  /* a thread that makes system calls, one after the other */
 };
 
 struct block_config {
@@ -66,16 +67,25 @@ struct virtio_device *block_device(struct block *block);
 const struct block_metrics *block_metrics(const struct block *block);
 
 /*
- * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out before
- * virtio_device_detach. Main thread.
+ * Puts the device to work in the event loop, after virtio_device_attach. Takes it out before
+ * virtio_device_detach. confine, which may be NULL, is called on the device's own thread. Main
+ * thread.
  */
-int block_attach(struct block *block, struct event_base *base, struct err *err);
-void block_detach(struct block *block);
+int block_attach(struct block *block, struct event_base *base, block_confine *confine,
+		 struct err *err);
+/*
+ * Ends what is in flight without an answer. False if that takes longer than timeout_ms: guest
+ * memory may then still be written to, and has to stay mapped until the process ends. So does the
+ * device, which block_close() leaves as it is.
+ */
+bool block_detach(struct block *block, int timeout_ms);
 
 /*
- * Replaces the file of a device, running or not: what is in flight ends on the old one, the driver
- * is told the new capacity. 0 or -errno with err set, then nothing has changed. Main thread.
+ * Replaces the file of a device, running or not: what is in flight ends on the old one, for which
+ * BLOCK_SETTLE_MS are enough or the call fails; the driver is told the new capacity. 0 or -errno
+ * with err set, then nothing has changed. Main thread.
  */
+#define BLOCK_SETTLE_MS 500
 int block_replace_file(struct block *block, const char *path, struct err *err);
 /* New limits, buckets full. Main thread. */
 void block_set_limiter(struct block *block, const struct rate_limiter_config *limiter);

@@ -11,6 +11,8 @@
 #include "virtio/block_request.h"
 
 #define BLOCK_QUEUE_SIZE 256
+/* Bytes in flight; one request may be larger, alone. */
+#define BLOCK_IN_FLIGHT_MAX (UINT64_C(32) << 20)
 
 struct block {
 	struct virtio_device device;
@@ -32,12 +34,14 @@ struct block {
 	struct block_file file;
 	struct virtio_blk_config config;
 	struct rate_limiter limiter;
-	struct block_engine *engine;	   /* NULL until there is something to do */
+	struct block_engine *engine;	   /* a ring or a thread; NULL detached */
+	struct block_engine *here;	   /* instead of it for a file in memory; NULL detached */
 	uint16_t free[BLOCK_ENGINE_DEPTH]; /* indices of slots, a stack */
 	unsigned int free_count;
-	struct block_request *throttled; /* popped, and waits for the limiter */
-	bool pushed;			 /* something is to be published */
-	bool dropping;			 /* results go nowhere: guest memory is out of bounds */
+	uint64_t cost_in_flight;    /* bytes, see BLOCK_IN_FLIGHT_MAX */
+	struct block_request *held; /* popped; waits for the limiter or for others to end */
+	bool throttled;		    /* it is the limiter, and was counted */
+	bool pushed;		    /* something is to be published */
 	struct block_metrics metrics;
 	struct log_limit log_limit;
 
@@ -50,6 +54,8 @@ struct block {
 	 * activates runs before the file descriptors are looked at again.
 	 */
 	struct event *turn_timer;
+	bool abandoned; /* detached with something in flight */
+	struct block *next_abandoned;
 };
 
 extern const struct virtio_ops block_ops;
@@ -62,17 +68,17 @@ void block_offer_features(struct block *block);
 /* All slots free. */
 void block_init_slots(struct block *block);
 /*
- * For the Async engine, where it is of use: before the start, because a filter of system calls then
- * forbids to set up a ring. Without one the Sync engine does the work. Main thread.
+ * Before the start, because a filter of system calls then forbids to set up a ring or a thread. 0
+ * or -errno with err set, after which block_close_engines() is due. Main thread.
  */
-void block_open_uring(struct block *block);
-/*
- * Ends what is in flight, and works with another file from now on; or takes the engine away, with
- * `cancel` without an answer to what is in flight, so that the next request opens Sync. Main
- * thread, under the lock.
- */
-void block_set_engine_file(struct block *block, const struct block_file *file);
-void block_close_engine(struct block *block, bool cancel);
+int block_open_engines(struct block *block, block_confine *confine, struct err *err);
+/* Nothing is in flight. Main thread. */
+void block_close_engines(struct block *block);
+
+/* Waits until nothing is in flight; false if the time is over. Main thread, under the lock. */
+bool block_settle(struct block *block, int timeout_ms);
+/* Ends what is in flight; true if that is all. Under the lock; the main thread or a vCPU's. */
+bool block_cancel(struct block *block);
 /* Shows the driver what is done, and asks for another turn. Main thread, under the lock. */
 void block_publish(struct block *block);
 void block_request_turn(struct block *block);

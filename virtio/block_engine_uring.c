@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two threads use the ring, under the device's lock: so neither IORING_SETUP_SINGLE_ISSUER nor
- * DEFER_TASKRUN. A vCPU thread only takes completions; it makes no io_uring system call.
+ * DEFER_TASKRUN. A vCPU thread only cancels; it takes no completion, for that can be a system call.
  */
 #include <errno.h>
 #include <liburing.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -25,25 +24,31 @@
 struct uring_engine {
 	struct block_engine engine;
 	struct io_uring ring;
-	unsigned int in_flight; /* submitted and not done, the queue included */
+	struct block_worker *worker; /* for what the ring cannot do; NULL without */
 	/*
 	 * What the kernel has not taken yet, in order. The first `prepared` have their entries in
-	 * the ring: they stay there when the kernel is short of memory.
+	 * the ring, sqes[]: they stay there when the kernel is short of memory. Before them are
+	 * `dropped` entries of I/Os that have been cancelled.
 	 */
 	struct block_io *queue[BLOCK_ENGINE_DEPTH];
+	struct io_uring_sqe *sqes[BLOCK_ENGINE_DEPTH];
 	unsigned int queued;
 	unsigned int prepared;
+	unsigned int dropped;
+	bool cancelled; /* nothing is continued, until nothing is in flight */
 	bool broken; /* nothing is given to the kernel any more; everything is done here and now */
 };
 
 static bool uring_has_room(const struct block_engine *engine)
 {
-	return ((const struct uring_engine *)engine)->in_flight < BLOCK_ENGINE_DEPTH;
+	return engine->in_flight < BLOCK_ENGINE_DEPTH;
 }
 
 static void finish(struct uring_engine *uring, struct block_io *io, int result)
 {
-	uring->in_flight--;
+	uring->engine.in_flight--;
+	if (uring->engine.in_flight == 0)
+		uring->cancelled = false;
 	uring->engine.done(uring->engine.opaque, io, result);
 }
 
@@ -55,6 +60,10 @@ static uint64_t enqueue(struct uring_engine *uring, struct block_io *io)
 
 	do {
 		block_io_next(io, &step);
+		if (step.kind == BLOCK_STEP_DISCARD && uring->worker) {
+			block_worker_submit(uring->worker, io);
+			return 0;
+		}
 		if (step.kind != BLOCK_STEP_DISCARD && !uring->broken) {
 			uring->queue[uring->queued++] = io;
 			return block_step_cost(&step);
@@ -69,7 +78,7 @@ static void uring_submit(struct block_engine *engine, struct block_io *io)
 {
 	struct uring_engine *uring = (struct uring_engine *)engine;
 
-	uring->in_flight++;
+	engine->in_flight++;
 	enqueue(uring, io);
 }
 
@@ -109,26 +118,35 @@ static void prepare(struct io_uring_sqe *sqe, struct block_io *io)
 }
 
 /*
- * The queue will not get into the kernel. Its entries in the ring stay where they are, for nothing
- * will be submitted again.
+ * The kernel refuses the ring for good. Entries stay in it, for nothing will be submitted again,
+ * and what they were for is done with system calls.
  */
-static void give_up(struct uring_engine *uring, bool cancel)
+static void give_up(struct uring_engine *uring)
 {
 	struct block_io *queue[BLOCK_ENGINE_DEPTH];
 	const unsigned int queued = uring->queued;
 
 	for (unsigned int i = 0; i < queued; i++)
 		queue[i] = uring->queue[i];
-	if (uring->prepared > 0 || !cancel)
-		uring->broken = true;
+	uring->broken = true;
 	uring->queued = 0;
 	uring->prepared = 0;
-	for (unsigned int i = 0; i < queued; i++) {
-		if (cancel)
-			finish(uring, queue[i], -ECANCELED);
-		else
-			enqueue(uring, queue[i]);
-	}
+	for (unsigned int i = 0; i < queued; i++)
+		enqueue(uring, queue[i]);
+}
+
+static void remove_taken(struct uring_engine *uring, unsigned int taken)
+{
+	const unsigned int dropped = taken < uring->dropped ? taken : uring->dropped;
+
+	uring->dropped -= dropped;
+	taken -= dropped;
+	uring->queued -= taken;
+	uring->prepared -= taken;
+	for (unsigned int i = 0; i < uring->queued; i++)
+		uring->queue[i] = uring->queue[i + taken];
+	for (unsigned int i = 0; i < uring->prepared; i++)
+		uring->sqes[i] = uring->sqes[i + taken];
 }
 
 static void start_queue(struct uring_engine *uring)
@@ -142,8 +160,9 @@ static void start_queue(struct uring_engine *uring)
 		if (!sqe)
 			break;
 		prepare(sqe, uring->queue[uring->prepared]);
+		uring->sqes[uring->prepared] = sqe;
 	}
-	if (uring->prepared == 0)
+	if (uring->prepared + uring->dropped == 0)
 		return;
 	taken = io_uring_submit(&uring->ring);
 	if (taken == -EAGAIN || taken == -EBUSY || taken == -EINTR)
@@ -151,17 +170,14 @@ static void start_queue(struct uring_engine *uring)
 	if (taken < 0) {
 		log_warn("io_uring_enter: %s; continuing without io_uring",
 			 strerrordesc_np(-taken));
-		give_up(uring, false);
+		give_up(uring);
 		return;
 	}
-	uring->queued -= (unsigned int)taken;
-	uring->prepared -= (unsigned int)taken;
-	for (unsigned int i = 0; i < uring->queued; i++)
-		uring->queue[i] = uring->queue[i + (unsigned int)taken];
+	remove_taken(uring, (unsigned int)taken);
 }
 
 /* Takes all completions that are there. The cost of the steps that followed. */
-static uint64_t reap(struct uring_engine *uring, bool cancel)
+static uint64_t reap(struct uring_engine *uring)
 {
 	struct io_uring_cqe *cqes[REAP_BATCH];
 	uint64_t cost = 0;
@@ -170,11 +186,14 @@ static uint64_t reap(struct uring_engine *uring, bool cancel)
 	while ((count = io_uring_peek_batch_cqe(&uring->ring, cqes, REAP_BATCH)) > 0) {
 		for (unsigned int i = 0; i < count; i++) {
 			struct block_io *io = io_uring_cqe_get_data(cqes[i]);
-			int rc = block_io_advance(io, cqes[i]->res);
+			int rc;
 
+			if (!io) /* a dropped entry's */
+				continue;
+			rc = block_io_advance(io, cqes[i]->res);
 			if (rc <= 0)
 				finish(uring, io, rc);
-			else if (cancel)
+			else if (uring->cancelled)
 				finish(uring, io, -ECANCELED);
 			else
 				cost += enqueue(uring, io);
@@ -184,43 +203,57 @@ static uint64_t reap(struct uring_engine *uring, bool cancel)
 	return cost;
 }
 
+static void take_from_worker(struct uring_engine *uring)
+{
+	struct block_io *io;
+	int result;
+
+	while (uring->worker && (io = block_worker_take(uring->worker, &result)))
+		finish(uring, io, result);
+}
+
 static bool uring_poll(struct block_engine *engine)
 {
 	struct uring_engine *uring = (struct uring_engine *)engine;
 	uint64_t cost = 0;
 
+	take_from_worker(uring);
 	do {
 		start_queue(uring);
 		/* What needed no waiting, such as a read of cached data, is complete already. */
 		if (io_uring_cq_ready(&uring->ring) == 0)
 			break;
-		cost += reap(uring, false);
+		cost += reap(uring);
 	} while (uring->queued > 0 && cost < BLOCK_TURN_MAX);
 	return uring->queued > 0;
 }
 
-static void uring_drain(struct block_engine *engine, bool cancel)
+/* An entry that the kernel has not taken becomes one that does nothing. */
+static void drop_entry(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_nop(sqe);
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, NULL);
+}
+
+static void uring_cancel(struct block_engine *engine)
 {
 	struct uring_engine *uring = (struct uring_engine *)engine;
-	struct pollfd event = { .fd = engine->event_fd, .events = POLLIN };
-	uint64_t count;
+	const unsigned int queued = uring->queued;
 
-	for (;;) {
-		/* Before the ring is looked at: what comes afterwards makes it readable again. */
-		ssize_t n = read(engine->event_fd, &count, sizeof(count));
-
-		(void)n;
-		reap(uring, cancel);
-		if (cancel)
-			give_up(uring, true);
-		else
-			start_queue(uring);
-		if (uring->queued > 0 && uring->queued == uring->in_flight)
-			give_up(uring, false);
-		if (uring->in_flight == 0)
-			return;
-		poll(&event, 1, -1);
-	}
+	if (engine->in_flight == 0)
+		return;
+	uring->cancelled = true;
+	for (unsigned int i = 0; i < uring->prepared; i++)
+		drop_entry(uring->sqes[i]);
+	uring->dropped += uring->prepared;
+	uring->prepared = 0;
+	uring->queued = 0;
+	for (unsigned int i = 0; i < queued; i++)
+		finish(uring, uring->queue[i], -ECANCELED);
+	if (uring->worker)
+		block_worker_cancel(uring->worker);
+	take_from_worker(uring);
 }
 
 static int uring_set_file(struct block_engine *engine, int fd)
@@ -238,6 +271,7 @@ static void uring_close(struct block_engine *engine)
 	/* The ring goes in its own time, but the file is to be closed on return. */
 	(void)io_uring_unregister_files(&uring->ring);
 	io_uring_queue_exit(&uring->ring);
+	block_worker_close(uring->worker);
 	fd_close(&engine->event_fd);
 	free(uring);
 }
@@ -254,8 +288,8 @@ static int register_ring(const struct io_uring *ring, unsigned int operation, vo
 static int restrict_ring(const struct io_uring *ring)
 {
 	static const uint8_t operations[] = {
-		IORING_OP_READ,	  IORING_OP_READV, IORING_OP_WRITE,
-		IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+		IORING_OP_READ,	 IORING_OP_READV,     IORING_OP_WRITE, IORING_OP_WRITEV,
+		IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_NOP,
 	};
 	static const uint8_t registrations[] = {
 		IORING_REGISTER_FILES,	 IORING_REGISTER_FILES_UPDATE, IORING_UNREGISTER_FILES,
@@ -298,13 +332,14 @@ static int open_ring(struct uring_engine *uring, int fd)
 	return rc;
 }
 
-struct block_engine *block_engine_uring_open(int fd, struct err *err)
+struct block_engine *block_engine_uring_open(int fd, bool discards, block_confine *confine,
+					     struct err *err)
 {
 	static const struct block_engine_ops ops = {
 		.has_room = uring_has_room,
 		.submit = uring_submit,
 		.poll = uring_poll,
-		.drain = uring_drain,
+		.cancel = uring_cancel,
 		.set_file = uring_set_file,
 		.close = uring_close,
 	};
@@ -316,13 +351,19 @@ struct block_engine *block_engine_uring_open(int fd, struct err *err)
 		return NULL;
 	}
 	uring->engine.ops = &ops;
+	uring->engine.discards = discards;
 	uring->engine.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = uring->engine.event_fd < 0 ? -errno : open_ring(uring, fd);
-	if (rc < 0) {
+	if (rc < 0)
 		err_sys(err, -rc, "io_uring");
-		fd_close(&uring->engine.event_fd);
-		free(uring);
-		return NULL;
+	if (rc == 0 && discards) {
+		rc = block_worker_open(&uring->worker, uring->engine.event_fd, confine, err);
+		if (rc < 0)
+			io_uring_queue_exit(&uring->ring);
 	}
-	return &uring->engine;
+	if (rc == 0)
+		return &uring->engine;
+	fd_close(&uring->engine.event_fd);
+	free(uring);
+	return NULL;
 }

@@ -18,6 +18,8 @@ struct block_file;
 #define BLOCK_RANGES_MAX 16
 /* Bytes of one step; and the share of a turn that a step without data is taken for. */
 #define BLOCK_STEP_MAX (UINT64_C(4) << 20)
+/* Bytes of one step of a discard or write-zeroes range. */
+#define BLOCK_RANGE_STEP_MAX (UINT64_C(64) << 20)
 /* Bytes that an engine moves before others have their turn in the event loop. */
 #define BLOCK_TURN_MAX (UINT64_C(32) << 20)
 
@@ -50,6 +52,7 @@ struct block_io {
 	struct block_range ranges[BLOCK_RANGES_MAX];
 	unsigned int range_count;
 	unsigned int range; /* the next */
+	int fallocate_mode; /* of its last step */
 };
 
 enum block_step_kind {

@@ -2,9 +2,11 @@
 /* From the queue to the engine and back. */
 #include <errno.h>
 #include <linux/virtio_blk.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "virtio/block_device.h"
@@ -51,8 +53,23 @@ void block_init_slots(struct block *block)
 	block->free_count = BLOCK_ENGINE_DEPTH;
 }
 
+/* What a request may keep others waiting for: bytes, or what a step without data is taken for. */
+static uint64_t cost(const struct block_request *request)
+{
+	switch (request->type) {
+	case VIRTIO_BLK_T_IN:
+	case VIRTIO_BLK_T_OUT:
+		return request->data_len;
+	default:
+		return BLOCK_STEP_MAX;
+	}
+}
+
 static void release(struct block *block, struct block_request *request)
 {
+	if (request->submitted)
+		block->cost_in_flight -= cost(request);
+	request->submitted = false;
 	block->free[block->free_count++] = (uint16_t)(request - block->requests);
 }
 
@@ -155,7 +172,7 @@ static void request_done(void *opaque, struct block_io *io, int result)
 		(struct block_request *)((char *)io - offsetof(struct block_request, io));
 	struct block *block = opaque;
 
-	if (block->dropping || !block->device.active) {
+	if (!block->device.active) {
 		release(block, request);
 		return;
 	}
@@ -181,90 +198,103 @@ static void on_engine(evutil_socket_t fd, short events, void *opaque)
 	pthread_mutex_unlock(&block->device.lock);
 }
 
+static struct block_engine *engine_of(struct block *block)
+{
+	return block->file.in_memory ? block->here : block->engine;
+}
+
 static void use_engine(struct block *block, struct block_engine *engine)
 {
 	engine->done = request_done;
 	engine->opaque = block;
-	block->engine = engine;
 }
 
-/*
- * On a file system in memory that does not know RWF_NOWAIT, io_uring would hand each request to a
- * worker thread, though it waits for nothing: there the Async engine, too, does it here and now.
- */
-void block_open_uring(struct block *block)
+static struct block_engine *open_engine(struct block *block, block_confine *confine,
+					struct err *err)
 {
 	struct block_engine *engine;
-	struct err err;
 
-	if (block->engine_kind != BLOCK_ENGINE_ASYNC || block->file.in_memory)
-		return;
-	engine = block_engine_uring_open(block->file.fd, &err);
-	if (!engine) {
-		log_warn("%s: %s; using the Sync engine instead", block->name, err.text);
-		return;
+	if (block->engine_kind == BLOCK_ENGINE_ASYNC) {
+		engine = block_engine_uring_open(block->file.fd, block->file.block_device, confine,
+						 err);
+		if (engine)
+			return engine;
+		log_warn("%s: %s; using the Sync engine instead", block->name, err->text);
 	}
+	return block_engine_thread_open(confine, err);
+}
+
+int block_open_engines(struct block *block, block_confine *confine, struct err *err)
+{
+	block->here = block_engine_here_open();
+	if (!block->here)
+		return err_set(err, ENOMEM, "%s: no memory", block->name);
+	use_engine(block, block->here);
+	block->engine = open_engine(block, confine, err);
+	if (!block->engine)
+		return -EAGAIN;
+	use_engine(block, block->engine);
 	/* Edge-triggered: each completion is an edge, and nobody need read the eventfd. */
-	block->engine_event = event_new(block->base, engine->event_fd, EV_READ | EV_PERSIST | EV_ET,
-					on_engine, block);
-	if (block->engine_event && event_add(block->engine_event, NULL) == 0) {
-		use_engine(block, engine);
-		return;
-	}
-	if (block->engine_event)
-		event_free(block->engine_event);
-	block->engine_event = NULL;
-	engine->ops->close(engine);
+	block->engine_event = event_new(block->base, block->engine->event_fd,
+					EV_READ | EV_PERSIST | EV_ET, on_engine, block);
+	if (!block->engine_event || event_add(block->engine_event, NULL) < 0)
+		return err_set(err, ENOMEM, "%s: no memory for its events", block->name);
+	return 0;
 }
 
-static bool have_engine(struct block *block)
+void block_close_engines(struct block *block)
 {
-	struct block_engine *engine;
+	struct block_engine *const engines[] = { block->here, block->engine };
 
-	if (block->engine)
-		return true;
-	engine = block_engine_sync_open();
-	if (engine)
-		use_engine(block, engine);
-	return engine != NULL;
-}
-
-static void drain_engine(struct block *block, bool cancel)
-{
-	block->dropping = cancel;
-	block->engine->ops->drain(block->engine, cancel);
-	block->dropping = false;
-}
-
-void block_set_engine_file(struct block *block, const struct block_file *file)
-{
-	struct block_engine *engine = block->engine;
-
-	if (!engine)
-		return;
-	drain_engine(block, false);
-	if (!file->in_memory && engine->ops->set_file(engine, file->fd) == 0)
-		return;
-	block_close_engine(block, false);
-}
-
-void block_close_engine(struct block *block, bool cancel)
-{
-	struct block_engine *engine = block->engine;
-
-	if (!engine)
-		return;
-	drain_engine(block, cancel);
 	/* Before its eventfd is closed. */
 	if (block->engine_event)
 		event_free(block->engine_event);
 	block->engine_event = NULL;
-	engine->ops->close(engine);
+	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+		if (engines[i])
+			engines[i]->ops->close(engines[i]);
+	}
+	block->here = NULL;
 	block->engine = NULL;
+}
+
+bool block_settle(struct block *block, int timeout_ms)
+{
+	const int64_t end = block_now_ns() + timeout_ms * (NS_PER_S / 1000);
+	struct block_engine *engine = engine_of(block);
+
+	while (engine && engine->in_flight > 0) {
+		struct pollfd event = { .fd = engine->event_fd, .events = POLLIN };
+		uint64_t count;
+		int64_t left;
+		ssize_t n;
+
+		/* Before the engine is asked: what comes afterwards makes it readable again. */
+		n = engine->event_fd < 0 ? 0 : read(engine->event_fd, &count, sizeof(count));
+		(void)n;
+		if (engine->ops->poll(engine))
+			event.fd = -1; /* there is more to do at once */
+		left = (end - block_now_ns()) / (NS_PER_S / 1000);
+		if (engine->in_flight > 0 && left <= 0)
+			return false;
+		if (engine->in_flight > 0 && event.fd >= 0)
+			(void)poll(&event, 1, (int)left);
+	}
+	return true;
+}
+
+bool block_cancel(struct block *block)
+{
+	struct block_engine *engine = engine_of(block);
+
+	if (engine)
+		engine->ops->cancel(engine);
+	return !engine || engine->in_flight == 0;
 }
 
 static void start(struct block *block, struct block_request *request)
 {
+	struct block_engine *engine = engine_of(block);
 	struct block_io *io = &request->io;
 	uint8_t status = block_request_check(request, &block->file, block->device.driver_features);
 
@@ -284,26 +314,11 @@ static void start(struct block *block, struct block_request *request)
 		answer(block, request, VIRTIO_BLK_S_OK, 0);
 		return;
 	}
-	if (!have_engine(block)) {
-		execute_failed(block, request, ENOMEM);
-		return;
-	}
 	/* 5.2.6.2: a driver that declines FLUSH relies on a write that is done being stable. */
 	io->durable = block->writeback && !virtio_has_feature(&block->device, VIRTIO_BLK_F_FLUSH);
-	block->engine->ops->submit(block->engine, io);
-}
-
-/* What starting it may keep the others waiting for. */
-static uint64_t cost(const struct block_request *request)
-{
-	switch (request->type) {
-	case VIRTIO_BLK_T_FLUSH:
-	case VIRTIO_BLK_T_DISCARD:
-	case VIRTIO_BLK_T_WRITE_ZEROES:
-		return BLOCK_STEP_MAX;
-	default:
-		return request->data_len;
-	}
+	request->submitted = true;
+	block->cost_in_flight += cost(request);
+	engine->ops->submit(engine, io);
 }
 
 /* 0, or nanoseconds until the request may be started. */
@@ -319,6 +334,7 @@ static int64_t throttle(struct block *block, const struct block_request *request
 		return 0;
 	if (!block->throttled)
 		block->metrics.rate_limiter_throttled_events++;
+	block->throttled = true;
 	if (wait > LIMITER_WAIT_MAX)
 		wait = LIMITER_WAIT_MAX;
 	after.tv_sec = wait / NS_PER_S;
@@ -327,10 +343,18 @@ static int64_t throttle(struct block *block, const struct block_request *request
 	return wait;
 }
 
-static bool has_room(const struct block *block)
+static bool has_room(struct block *block)
 {
-	return block->free_count > 0 &&
-	       (!block->engine || block->engine->ops->has_room(block->engine));
+	struct block_engine *engine = engine_of(block);
+
+	return block->free_count > 0 && engine->ops->has_room(engine);
+}
+
+/* However large the requests are: what is in flight is what a reset or another file waits for. */
+static bool fits(const struct block *block, const struct block_request *request)
+{
+	return block->cost_in_flight == 0 ||
+	       block->cost_in_flight + cost(request) <= BLOCK_IN_FLIGHT_MAX;
 }
 
 /* 1 with the request in a slot of its own, which it may have left again; 0 none; -EPROTO. */
@@ -360,7 +384,7 @@ static enum stop take_requests(struct block *block, struct turn *turn)
 	struct virtio_device *device = &block->device;
 
 	while (turn->requests < TURN_REQUESTS && turn->bytes < BLOCK_TURN_MAX) {
-		struct block_request *request = block->throttled;
+		struct block_request *request = block->held;
 
 		if (!request && !virtq_has_more(&device->queues[0]))
 			return STOP_EMPTY;
@@ -381,11 +405,15 @@ static enum stop take_requests(struct block *block, struct turn *turn)
 			if (!request)
 				continue;
 		}
-		if (throttle(block, request) > 0) {
-			block->throttled = request;
-			return STOP_LIMITER;
+		block->held = request;
+		if (!fits(block, request)) {
+			block->metrics.io_engine_throttled_events++;
+			return STOP_ENGINE;
 		}
-		block->throttled = NULL;
+		if (throttle(block, request) > 0)
+			return STOP_LIMITER;
+		block->held = NULL;
+		block->throttled = false;
 		turn->bytes += cost(request);
 		start(block, request);
 	}
@@ -396,6 +424,7 @@ static enum stop take_requests(struct block *block, struct turn *turn)
 static bool serve_queue(struct block *block, struct turn *turn)
 {
 	struct virtq *queue = &block->device.queues[0];
+	struct block_engine *engine = engine_of(block);
 	bool more = false;
 
 	for (unsigned int round = 0; round < TURN_ROUNDS; round++) {
@@ -403,7 +432,7 @@ static bool serve_queue(struct block *block, struct turn *turn)
 
 		virtq_disable_notify(queue);
 		stop = take_requests(block, turn);
-		more = block->engine && block->engine->ops->poll(block->engine);
+		more = engine->ops->poll(engine);
 		block_publish(block);
 		switch (stop) {
 		case STOP_EMPTY:
@@ -412,7 +441,7 @@ static bool serve_queue(struct block *block, struct turn *turn)
 			break;
 		case STOP_ENGINE:
 			/* What is in flight comes back, and with it we do. */
-			if (!has_room(block))
+			if (!has_room(block) || (block->held && !fits(block, block->held)))
 				return more;
 			break;
 		case STOP_LIMITER:
@@ -428,13 +457,15 @@ static bool serve_queue(struct block *block, struct turn *turn)
 /* On the main thread, under the lock, whatever has happened. */
 static void run(struct block *block)
 {
+	struct block_engine *engine = engine_of(block);
 	struct turn turn = { 0 };
 	bool more;
 
 	if (!block->base)
 		return;
-	more = block->engine && block->engine->ops->poll(block->engine);
-
+	more = engine->ops->poll(engine);
+	if (block->device.resetting && engine->in_flight == 0)
+		virtio_device_reset_done(&block->device);
 	if (block->device.active && block->device.queues[0].ready)
 		more = serve_queue(block, &turn);
 	if (more)
@@ -463,23 +494,24 @@ static void notified(struct virtio_device *device, unsigned int queue)
 	struct block *block = block_of(device);
 
 	block->metrics.queue_event_count++;
-	if (!block->throttled && !virtq_has_more(&device->queues[queue]))
+	if (!block->held && !virtq_has_more(&device->queues[queue]))
 		block->metrics.no_avail_buffer++;
 	run(block);
 }
 
-static void reset(struct virtio_device *device)
+/* The engine's event brings the main thread to what has to end first. */
+static bool reset(struct virtio_device *device)
 {
 	struct block *block = block_of(device);
 
-	if (block->engine)
-		drain_engine(block, true);
-	if (block->throttled)
-		release(block, block->throttled);
-	block->throttled = NULL;
+	if (block->held)
+		release(block, block->held);
+	block->held = NULL;
+	block->throttled = false;
 	block->pushed = false;
 	/* The file may have been replaced by one that can more or less. */
 	block_offer_features(block);
+	return block_cancel(block);
 }
 
 const struct virtio_ops block_ops = {

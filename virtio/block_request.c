@@ -65,6 +65,26 @@ static uint8_t *take_last_byte(struct block_part *part)
 	return (uint8_t *)last->iov_base + last->iov_len;
 }
 
+static bool has_ranges(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_DISCARD || type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
+
+/* Copies the ranges, none if there are too many or half a one. The bytes that they are of. */
+static uint64_t read_ranges(struct block_request *request)
+{
+	const uint64_t count = request->out.len / sizeof(request->ranges[0]);
+	uint64_t sectors = 0;
+
+	if (request->out.len % sizeof(request->ranges[0]) || count > BLOCK_RANGES_MAX)
+		return 0;
+	block_part_read(&request->out, request->ranges, request->out.len);
+	request->range_count = (unsigned int)count;
+	for (unsigned int i = 0; i < request->range_count; i++)
+		sectors += le32toh(request->ranges[i].num_sectors);
+	return sectors * BLOCK_SECTOR_SIZE;
+}
+
 int block_request_parse(struct block_request *request, const struct virtq_chain *chain)
 {
 	struct virtio_blk_outhdr header;
@@ -75,6 +95,7 @@ int block_request_parse(struct block_request *request, const struct virtq_chain 
 					   chain->in_len };
 	request->status = NULL;
 	request->data_len = 0;
+	request->range_count = 0;
 	if (request->in.len == 0)
 		return -EINVAL;
 	request->status = take_last_byte(&request->in);
@@ -88,6 +109,8 @@ int block_request_parse(struct block_request *request, const struct virtq_chain 
 		request->data_len = request->in.len;
 	else if (request->type == VIRTIO_BLK_T_OUT)
 		request->data_len = request->out.len;
+	else if (has_ranges(request->type))
+		request->data_len = read_ranges(request);
 	return 0;
 }
 
@@ -121,13 +144,11 @@ static uint8_t check_ranges(struct block_request *request)
 	struct block_io *io = &request->io;
 	const uint32_t flags_known =
 		io->kind == BLOCK_IO_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
-	struct virtio_blk_discard_write_zeroes from[BLOCK_RANGES_MAX];
-	const uint64_t count = request->out.len / sizeof(from[0]);
+	const struct virtio_blk_discard_write_zeroes *from = request->ranges;
 
-	if (request->out.len % sizeof(from[0]) || count == 0 || count > BLOCK_RANGES_MAX)
+	if (request->range_count == 0)
 		return VIRTIO_BLK_S_IOERR;
-	block_part_read(&request->out, from, request->out.len);
-	for (uint64_t i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < request->range_count; i++) {
 		const uint64_t sector = le64toh(from[i].sector);
 		const uint32_t sectors = le32toh(from[i].num_sectors);
 		const uint32_t flags = le32toh(from[i].flags);

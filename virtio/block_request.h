@@ -3,6 +3,7 @@
 #ifndef MOTE_VIRTIO_BLOCK_REQUEST_H
 #define MOTE_VIRTIO_BLOCK_REQUEST_H
 
+#include <linux/virtio_blk.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -26,13 +27,18 @@ struct block_part {
 
 struct block_request {
 	struct block_io io;
+	bool submitted; /* to an engine */
 	uint16_t head;
 	uint32_t type; /* from the header, of which this is the only copy */
 	uint64_t sector;
 	struct block_part out; /* data to the device, the header taken off */
 	struct block_part in;  /* data from the device, the status taken off */
 	uint8_t *status;       /* in guest memory; NULL the request has no place for it */
-	uint64_t data_len;     /* bytes to be moved; what a rate limiter counts */
+	/* bytes to be moved, or of the ranges; what a rate limiter counts */
+	uint64_t data_len;
+	/* The only copy of a discard's or write-zeroes request's; not checked yet. */
+	struct virtio_blk_discard_write_zeroes ranges[BLOCK_RANGES_MAX];
+	unsigned int range_count;
 };
 
 /*

@@ -173,14 +173,34 @@ void virtio_device_activate(struct virtio_device *device)
 		signal_fd(device->notify_fds[i]);
 }
 
-void virtio_device_reset(struct virtio_device *device)
+static void finish_reset(struct virtio_device *device)
 {
-	device->active = false;
-	if (device->ops->reset)
-		device->ops->reset(device);
 	for (unsigned int i = 0; i < device->queue_count; i++)
 		virtq_reset(&device->queues[i]);
 	device->driver_features = 0;
 	device->status = 0;
 	atomic_store(device->isr, 0);
+}
+
+void virtio_device_reset(struct virtio_device *device)
+{
+	if (device->resetting)
+		return;
+	device->active = false;
+	if (!device->ops->reset || device->ops->reset(device)) {
+		finish_reset(device);
+		return;
+	}
+	device->resetting = true;
+	if (device->hold)
+		device->hold(device->hold_opaque, true);
+}
+
+void virtio_device_reset_done(struct virtio_device *device)
+{
+	device->resetting = false;
+	finish_reset(device);
+	changed(device);
+	if (device->hold)
+		device->hold(device->hold_opaque, false);
 }

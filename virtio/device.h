@@ -33,10 +33,12 @@ struct virtio_ops {
 	 */
 	int (*activate)(struct virtio_device *device);
 	/*
-	 * Reset: on return nothing touches guest memory any more; what was in flight has been
-	 * drained. On a vCPU thread, under the lock, the queues still as they were. May be NULL.
+	 * Reset, the queues still as they were. True: nothing touches guest memory any more. False:
+	 * something in flight will, and the device calls virtio_device_reset_done() when it has
+	 * ended, from the main thread. On a vCPU thread, under the lock, so it never waits. May be
+	 * NULL.
 	 */
-	void (*reset)(struct virtio_device *device);
+	bool (*reset)(struct virtio_device *device);
 	/*
 	 * The driver notified a queue that is ready. On the main thread, under the lock, while the
 	 * device is active. Notifications may be spurious or stand for several.
@@ -61,6 +63,7 @@ struct virtio_device {
 	uint64_t driver_features; /* negotiated */
 	uint8_t status;		  /* 2.1 */
 	bool active;		  /* DRIVER_OK, and not DEVICE_NEEDS_RESET */
+	bool resetting;		  /* until virtio_device_reset_done() */
 	const void *config;	  /* the device's configuration space, little endian; not owned */
 	size_t config_size;
 	struct log_limit log_limit;
@@ -73,6 +76,14 @@ struct virtio_device {
 	atomic_uint *isr;
 	atomic_uint own_isr;
 	atomic_uint config_generation; /* 2.5.1 */
+
+	/*
+	 * A reset that has to wait begins (true) and is done (false). The driver takes its memory
+	 * back as soon as its write to the status is complete (4.2.3.1), and so no vCPU may go on
+	 * meanwhile. Under the lock; NULL if there is no vCPU.
+	 */
+	void (*hold)(void *opaque, bool hold);
+	void *hold_opaque;
 
 	/* What the driver can read of the device has changed. Under the lock; may be NULL. */
 	void (*changed)(void *opaque);
@@ -124,8 +135,10 @@ void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
 /* The configuration space has changed: new generation, interrupt if the driver is there. */
 void virtio_device_config_changed(struct virtio_device *device);
 
-/* The transport's: start behind DRIVER_OK, and reset. On a vCPU thread, under the lock. */
+/* The transport's: start after DRIVER_OK, and reset. On a vCPU thread, under the lock. */
 void virtio_device_activate(struct virtio_device *device);
 void virtio_device_reset(struct virtio_device *device);
+/* The rest of a reset that had to wait. On the main thread, under the lock. */
+void virtio_device_reset_done(struct virtio_device *device);
 
 #endif

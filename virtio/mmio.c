@@ -339,7 +339,9 @@ static void mmio_write(void *opaque, uint64_t offset, const uint8_t *data, unsig
 		return;
 	}
 	pthread_mutex_lock(&device->lock);
-	write_register(mmio, offset, value);
+	/* Another vCPU's write meets a reset that goes on. */
+	if (!device->resetting)
+		write_register(mmio, offset, value);
 	if (mmio->page)
 		refresh(mmio);
 	pthread_mutex_unlock(&device->lock);

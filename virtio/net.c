@@ -332,12 +332,13 @@ static int net_activate(struct virtio_device *device)
 	return 0;
 }
 
-static void net_reset(struct virtio_device *device)
+static bool net_reset(struct virtio_device *device)
 {
 	struct net *net = net_of(device);
 
 	net->bounced = 0;
 	net->tx_pending.iov = NULL;
+	return true;
 }
 
 static const struct virtio_ops net_ops = { net_activate, net_reset, net_notified };

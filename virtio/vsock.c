@@ -259,12 +259,13 @@ static int activate(struct virtio_device *device)
 }
 
 /* The main thread does the rest before anything else. */
-static void reset(struct virtio_device *device)
+static bool reset(struct virtio_device *device)
 {
 	struct vsock *vsock = vsock_of(device);
 
 	vsock->stale = true;
 	wake(vsock);
+	return true;
 }
 
 static const struct virtio_ops vsock_ops = {

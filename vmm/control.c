@@ -52,10 +52,16 @@ int control_open(struct control *control, struct event_base *base, struct err *e
 	return control_open_config(control, err);
 }
 
+static void detach_devices(struct control *control)
+{
+	if (!devices_detach(&control->devices))
+		control->machine.memory_in_use = true;
+}
+
 static void close_running(struct control *control)
 {
 	vcpu_group_stop(&control->machine.vcpus);
-	devices_detach(&control->devices);
+	detach_devices(control);
 	if (control->ended_event)
 		event_free(control->ended_event);
 	control->ended_event = NULL;
@@ -126,7 +132,7 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 	if (machine->phases.init_ns == 0)
 		machine_log_phases(machine);
 	log_exits(&machine->vcpus);
-	devices_detach(&control->devices);
+	detach_devices(control);
 	devices_log_metrics(&control->devices);
 	(void)metrics_write(&control->metrics);
 	event_del(control->metrics_timer);
@@ -157,6 +163,11 @@ static int watch(struct control *control, struct err *err)
 	return 0;
 }
 
+static int confine_block(struct err *err)
+{
+	return seccomp_enter(SECCOMP_BLOCK, err);
+}
+
 static int open_machine(struct control *control, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
@@ -178,7 +189,7 @@ static int open_machine(struct control *control, struct err *err)
 	rc = watch(control, err);
 	if (rc == 0)
 		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
-				    err);
+				    control->filtered ? confine_block : NULL, err);
 	if (rc < 0)
 		close_running(control);
 	return rc;

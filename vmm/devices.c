@@ -11,7 +11,11 @@
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
+#include "vmm/machine.h"
 #include "vmm/metrics.h"
+
+/* What drives have in flight is given so long to end when the VM has. */
+#define DETACH_MS 200
 
 static bool id_good(const char *id)
 {
@@ -201,7 +205,7 @@ int devices_set_vsock(struct devices *devices, struct vsock_device_config *confi
 
 void devices_close(struct devices *devices)
 {
-	devices_detach(devices);
+	(void)devices_detach(devices);
 	for (unsigned int i = 0; i < devices->drive_count; i++) {
 		block_close(devices->drives[i].block);
 		drive_config_free(&devices->drives[i].config);
@@ -353,7 +357,7 @@ char *devices_cmdline(const struct devices *devices)
 }
 
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
-		   struct event_base *base, struct err *err)
+		   struct event_base *base, block_confine *confine, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
 	unsigned int count = devices_list(devices, list);
@@ -363,23 +367,37 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	for (unsigned int i = 0; i < count && rc == 0; i++)
 		rc = virtio_device_attach(list[i], memory, base, &devices->batching, err);
 	for (unsigned int i = 0; i < devices->drive_count && rc == 0; i++)
-		rc = block_attach(devices->drives[i].block, base, err);
+		rc = block_attach(devices->drives[i].block, base, confine, err);
 	for (unsigned int i = 0; i < devices->interface_count && rc == 0; i++)
 		rc = net_attach(devices->interfaces[i].net, base, err);
 	if (rc == 0 && devices->vsock)
 		rc = vsock_attach(devices->vsock, base, err);
 	if (rc < 0)
-		devices_detach(devices);
+		(void)devices_detach(devices);
 	return rc;
 }
 
-void devices_detach(struct devices *devices)
+/* All drives together. */
+static bool detach_drives(struct devices *devices)
+{
+	const int64_t end = monotonic_ns() + DETACH_MS * INT64_C(1000000);
+	bool settled = true;
+
+	for (unsigned int i = 0; i < devices->drive_count; i++) {
+		const int64_t left = (end - monotonic_ns()) / 1000000;
+
+		if (!block_detach(devices->drives[i].block, left > 0 ? (int)left : 0))
+			settled = false;
+	}
+	return settled;
+}
+
+bool devices_detach(struct devices *devices)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
 	unsigned int count = devices_list(devices, list);
+	bool settled = detach_drives(devices);
 
-	for (unsigned int i = 0; i < devices->drive_count; i++)
-		block_detach(devices->drives[i].block);
 	for (unsigned int i = 0; i < devices->interface_count; i++)
 		net_detach(devices->interfaces[i].net);
 	if (devices->vsock)
@@ -387,6 +405,7 @@ void devices_detach(struct devices *devices)
 	for (unsigned int i = 0; i < count; i++)
 		virtio_device_detach(list[i]);
 	batching_close(&devices->batching);
+	return settled;
 }
 
 void devices_add_metrics(const struct devices *devices, struct metrics *metrics)

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "virtio/batching.h"
+#include "virtio/block_worker.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 
@@ -70,8 +71,9 @@ char *devices_cmdline(const struct devices *devices);
 
 /* Puts them to work in a started machine, and takes them out again. */
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
-		   struct event_base *base, struct err *err);
-void devices_detach(struct devices *devices);
+		   struct event_base *base, block_confine *confine, struct err *err);
+/* False if guest memory must stay mapped, because of what a slow disk still does (block_detach). */
+bool devices_detach(struct devices *devices);
 
 /* Adds every device's counters. */
 void devices_add_metrics(const struct devices *devices, struct metrics *metrics);

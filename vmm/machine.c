@@ -157,6 +157,13 @@ static uint64_t virtio_window(unsigned int index)
 	return LAYOUT_VIRTIO + index * LAYOUT_VIRTIO_SIZE;
 }
 
+static void hold_vcpus(void *opaque, bool hold)
+{
+	struct machine *machine = opaque;
+
+	vcpu_group_hold(&machine->vcpus, hold);
+}
+
 static int place_virtio(struct machine *machine, struct virtio_device *const *devices,
 			unsigned int count, struct err *err)
 {
@@ -166,6 +173,8 @@ static int place_virtio(struct machine *machine, struct virtio_device *const *de
 			       &machine->virtio[i]) < 0)
 			return err_set(err, EEXIST, "%s: another device claims its address",
 				       devices[i]->name);
+		devices[i]->hold = hold_vcpus;
+		devices[i]->hold_opaque = machine;
 	}
 	machine->virtio_count = count;
 	return 0;
@@ -334,11 +343,14 @@ void machine_close(struct machine *machine)
 	if (machine->end_fd <= 0)
 		return;
 	vcpu_group_close(&machine->vcpus);
+	for (unsigned int i = 0; i < machine->virtio_count; i++)
+		machine->virtio[i].device->hold = NULL;
 	hide_virtio(machine);
 	i8042_close(&machine->i8042);
 	serial_close(&machine->serial);
 	kvm_close(&machine->kvm);
-	guest_memory_close(&machine->memory);
+	if (!machine->memory_in_use)
+		guest_memory_close(&machine->memory);
 	fd_close(&machine->end_fd);
 	pthread_mutex_destroy(&machine->end_lock);
 	memset(machine, 0, sizeof(*machine));

@@ -65,7 +65,8 @@ struct machine {
 	int64_t process_start_ns; /* CLOCK_MONOTONIC; what the logged phases count from */
 	bool boot_timer_logged;
 
-	int end_fd; /* owned; becomes readable when the VM has ended */
+	bool memory_in_use; /* by what a disk still does: machine_close() leaves it mapped */
+	int end_fd;	    /* owned; becomes readable when the VM has ended */
 	pthread_mutex_t end_lock;
 	struct vm_end end; /* under end_lock; the first reason stays */
 };

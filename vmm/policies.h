@@ -9,5 +9,7 @@ extern const struct sock_filter policy_main[];
 extern const unsigned short policy_main_length; /* instructions */
 extern const struct sock_filter policy_vcpu[];
 extern const unsigned short policy_vcpu_length;
+extern const struct sock_filter policy_block[];
+extern const unsigned short policy_block_length;
 
 #endif

@@ -26,6 +26,7 @@ static const struct {
 } roles[] = {
 	[SECCOMP_MAIN] = { "main", policy_main, &policy_main_length },
 	[SECCOMP_VCPU] = { "vcpu", policy_vcpu, &policy_vcpu_length },
+	[SECCOMP_BLOCK] = { "block", policy_block, &policy_block_length },
 };
 
 /* The same policy, whose refusals are signals that a handler sees. */

@@ -113,6 +113,9 @@ static void execute(struct block_request *request, struct input *results)
 		result = do_step(&step, results);
 		if (result > 0)
 			moved += (uint64_t)result;
+		else if (result == 0 &&
+			 (step.kind == BLOCK_STEP_FALLOCATE || step.kind == BLOCK_STEP_DISCARD))
+			moved += step.len;
 		REQUIRE(moved <= request->data_len);
 		rc = block_io_advance(&request->io, result);
 		/* An input that never gets on ends here. */

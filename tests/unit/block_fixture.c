@@ -42,14 +42,17 @@ void open_block(void)
 
 	ck_assert_msg(block_open(&block, &block_config, &err) == 0, "%s", err.text);
 	driver_attach(&driver, block_device(block));
-	ck_assert_msg(block_attach(block, driver.base, &err) == 0, "%s", err.text);
+	ck_assert_msg(block_attach(block, driver.base, NULL, &err) == 0, "%s", err.text);
 	driver_start(&driver, ALL_FEATURES, 0);
 }
 
 void block_tear_down(void)
 {
 	if (block) {
-		block_detach(block);
+		held.stuck = false;
+		ck_assert(block_detach(block, 0));
+		if (held.real)
+			held.real->ops->close(held.real);
 		virtio_device_detach(block_device(block));
 	}
 	block_close(block);
@@ -157,21 +160,23 @@ static bool held_has_room(const struct block_engine *engine)
 
 static void held_submit(struct block_engine *engine, struct block_io *io)
 {
-	(void)engine;
+	engine->in_flight++;
 	held.held[held.count++] = io;
 }
 
 static bool held_poll(struct block_engine *engine)
 {
 	(void)engine;
+	while (held.lets_go && held.count > 0)
+		held_done(0);
 	return false;
 }
 
-static void held_drain(struct block_engine *engine, bool cancel)
+static void held_cancel(struct block_engine *engine)
 {
 	(void)engine;
-	while (held.count > 0)
-		held_done(cancel ? -ECANCELED : 0);
+	while (!held.stuck && held.count > 0)
+		held_done(-ECANCELED);
 }
 
 static void held_close(struct block_engine *engine)
@@ -182,8 +187,8 @@ static void held_close(struct block_engine *engine)
 static int held_set_file(struct block_engine *engine, int fd)
 {
 	(void)engine;
-	(void)fd;
-	return -EPERM;
+	held.file = fd;
+	return 0;
 }
 
 void use_held_engine(void)
@@ -192,22 +197,23 @@ void use_held_engine(void)
 		.has_room = held_has_room,
 		.submit = held_submit,
 		.poll = held_poll,
-		.drain = held_drain,
+		.cancel = held_cancel,
 		.set_file = held_set_file,
 		.close = held_close,
 	};
-	struct block_engine *real;
 
 	/* What the real one's results go to. */
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-	real = block->engine;
-	held.engine = *real;
+	held.real = block->engine;
+	held.engine = *held.real;
 	held.engine.ops = &ops;
-	if (block->engine_event)
-		event_free(block->engine_event);
-	block->engine_event = NULL;
-	real->ops->close(real);
 	block->engine = &held.engine;
+}
+
+void use_real_engine(void)
+{
+	block->engine = held.real;
+	held.real = NULL;
 }
 
 void held_done(int result)
@@ -215,6 +221,7 @@ void held_done(int result)
 	struct block_io *io = held.held[0];
 
 	held.count--;
+	held.engine.in_flight--;
 	memmove(held.held, held.held + 1, sizeof(held.held[0]) * held.count);
 	held.engine.done(held.engine.opaque, io, result);
 }

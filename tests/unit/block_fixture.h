@@ -65,10 +65,15 @@ struct held_engine {
 	struct block_engine engine;
 	struct block_io *held[HELD_MAX];
 	unsigned int count;
+	int file;		   /* the last that it was given */
+	bool lets_go;		   /* at the next poll */
+	bool stuck;		   /* as on a disk that does not answer: cancelling ends nothing */
+	struct block_engine *real; /* whose place it has */
 };
 extern struct held_engine held;
-/* To be called after open_block. */
+/* To be called after open_block; and puts the device's own back. */
 void use_held_engine(void);
+void use_real_engine(void);
 /* Ends the oldest one. */
 void held_done(int result);
 

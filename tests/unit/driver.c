@@ -23,6 +23,19 @@ void driver_open(struct driver *driver)
 		      "%s", err.text);
 	driver->base = event_base_new();
 	ck_assert_ptr_nonnull(driver->base);
+	driver->loop = pthread_self();
+	pthread_mutex_init(&driver->lock, NULL);
+	pthread_cond_init(&driver->changed, NULL);
+}
+
+static void hold(void *opaque, bool begins)
+{
+	struct driver *driver = opaque;
+
+	pthread_mutex_lock(&driver->lock);
+	driver->holds += begins ? 1 : -1;
+	pthread_cond_broadcast(&driver->changed);
+	pthread_mutex_unlock(&driver->lock);
 }
 
 void driver_close(struct driver *driver)
@@ -41,6 +54,8 @@ void driver_attach(struct driver *driver, struct virtio_device *device)
 		      "%s", err.text);
 	driver->device = device;
 	driver->mmio.device = device;
+	device->hold = hold;
+	device->hold_opaque = driver;
 }
 
 uint32_t driver_read(struct driver *driver, uint64_t offset)
@@ -115,6 +130,17 @@ void driver_start(struct driver *driver, uint64_t features, uint16_t size)
 void driver_reset(struct driver *driver)
 {
 	driver_write(driver, VIRTIO_MMIO_STATUS, 0);
+	pthread_mutex_lock(&driver->lock);
+	while (driver->holds > 0) {
+		if (!pthread_equal(pthread_self(), driver->loop)) {
+			pthread_cond_wait(&driver->changed, &driver->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&driver->lock);
+		event_base_loop(driver->base, EVLOOP_ONCE);
+		pthread_mutex_lock(&driver->lock);
+	}
+	pthread_mutex_unlock(&driver->lock);
 	ck_assert_uint_eq(driver_read(driver, VIRTIO_MMIO_STATUS), 0);
 }
 

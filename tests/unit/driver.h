@@ -5,6 +5,7 @@
 
 #include <event2/event.h>
 #include <linux/virtio_ring.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,11 @@ struct driver {
 	struct virtio_device *device; /* not owned */
 	struct virtio_mmio mmio;
 	struct driver_queue queues[VIRTIO_QUEUES_MAX];
+	pthread_t loop; /* the thread that runs the event loop */
+	/* Resets that go on, as the device says. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	int holds;
 };
 
 /* Maps the memory and makes an event loop; nothing is attached yet. */
@@ -52,6 +58,7 @@ void driver_write(struct driver *driver, uint64_t offset, uint32_t value);
  * are offered, VERSION_1 added, sets up all queues with `size` entries (0: the maximum), DRIVER_OK.
  */
 void driver_start(struct driver *driver, uint64_t features, uint16_t size);
+/* Waits for its end: another thread than the loop's as a vCPU would, for the loop to go on. */
 void driver_reset(struct driver *driver);
 
 void *driver_memory(struct driver *driver, uint64_t addr, uint64_t len);

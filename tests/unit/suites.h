@@ -17,6 +17,7 @@
 	X(block) \
 	X(block_device) \
 	X(block_engines) \
+	X(block_io) \
 	X(block_queue) \
 	X(block_replace) \
 	X(bodies) \

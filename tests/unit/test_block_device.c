@@ -96,7 +96,7 @@ START_TEST(closing_releases_everything)
 	for (unsigned int i = 0; i < 3; i++) {
 		open_block();
 		ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-		block_detach(block);
+		ck_assert(block_detach(block, 0));
 		virtio_device_detach(block_device(block));
 		block_close(block);
 		block = NULL;
@@ -216,7 +216,7 @@ START_TEST(block_device_of_the_host_is_served)
 		put_range(0, 64, 64, 0);
 		ck_assert_uint_eq(request_ranges(VIRTIO_BLK_T_DISCARD, 1), VIRTIO_BLK_S_OK);
 	}
-	block_detach(block);
+	ck_assert(block_detach(block, 0));
 	virtio_device_detach(block_device(block));
 	block_close(block);
 	block = NULL;

@@ -27,13 +27,13 @@ START_TEST(throttled_requests_are_done_in_time)
 		add_request(HEADER, 0, 0, false, STATUS);
 	driver_notify(&driver, 0);
 	driver_run(&driver);
-	ck_assert_ptr_nonnull(block->throttled);
+	ck_assert_ptr_nonnull(block->held);
 	for (unsigned int i = 0; i < 5; i++)
 		driver_wait_used(&driver, 0, &head, &written);
 	ck_assert_uint_ge(block_metrics(block)->rate_limiter_throttled_events, 3);
 	ck_assert_uint_ge(block_metrics(block)->rate_limiter_event_count, 3);
 	ck_assert_uint_eq(block_metrics(block)->flush_count, 5);
-	ck_assert_ptr_null(block->throttled);
+	ck_assert_ptr_null(block->held);
 }
 END_TEST
 
@@ -83,9 +83,9 @@ START_TEST(reset_forgets_a_throttled_request)
 	add_request(HEADER, DATA, SECTOR, false, STATUS);
 	driver_notify(&driver, 0);
 	driver_wait_used(&driver, 0, &head, &written);
-	ck_assert_ptr_nonnull(block->throttled);
+	ck_assert_ptr_nonnull(block->held);
 	driver_start(&driver, ALL_FEATURES, 0);
-	ck_assert_ptr_null(block->throttled);
+	ck_assert_ptr_null(block->held);
 	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
 	block_set_limiter(block, &(struct rate_limiter_config){ 0 });
 	driver_run(&driver);
@@ -165,8 +165,120 @@ START_TEST(reset_drops_what_is_in_flight)
 	driver_run(&driver);
 	ck_assert(!driver_used(&driver, 0, &head, &written));
 	ck_assert_uint_eq(*guest(STATUS, 1), NO_STATUS);
-	block->engine = NULL;
+	use_real_engine();
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+/* On a disk that does not answer: the driver is held, everybody else goes on. */
+START_TEST(reset_waits_for_the_disk_without_the_lock)
+{
+	uint32_t head, written;
+
+	open_block();
+	use_held_engine();
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	*guest(STATUS, 1) = NO_STATUS;
+	for (unsigned int i = 0; i < 3; i++)
+		add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	held.stuck = true;
+	driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
+	ck_assert(block_device(block)->resetting);
+	ck_assert_int_eq(pthread_mutex_trylock(&block_device(block)->lock), 0);
+	pthread_mutex_unlock(&block_device(block)->lock);
+	block_request_turn(block);
+	driver_run(&driver);
+	ck_assert(block_device(block)->resetting);
+	held.lets_go = true;
+	block_request_turn(block);
+	driver_run(&driver);
+	ck_assert(!block_device(block)->resetting);
+	ck_assert_uint_eq(driver_read(&driver, VIRTIO_MMIO_STATUS), 0);
+	ck_assert_uint_eq(*guest(STATUS, 1), NO_STATUS);
+	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+	use_real_engine();
+	driver_start(&driver, ALL_FEATURES, 0);
+	ck_assert(!driver_used(&driver, 0, &head, &written));
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+/* Chains may name the same memory again and again, and so be of any size. */
+static void add_large(unsigned int pieces)
+{
+	struct driver_buffer buffers[200];
+
+	buffers[0] = (struct driver_buffer){ HEADER, 16, false };
+	for (unsigned int i = 1; i <= pieces; i++)
+		buffers[i] = (struct driver_buffer){ DATA, 1 << 20, false };
+	buffers[pieces + 1] = (struct driver_buffer){ STATUS, 1, true };
+	driver_add(&driver, 0, buffers, pieces + 2);
+}
+
+START_TEST(bytes_in_flight_are_bounded)
+{
+	uint32_t head, written;
+
+	create_image(IMAGE, 200 << 11);
+	block_config.writeback = true;
+	open_block();
+	use_held_engine();
+	driver_start(&driver, ALL_FEATURES, 0);
+	put_header(HEADER, VIRTIO_BLK_T_OUT, 0);
+	/* One of 40 MiB goes alone; then as many of 12 as make no more than 32. */
+	add_large(40);
+	for (unsigned int i = 0; i < 5; i++)
+		add_large(12);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert_uint_eq(held.count, 1);
+	ck_assert_uint_eq(block->cost_in_flight, 40 << 20);
+	for (unsigned int expected = 2; expected > 0; expected = held.count) {
+		while (held.count > 0)
+			held_done(0);
+		block_request_turn(block);
+		driver_run(&driver);
+		ck_assert_uint_le(block->cost_in_flight, BLOCK_IN_FLIGHT_MAX);
+		if (held.count == 0)
+			break;
+	}
+	for (unsigned int i = 0; i < 6; i++)
+		driver_wait_used(&driver, 0, &head, &written);
+	ck_assert_uint_eq(block->cost_in_flight, 0);
+	ck_assert_uint_eq(block_metrics(block)->rate_limiter_throttled_events, 0);
+	/* Steps without data have their share. */
+	put_header(HEADER, VIRTIO_BLK_T_FLUSH, 0);
+	for (unsigned int i = 0; i < 20; i++)
+		add_request(HEADER, DATA, 0, false, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert_uint_eq(held.count, BLOCK_IN_FLIGHT_MAX / BLOCK_STEP_MAX);
+}
+END_TEST
+
+static const uint32_t range_types[] = { VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES };
+
+START_TEST(ranges_are_limited_like_data)
+{
+	uint32_t head, written;
+
+	block_config.limiter.bandwidth =
+		(struct token_bucket_config){ .size = 64 * SECTOR,
+					      .refill_time = INT64_C(1) << 40 };
+	open_block();
+	if (!block->file.discard)
+		return;
+	put_range(0, 0, 64, 0);
+	ck_assert_uint_eq(request_ranges(range_types[_i], 1), VIRTIO_BLK_S_OK);
+	put_header(HEADER, range_types[_i], 0);
+	add_request(HEADER, RANGES, 16, false, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert_ptr_nonnull(block->held);
+	ck_assert(!driver_used(&driver, 0, &head, &written));
+	ck_assert_uint_eq(block_metrics(block)->rate_limiter_throttled_events, 1);
 }
 END_TEST
 
@@ -319,7 +431,8 @@ START_TEST(reset_waits_for_the_disk)
 		driver_notify(&driver, 0);
 		event_base_loop(driver.base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 		ck_assert_int_eq(pthread_create(&other, NULL, reset_device, NULL), 0);
-		pthread_join(other, NULL);
+		while (pthread_tryjoin_np(other, NULL) != 0)
+			driver_run(&driver);
 		ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
 		/* Nothing comes late. */
 		memset(guest(DATA, count * len), 0x66, count * len);
@@ -337,10 +450,13 @@ Suite *block_queue_suite(void)
 	Suite *suite = SUITE("block_queue", set_up, block_tear_down,
 			     throttled_requests_are_done_in_time, bytes_are_limited_but_not_a_flush,
 			     refused_request_costs_no_tokens, reset_forgets_a_throttled_request,
+			     reset_waits_for_the_disk_without_the_lock, bytes_in_flight_are_bounded,
 			     exhausted_slots_hold_the_queue_up, reset_drops_what_is_in_flight,
 			     reset_waits_for_the_disk, broken_ring_needs_a_reset);
 
 	add_table_test(suite, set_up, block_tear_down, others_have_their_turn, 2);
+	add_table_test(suite, set_up, block_tear_down, ranges_are_limited_like_data,
+		       ARRAY_SIZE(range_types));
 	add_table_test(suite, set_up, block_tear_down, reset_from_a_vcpu_while_the_device_works, 2);
 	return suite;
 }

@@ -97,7 +97,7 @@ START_TEST(replacement_before_the_driver_comes)
 	create_image("second.img", 8);
 	ck_assert_int_eq(block_replace_file(block, "second.img", &err), 0);
 	driver_attach(&driver, block_device(block));
-	ck_assert_int_eq(block_attach(block, driver.base, &err), 0);
+	ck_assert_int_eq(block_attach(block, driver.base, NULL, &err), 0);
 	driver_start(&driver, ALL_FEATURES, 0);
 	ck_assert_uint_eq(CONFIG(capacity), 8);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 7, SECTOR, NULL), VIRTIO_BLK_S_OK);
@@ -118,10 +118,36 @@ START_TEST(what_is_in_flight_ends_on_the_old_file)
 	driver_notify(&driver, 0);
 	driver_run(&driver);
 	ck_assert_uint_eq(held.count, 1);
+	held.lets_go = true;
 	ck_assert_int_eq(block_replace_file(block, "second.img", &err), 0);
 	ck_assert_uint_eq(held.count, 0);
 	ck_assert(driver_used(&driver, 0, &head, &written));
 	ck_assert_uint_eq(*guest(STATUS, 1), VIRTIO_BLK_S_OK);
+	unlink("second.img");
+}
+END_TEST
+
+START_TEST(file_stays_if_its_requests_do_not_end)
+{
+	unsigned int fds;
+	struct err err;
+
+	open_block();
+	use_held_engine();
+	create_image("second.img", 8);
+	put_header(HEADER, VIRTIO_BLK_T_OUT, 0);
+	add_request(HEADER, DATA, SECTOR, false, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	fds = count_open_fds();
+	ck_assert_int_eq(block_replace_file(block, "second.img", &err), -EBUSY);
+	ck_assert_str_eq(err.text,
+			 "drive rootfs: what is in flight on its present file does not end in "
+			 "time, and nothing has changed");
+	ck_assert_uint_eq(count_open_fds(), fds);
+	ck_assert_uint_eq(held.count, 1);
+	ck_assert_uint_eq(CONFIG(capacity), IMAGE_SECTORS);
+	ck_assert_uint_eq(block_metrics(block)->update_fails, 1);
 	unlink("second.img");
 }
 END_TEST
@@ -140,7 +166,7 @@ START_TEST(waiting_write_does_not_make_a_shorter_file_grow)
 	add_request(HEADER, DATA, SECTOR, false, STATUS);
 	driver_notify(&driver, 0);
 	driver_run(&driver);
-	ck_assert_ptr_nonnull(block->throttled);
+	ck_assert_ptr_nonnull(block->held);
 	create_image("second.img", 8);
 	ck_assert_int_eq(block_replace_file(block, "second.img", &err), 0);
 	block_set_limiter(block, &(struct rate_limiter_config){ 0 });
@@ -157,5 +183,6 @@ Suite *block_replace_suite(void)
 	return SUITE("block_replace", set_up, block_tear_down, replaced_file_is_served,
 		     file_that_has_grown_is_replaced_by_itself, failed_replacement_changes_nothing,
 		     replacement_before_the_driver_comes, what_is_in_flight_ends_on_the_old_file,
+		     file_stays_if_its_requests_do_not_end,
 		     waiting_write_does_not_make_a_shorter_file_grow);
 }

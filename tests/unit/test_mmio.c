@@ -19,6 +19,8 @@ static struct echo {
 	struct virtio_device device;
 	unsigned int activations, resets, notifications;
 	int refuse;
+	bool busy; /* a reset has to wait */
+	int holds; /* begun and not done */
 	uint8_t config[5];
 } echo;
 
@@ -31,10 +33,17 @@ static int echo_activate(struct virtio_device *device)
 	return echo.refuse;
 }
 
-static void echo_reset(struct virtio_device *device)
+static bool echo_reset(struct virtio_device *device)
 {
 	ck_assert(!device->active);
 	echo.resets++;
+	return !echo.busy;
+}
+
+static void hold(void *opaque, bool begins)
+{
+	ck_assert_ptr_eq(opaque, &echo);
+	echo.holds += begins ? 1 : -1;
 }
 
 static void echo_notified(struct virtio_device *device, unsigned int index)
@@ -380,6 +389,34 @@ START_TEST(reset_forgets_the_driver)
 }
 END_TEST
 
+/* Until it is done its driver, which takes its memory back then, must not go on. */
+START_TEST(reset_that_has_to_wait_holds_its_driver)
+{
+	driver_start(&driver, FEATURE, 0);
+	echo.device.hold = hold;
+	echo.device.hold_opaque = &echo;
+	echo.busy = true;
+	echo.resets = 0;
+	driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
+	ck_assert_int_eq(echo.holds, 1);
+	ck_assert(!echo.device.active);
+	ck_assert_uint_ne(driver_read(&driver, VIRTIO_MMIO_STATUS), 0);
+	/* Another vCPU's writes: one more reset, and the next driver's first steps. */
+	driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
+	driver_write(&driver, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	ck_assert_uint_eq(echo.resets, 1);
+	ck_assert_int_eq(echo.holds, 1);
+	ck_assert(echo.device.queues[0].ready);
+	virtio_device_reset_done(&echo.device);
+	ck_assert_int_eq(echo.holds, 0);
+	ck_assert_uint_eq(driver_read(&driver, VIRTIO_MMIO_STATUS), 0);
+	ck_assert(!echo.device.queues[0].ready);
+	echo.busy = false;
+	driver_start(&driver, FEATURE, 0);
+	ck_assert_int_eq(echo.holds, 0);
+}
+END_TEST
+
 Suite *mmio_suite(void)
 {
 	return SUITE("mmio", set_up, tear_down, identity_and_offer,
@@ -389,5 +426,6 @@ Suite *mmio_suite(void)
 		     queues_are_set_up_in_their_time, bad_queue_does_not_become_ready,
 		     buffers_go_and_come_back, what_is_there_at_the_start_is_served,
 		     broken_ring_needs_a_reset, device_that_refuses_to_start_needs_a_reset,
-		     configuration_change_is_told, reset_forgets_the_driver);
+		     configuration_change_is_told, reset_forgets_the_driver,
+		     reset_that_has_to_wait_holds_its_driver);
 }

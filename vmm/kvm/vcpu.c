@@ -176,6 +176,23 @@ static bool park(struct vcpu *vcpu)
 	return run;
 }
 
+/* A vCPU that is to pause or stop goes on, to complete its exit, and parks. */
+static void wait_while_held(struct vcpu_group *group)
+{
+	pthread_mutex_lock(&group->lock);
+	while (atomic_load(&group->holds) > 0 && group->wanted == VCPU_RUN)
+		pthread_cond_wait(&group->changed, &group->lock);
+	pthread_mutex_unlock(&group->lock);
+}
+
+void vcpu_group_hold(struct vcpu_group *group, bool hold)
+{
+	pthread_mutex_lock(&group->lock);
+	atomic_fetch_add(&group->holds, hold ? 1u : -1u);
+	pthread_cond_broadcast(&group->changed);
+	pthread_mutex_unlock(&group->lock);
+}
+
 static void note_first_run(struct vcpu *vcpu)
 {
 	struct timespec now;
@@ -225,6 +242,8 @@ static void *vcpu_thread(void *opaque)
 	}
 	note_first_run(vcpu);
 	for (;;) {
+		if (atomic_load_explicit(&group->holds, memory_order_acquire) > 0)
+			wait_while_held(group);
 		/* A pending I/O is completed by the next KVM_RUN, even one that is to exit at once:
 		 * so a vCPU parks only when KVM_RUN says EINTR. */
 		int rc = ioctl(vcpu->fd, KVM_RUN, 0);

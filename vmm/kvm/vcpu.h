@@ -64,6 +64,9 @@ struct vcpu_group {
 	/* Called on a vCPU thread when that vCPU cannot go on. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;
+	/* Resets that go on: no vCPU that has left the guest enters it again until they are done.
+	 */
+	atomic_uint holds;
 	/* The VM has ended: a vCPU that leaves the guest for the VMM does not enter it again. */
 	atomic_bool over;
 
@@ -83,6 +86,9 @@ int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned in
 		    struct err *err);
 /* Stops and joins the threads. Safe on a zeroed or already closed object. */
 void vcpu_group_close(struct vcpu_group *group);
+
+/* Begins and ends a hold; any thread. The group can be paused and stopped meanwhile. */
+void vcpu_group_hold(struct vcpu_group *group, bool hold);
 
 void vcpu_group_resume(struct vcpu_group *group);
 /* Returns when every vCPU is out of the guest with no half-finished I/O. */
