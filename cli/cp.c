@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mote cp: files and trees into a running microVM and out of it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/transfer.h"
 #include "cli/vm.h"
+#include "rootfs-tools/init/failure.h"
 #include "rootfs-tools/init/tree.h"
 
 static const char usage[] =
@@ -44,21 +48,87 @@ static bool split(const char *argument, char name[VM_NAME_MAX + 1], const char *
 	return true;
 }
 
+static int put(const char *vsock, const char *local, const char *remote, const char *owner,
+	       struct tree_counts *counts, struct err *err)
+{
+	CLEANUP_FD int fd = -1;
+	char name[NAME_MAX + 1];
+	struct failure failure;
+
+	if (strcmp(local, "-") != 0) {
+		fd = tree_open(local, true, name, &failure);
+		if (fd < 0)
+			return err_set(err, EIO, "%s", failure.text);
+	}
+	return transfer_put(vsock, &(struct transfer_end){ fd, name }, remote, owner, false, NULL,
+			    counts, err);
+}
+
+/* The last part of a path of the guest's. */
+static void name_of(const char *remote, char name[NAME_MAX + 1])
+{
+	size_t end = strlen(remote), begin;
+
+	while (end > 0 && remote[end - 1] == '/')
+		end--;
+	for (begin = end; begin > 0 && remote[begin - 1] != '/'; begin--)
+		;
+	snprintf(name, NAME_MAX + 1, "%.*s", (int)(end - begin), remote + begin);
+	if (!name[0] || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		strcpy(name, "root");
+}
+
+/* Into `local` if that is a directory, else as it: the open directory, and the name in it. */
+static int open_target(const char *local, const char *remote, char name[NAME_MAX + 1],
+		       struct err *err)
+{
+	int fd = open(local, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *slash = strrchr(local, '/');
+	char path[PATH_MAX];
+
+	if (fd >= 0) {
+		name_of(remote, name);
+		return fd;
+	}
+	if (errno != ENOENT && errno != ENOTDIR)
+		return err_sys(err, errno, "%s", local);
+	if (strlen(local) >= sizeof(path) ||
+	    snprintf(name, NAME_MAX + 1, "%s", slash ? slash + 1 : local) > NAME_MAX || !name[0])
+		return err_set(err, EINVAL, "%s: a path to a file or directory is expected", local);
+	snprintf(path, sizeof(path), "%.*s", slash ? (int)(slash - local) + 1 : 1,
+		 slash ? local : ".");
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? err_sys(err, errno, "%s", local) : fd;
+}
+
+static int get(const char *vsock, const char *remote, const char *local, struct tree_counts *counts,
+	       struct err *err)
+{
+	CLEANUP_FD int fd = -1;
+	char name[NAME_MAX + 1];
+
+	if (strcmp(local, "-") != 0) {
+		fd = open_target(local, remote, name, err);
+		if (fd < 0)
+			return fd;
+	}
+	return transfer_get(vsock, remote, &(struct transfer_end){ fd, name }, NULL, counts, err);
+}
+
 static int copy(const char *from, const char *to, const char *owner, struct tree_counts *counts,
 		struct err *err)
 {
 	char name[VM_NAME_MAX + 1] = "";
 	const char *remote = "";
 	/* One of them is the guest's. */
-	bool put = split(to, name, &remote) || !split(from, name, &remote);
+	bool puts = split(to, name, &remote) || !split(from, name, &remote);
 	json_t *meta = vm_find_running(name, err);
 	int rc;
 
 	if (!meta)
 		return -ESRCH;
-	rc = put ? transfer_put(vm_string(meta, "vsock"), from, remote, owner, false, NULL, counts,
-				err)
-		 : transfer_get(vm_string(meta, "vsock"), remote, to, false, NULL, counts, err);
+	rc = puts ? put(vm_string(meta, "vsock"), from, remote, owner, counts, err)
+		  : get(vm_string(meta, "vsock"), remote, to, counts, err);
 	json_decref(meta);
 	return rc;
 }

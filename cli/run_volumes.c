@@ -2,12 +2,12 @@
 #include "cli/run_volumes.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/transfer.h"
 #include "rootfs-tools/init/tree.h"
 
@@ -19,7 +19,6 @@ int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err
 {
 	struct run_volume *volume = &volumes->list[volumes->count];
 	size_t length = strlen(argument);
-	struct stat st;
 	char *colon;
 
 	if (volumes->count == RUN_VOLUMES_MAX)
@@ -38,14 +37,9 @@ int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err
 	if (strspn(volume->path, "/.") == strlen(volume->path))
 		return err_set(err, EINVAL, "--volume %s: %s is no place for a volume", argument,
 			       volume->path);
-	volume->dir = realpath(argument, NULL);
-	if (!volume->dir || stat(volume->dir, &st) < 0 ||
-	    (!S_ISDIR(st.st_mode) && (errno = ENOTDIR))) {
-		int rc = err_sys(err, errno, "--volume %s", argument);
-
-		free(volume->dir);
-		return rc;
-	}
+	volume->fd = open(argument, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (volume->fd < 0)
+		return err_sys(err, errno, "--volume %s", argument);
 	volumes->count++;
 	return 0;
 }
@@ -53,8 +47,14 @@ int run_volumes_add(struct run_volumes *volumes, char *argument, struct err *err
 void run_volumes_close(struct run_volumes *volumes)
 {
 	for (size_t i = 0; i < volumes->count; i++)
-		free(volumes->list[i].dir);
+		fd_close(&volumes->list[i].fd);
 	volumes->count = 0;
+}
+
+/* The directory itself, whatever it is called by now. */
+static struct transfer_end end_of(const struct run_volume *volume)
+{
+	return (struct transfer_end){ .fd = volume->fd, .name = "." };
 }
 
 static struct transfer_bounds bounds_of_one(const struct transfer_bounds *bounds)
@@ -74,9 +74,12 @@ int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const 
 	const struct transfer_bounds own = bounds_of_one(bounds);
 	int rc = 0;
 
-	for (size_t i = 0; i < volumes->count && rc == 0; i++)
-		rc = transfer_put(vsock, volumes->list[i].dir, volumes->list[i].path,
-				  owner ? owner : "0:0", true, &own, NULL, err);
+	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
+		const struct transfer_end here = end_of(&volumes->list[i]);
+
+		rc = transfer_put(vsock, &here, volumes->list[i].path, owner ? owner : "0:0", true,
+				  &own, NULL, err);
+	}
 	return rc;
 }
 
@@ -88,11 +91,11 @@ int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
 		const struct run_volume *volume = &volumes->list[i];
+		const struct transfer_end here = end_of(volume);
 		struct tree_counts counts = { 0 };
 
 		if (!volume->read_only)
-			rc = transfer_get(vsock, volume->path, volume->dir, true, &own, &counts,
-					  err);
+			rc = transfer_get(vsock, volume->path, &here, &own, &counts, err);
 		if (counts.left_out > 0)
 			fprintf(stderr, "mote: %llu devices and fifos of %s were left out\n",
 				(unsigned long long)counts.left_out, volume->path);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Directories of the host that go into the guest before its command runs, and come back behind it.
+ * Directories of the host that go into the guest before its command runs, and come back after it.
  * They are copies: nobody sees what the other does meanwhile, and what was removed in the guest
  * stays on the host.
  */
@@ -16,7 +16,7 @@ struct transfer_bounds;
 #define RUN_VOLUMES_MAX 16
 
 struct run_volume {
-	char *dir;	  /* owned; absolute */
+	int fd;		  /* owned; the directory, which its path may not lead to any more */
 	const char *path; /* not owned */
 	bool read_only;
 };

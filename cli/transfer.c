@@ -291,17 +291,17 @@ static int pack_stdin(struct transfer *transfer, struct err *err)
 }
 
 /* 0 or -errno with err set; why the agent takes no more it says in its last word. */
-static int pack(struct transfer *transfer, const char *local, struct err *err)
+static int pack(struct transfer *transfer, const struct transfer_end *here, struct err *err)
 {
 	struct tar_writer writer = { write_data, transfer };
 	struct tree_counts counts = { 0 };
 	struct failure failure;
 	int packed = 0, rc = 0;
 
-	if (strcmp(local, "-") == 0)
+	if (here->fd < 0)
 		rc = pack_stdin(transfer, err);
 	else
-		packed = tree_pack(local, &writer, &counts, &failure);
+		packed = tree_pack(here->fd, here->name, &writer, &counts, &failure);
 	if (packed < 0)
 		rc = transfer->refused ? finish(transfer, err) : 0;
 	if (rc == 0 && packed < 0)
@@ -319,18 +319,15 @@ static void take_counts(const struct transfer *transfer, struct tree_counts *cou
 	counts->bytes = (uint64_t)json_integer_value(json_object_get(transfer->result, "bytes"));
 }
 
-int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool volume, const struct transfer_bounds *bounds, struct tree_counts *counts,
-		 struct err *err)
+int transfer_put(const char *vsock, const struct transfer_end *here, const char *remote,
+		 const char *owner, bool volume, const struct transfer_bounds *bounds,
+		 struct tree_counts *counts, struct err *err)
 {
 	struct transfer *transfer;
 	json_t *json;
 	char *text;
 	int rc;
 
-	/* Before anything happens in the guest. */
-	if (strcmp(local, "-") != 0 && access(local, R_OK) < 0)
-		return err_sys(err, errno, "%s", local);
 	json = json_pack("{s:{s:s, s:s*, s:b}}", "put", "path", remote, "owner", owner, "volume",
 			 volume);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
@@ -341,7 +338,7 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
 	free(text);
 	if (!transfer)
 		return -EIO;
-	rc = pack(transfer, local, err);
+	rc = pack(transfer, here, err);
 	if (rc == 0)
 		rc = finish(transfer, err);
 	take_counts(transfer, counts);
@@ -349,41 +346,8 @@ int transfer_put(const char *vsock, const char *local, const char *remote, const
 	return rc;
 }
 
-/* Splits the path that is to be written into an open directory and a name. */
-static int open_target(const char *local, const char *remote, bool as, int *dir,
-		       char name[NAME_MAX + 1], struct err *err)
-{
-	char path[PATH_MAX], base[PATH_MAX];
-	struct stat st;
-	size_t length;
-	char *slash;
-	int n;
-
-	snprintf(base, sizeof(base), "%s", remote);
-	for (length = strlen(base); length > 1 && base[length - 1] == '/'; length--)
-		base[length - 1] = '\0';
-	slash = strrchr(base, '/');
-	if (!as && stat(local, &st) == 0 && S_ISDIR(st.st_mode))
-		n = snprintf(path, sizeof(path), "%s/%s", local,
-			     slash && slash[1] ? slash + 1 : "root");
-	else if (as && realpath(local, path))
-		n = 0;
-	else
-		n = snprintf(path, sizeof(path), "%s", local);
-	slash = strrchr(path, '/');
-	snprintf(base, sizeof(base), "%s", slash ? slash + 1 : path);
-	if (n >= (int)sizeof(path) || strlen(base) > NAME_MAX || !base[0] ||
-	    strcmp(base, "..") == 0)
-		return err_set(err, EINVAL, "%s: a path to a file or directory is expected", local);
-	memcpy(name, base, strlen(base) + 1);
-	if (slash)
-		*slash = '\0';
-	*dir = open(!slash ? "." : path[0] ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return *dir < 0 ? err_sys(err, errno, "%s", local) : 0;
-}
-
-static int unpack(struct transfer *transfer, int dir, const char *name, struct tree_counts *counts,
-		  struct err *err)
+static int unpack(struct transfer *transfer, const struct transfer_end *here,
+		  struct tree_counts *counts, struct err *err)
 {
 	struct tar_reader reader = { .read = read_data, .opaque = transfer };
 	const struct tree_options options = { .plain = true,
@@ -391,7 +355,7 @@ static int unpack(struct transfer *transfer, int dir, const char *name, struct t
 					      .update = transfer->bounds->update };
 	struct tree_counts own = { 0 };
 	struct failure failure;
-	int rc = tree_unpack_as(dir, name, &reader, &options, &own, &failure);
+	int rc = tree_unpack_as(here->fd, here->name, &reader, &options, &own, &failure);
 
 	if (counts)
 		*counts = own;
@@ -412,19 +376,14 @@ static int unpack_stdout(struct transfer *transfer, struct err *err)
 	return finish(transfer, err);
 }
 
-int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
+int transfer_get(const char *vsock, const char *remote, const struct transfer_end *here,
 		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err)
 {
-	bool stdout_wanted = strcmp(local, "-") == 0;
-	CLEANUP_FD int dir = -1;
-	char name[NAME_MAX + 1];
 	struct transfer *transfer;
 	json_t *json;
 	char *text;
-	int rc = stdout_wanted ? 0 : open_target(local, remote, as, &dir, name, err);
+	int rc;
 
-	if (rc < 0)
-		return rc;
 	json = json_pack("{s:{s:s}}", "get", "path", remote);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
@@ -434,11 +393,11 @@ int transfer_get(const char *vsock, const char *remote, const char *local, bool 
 	free(text);
 	if (!transfer)
 		return -EIO;
-	if (stdout_wanted) {
+	if (here->fd < 0) {
 		rc = unpack_stdout(transfer, err);
 		take_counts(transfer, counts);
 	} else {
-		rc = unpack(transfer, dir, name, counts, err);
+		rc = unpack(transfer, here, counts, err);
 	}
 	transfer_close(transfer);
 	return rc;

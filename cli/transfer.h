@@ -22,25 +22,33 @@ struct transfer_bounds {
 };
 
 /*
+ * The end of a transfer on the host: what is put, open as tree_open does it, and what it is called;
+ * or the open directory that something is got into, and what it becomes there. fd -1: a tar
+ * stream on standard input or output.
+ */
+struct transfer_end {
+	int fd;
+	const char *name;
+};
+
+/*
  * In all of them `counts`, if it is not NULL, is how much it was: as the guest tells it in
  * transfer_put, and of a tar stream to standard output.
  *
- * Puts `local`, - for a tar stream on standard input, to the path `remote`: into it, if that is a
- * directory there or ends with a slash; as it, otherwise. A volume becomes that directory, and
- * hides what the image has there. What comes belongs to
- * `owner`, as an exec's user is written; NULL: to the numbers that it has here. 0 or -errno with
- * err set.
+ * Puts what is `here` to the path `remote`: into it, if that is a directory there or ends with a
+ * slash; as it, otherwise. A volume becomes that directory, and hides what the image has there.
+ * What comes belongs to `owner`, as an exec's user is written; NULL: to the numbers that it has
+ * here. 0 or -errno with err set.
  */
-int transfer_put(const char *vsock, const char *local, const char *remote, const char *owner,
-		 bool volume, const struct transfer_bounds *bounds, struct tree_counts *counts,
-		 struct err *err);
+int transfer_put(const char *vsock, const struct transfer_end *here, const char *remote,
+		 const char *owner, bool volume, const struct transfer_bounds *bounds,
+		 struct tree_counts *counts, struct err *err);
 
 /*
- * Gets `remote` as `local`, or below it if that is a directory here and `as` does not say that it
- * is meant itself; - for a tar stream on standard output. Devices, fifos and setuid bits are left
- * out, nothing is written elsewhere, whatever the guest sends. 0 or -errno with err set.
+ * Gets `remote`. Devices, fifos and setuid bits are left out, nothing is written elsewhere,
+ * whatever the guest sends. 0 or -errno with err set.
  */
-int transfer_get(const char *vsock, const char *remote, const char *local, bool as,
+int transfer_get(const char *vsock, const char *remote, const struct transfer_end *here,
 		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err);
 
 /* Any request that is answered with a result: it, a new object, or NULL with err set. */

@@ -269,9 +269,10 @@ int files_get(const json_t *value, struct stream *stream, struct failure *failur
 {
 	struct tar_writer writer = { write_output, stream };
 	struct tree_counts counts = { 0 };
+	char name[NAME_MAX + 1];
 	const char *path;
 	json_error_t error;
-	int rc;
+	int fd, rc;
 
 	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s !}", "path", &path) < 0)
 		return failure_set(failure, "get: %s", error.text);
@@ -280,7 +281,8 @@ int files_get(const json_t *value, struct stream *stream, struct failure *failur
 	rc = start_process(stream, failure);
 	if (rc <= 0)
 		return rc;
-	rc = tree_pack(path, &writer, &counts, failure);
+	fd = tree_open(path, true, name, failure);
+	rc = fd < 0 ? -1 : tree_pack(fd, name, &writer, &counts, failure);
 	/* What waits must not keep the end from its place. */
 	if (!stream_flush(stream))
 		_exit(EXIT_FAILURE);

@@ -3,6 +3,7 @@
 #ifndef MOTE_INIT_TREE_H
 #define MOTE_INIT_TREE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -48,10 +49,16 @@ int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
 		   struct failure *failure);
 
 /*
- * Packs the file or tree `path`, its last part being the first of every path in the stream. Sockets
- * are left out, hard links become files of their own. 0 or -1 with failure set.
+ * Opens what tree_pack is to pack, the only time that its path is looked up; a symbolic link is
+ * one unless `follow`. *name is the path's last part. A descriptor or -1 with failure set.
  */
-int tree_pack(const char *path, struct tar_writer *writer, struct tree_counts *counts,
+int tree_open(const char *path, bool follow, char name[NAME_MAX + 1], struct failure *failure);
+
+/*
+ * Packs a file or tree that is open, `name` being the first part of every path in the stream.
+ * Sockets are left out, hard links become files of their own. 0 or -1 with failure set.
+ */
+int tree_pack(int fd, const char *name, struct tar_writer *writer, struct tree_counts *counts,
 	      struct failure *failure);
 
 #endif

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,31 +138,17 @@ static int put(struct pack *pack, struct tar_entry *entry)
 	return rc;
 }
 
-/* entry->path is its path in the stream; the rest is filled in. */
-static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,
-		    int depth)
+/* Takes the descriptor of a file or directory over. What was opened counts, whatever it was before.
+ */
+static int pack_open(struct pack *pack, int fd, struct tar_entry *entry, int depth)
 {
 	struct stat st;
-	ssize_t n = 0;
-	int fd, rc;
+	int rc;
 
-	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT && depth > 0 ? 0 : fail(pack, entry->path);
-	if (S_ISLNK(st.st_mode)) {
-		n = readlinkat(parent, name, entry->link, sizeof(entry->link) - 1);
-		if (n < 0)
-			return fail(pack, entry->path);
-	}
-	entry->link[n] = '\0';
-	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-		return fill_entry(entry, &st) ? put(pack, entry) : 0;
-	fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return fail(pack, entry->path);
-	/* What was opened counts, if it was changed in between. */
 	if (fstat(fd, &st) < 0 || !fill_entry(entry, &st) || put(pack, entry) < 0) {
+		rc = pack->failure->text[0] ? -1 : fail(pack, entry->path);
 		close(fd);
-		return pack->failure->text[0] ? -1 : fail(pack, entry->path);
+		return rc;
 	}
 	if (S_ISDIR(st.st_mode))
 		return pack_children(pack, fd, entry, depth);
@@ -170,26 +157,115 @@ static int pack_one(struct pack *pack, int parent, const char *name, struct tar_
 	return rc;
 }
 
-int tree_pack(const char *path, struct tar_writer *writer, struct tree_counts *counts,
+/* What has no data: a symbolic link, `name` in `at` or that itself, or a node. */
+static int pack_other(struct pack *pack, int at, const char *name, const struct stat *st,
+		      struct tar_entry *entry)
+{
+	ssize_t n = 0;
+
+	if (S_ISLNK(st->st_mode)) {
+		n = readlinkat(at, name, entry->link, sizeof(entry->link) - 1);
+		if (n < 0)
+			return fail(pack, entry->path);
+	}
+	entry->link[n] = '\0';
+	return fill_entry(entry, st) ? put(pack, entry) : 0;
+}
+
+/* entry->path is its path in the stream; the rest is filled in. */
+static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,
+		    int depth)
+{
+	struct stat st;
+	int fd;
+
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : fail(pack, entry->path);
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return pack_other(pack, parent, name, &st, entry);
+	entry->link[0] = '\0';
+	fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? fail(pack, entry->path) : pack_open(pack, fd, entry, depth);
+}
+
+/* The last part of the path; of one that ends with dots, or is the root, that of the open file. */
+static void name_of(const char *path, int fd, char name[NAME_MAX + 1])
+{
+	char real[PATH_MAX], link[32];
+	size_t end = strlen(path), begin;
+	ssize_t n;
+
+	while (end > 0 && path[end - 1] == '/')
+		end--;
+	for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--)
+		;
+	path += begin;
+	if (end - begin == strspn(path, ".") && end - begin <= 2) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n = readlink(link, real, sizeof(real) - 1);
+		real[n > 0 ? n : 0] = '\0';
+		path = strrchr(real, '/');
+		path = path && path[1] ? path + 1 : ".";
+		begin = 0;
+		end = strlen(path);
+	}
+	snprintf(name, NAME_MAX + 1, "%.*s", (int)(end - begin), path);
+}
+
+int tree_open(const char *path, bool follow, char name[NAME_MAX + 1], struct failure *failure)
+{
+	int found = open(path, O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
+	char link[32];
+	struct stat st;
+	int fd;
+
+	if (found < 0 || fstat(found, &st) < 0) {
+		(void)failure_sys(failure, errno, "%.300s", path);
+		if (found >= 0)
+			close(found);
+		return -1;
+	}
+	name_of(path, found, name);
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return found;
+	/* The same once more, to be read; the path may lead elsewhere by now. */
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", found);
+	fd = open(link, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		(void)failure_sys(failure, errno, "%.300s", path);
+	close(found);
+	return fd;
+}
+
+static int pack_top(struct pack *pack, int fd, const struct stat *st, struct tar_entry *entry)
+{
+	int own;
+
+	if (!S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode))
+		return pack_other(pack, fd, "", st, entry);
+	/* A directory may be read several times. */
+	own = S_ISDIR(st->st_mode) ? openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+				   : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return own < 0 ? fail(pack, entry->path) : pack_open(pack, own, entry, 0);
+}
+
+int tree_pack(int fd, const char *name, struct tar_writer *writer, struct tree_counts *counts,
 	      struct failure *failure)
 {
 	struct pack pack = { writer, counts, failure };
 	struct tar_entry *entry = calloc(1, sizeof(*entry));
-	char *real = realpath(path, NULL);
-	const char *base = real ? strrchr(real, '/') : NULL;
+	struct stat st;
 	int rc;
 
 	failure->text[0] = '\0';
-	if (!entry || !real) {
-		rc = failure_sys(failure, errno, "%.300s", path);
+	if (!entry || fstat(fd, &st) < 0) {
+		rc = failure_sys(failure, errno, "%.300s", name);
 	} else {
-		/* Of the root itself there is no name. */
-		snprintf(entry->path, sizeof(entry->path), "%s", base && base[1] ? base + 1 : ".");
-		rc = pack_one(&pack, AT_FDCWD, real, entry, 0);
+		snprintf(entry->path, sizeof(entry->path), "%s", name);
+		rc = pack_top(&pack, fd, &st, entry);
 	}
 	if (rc == 0 && tar_finish(writer) < 0)
 		rc = stream_ended(&pack);
 	free(entry);
-	free(real);
 	return rc;
 }

@@ -154,12 +154,22 @@ START_TEST(numbers_that_octal_digits_cannot_hold)
 }
 END_TEST
 
+static int pack(const char *path, bool follow)
+{
+	char name[NAME_MAX + 1];
+	int fd = tree_open(path, follow, name, &failure);
+	int rc = fd < 0 ? -1 : tree_pack(fd, name, &writer, &counts, &failure);
+
+	close(fd);
+	return rc;
+}
+
 START_TEST(tree_is_packed_and_unpacked)
 {
 	ck_assert_int_eq(system("cd tree && mkdir -p a/b && echo one > a/b/1 && echo two > 2 && "
 				"ln -s a/b link && ln 2 hard && mkfifo fifo && chmod 710 2"),
 			 0);
-	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), 0);
+	ck_assert_int_eq(pack("tree", false), 0);
 	ck_assert_uint_eq(counts.files, 8);
 	ck_assert_int_eq(unpack(NULL, false), 0);
 	ck_assert_int_eq(system("cd in/tree && test \"$(cat link/1)\" = one -a -p fifo && "
@@ -352,7 +362,7 @@ START_TEST(file_that_is_the_same_is_left_alone)
 				"cp -a tree/* in && ln in/same in/link && echo > in/later"),
 			 0);
 	ck_assert_int_eq(stat("in/same", &before), 0);
-	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), 0);
+	ck_assert_int_eq(pack("tree", false), 0);
 	ck_assert_int_eq(rename("in", "tree2"), 0);
 	ck_assert_int_eq(mkdir("in", 0755), 0);
 	ck_assert_int_eq(rename("tree2", "in/tree"), 0);
@@ -439,9 +449,60 @@ START_TEST(what_is_no_tar_is_said)
 }
 END_TEST
 
+static void assert_packed_as(const char *path, bool follow, const char *name, enum tar_type type)
+{
+	static struct tar_entry entry;
+
+	archive_size = archive_at = 0;
+	ck_assert_int_eq(pack(path, follow), 0);
+	ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+	ck_assert_str_eq(entry.path, name);
+	ck_assert_int_eq(entry.type, type);
+	reader.left = reader.padding = 0;
+}
+
+START_TEST(link_is_followed_only_if_it_is_to_be)
+{
+	ck_assert_int_eq(system("mkdir tree/a && echo secret > tree/f && ln -s f tree/link && "
+				"ln -s a tree/dirs && ln -s nowhere tree/dangling"),
+			 0);
+	assert_packed_as("tree/link", false, "link", TAR_SYMLINK);
+	assert_packed_as("tree/link", true, "link", TAR_FILE);
+	assert_packed_as("tree/dirs", false, "dirs", TAR_SYMLINK);
+	assert_packed_as("tree/dirs", true, "dirs/", TAR_DIRECTORY);
+	assert_packed_as("tree/dangling", false, "dangling", TAR_SYMLINK);
+	assert_packed_as("tree/a/", false, "a/", TAR_DIRECTORY);
+	assert_packed_as("tree/a/.", false, "a/", TAR_DIRECTORY);
+	assert_packed_as("tree/a/..", false, "tree/", TAR_DIRECTORY);
+	ck_assert_int_eq(pack("tree/dangling", true), -1);
+	ck_assert_str_eq(failure.text, "tree/dangling: No such file or directory");
+}
+END_TEST
+
+/* What counts is what was opened, whatever is in its place by now. */
+START_TEST(open_tree_is_packed_whatever_its_path_is_by_now)
+{
+	static struct tar_entry entry;
+	char name[NAME_MAX + 1];
+	int fd;
+
+	ck_assert_int_eq(system("mkdir tree/own tree/secret && echo > tree/own/mine && "
+				"echo > tree/secret/key"),
+			 0);
+	fd = tree_open("tree/own", false, name, &failure);
+	ck_assert_int_eq(system("mv tree/own tree/real && ln -s secret tree/own"), 0);
+	ck_assert_int_eq(tree_pack(fd, name, &writer, &counts, &failure), 0);
+	close(fd);
+	ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+	ck_assert_str_eq(entry.path, "own/");
+	ck_assert_int_eq(tar_next(&reader, &entry, &failure), 1);
+	ck_assert_str_eq(entry.path, "own/mine");
+}
+END_TEST
+
 START_TEST(file_that_is_not_there)
 {
-	ck_assert_int_eq(tree_pack("nosuch", &writer, &counts, &failure), -1);
+	ck_assert_int_eq(pack("nosuch", false), -1);
 	ck_assert_str_eq(failure.text, "nosuch: No such file or directory");
 }
 END_TEST
@@ -449,7 +510,7 @@ END_TEST
 START_TEST(very_deep_tree_is_refused)
 {
 	ck_assert_int_eq(system("cd tree && for i in $(seq 600); do mkdir d && cd d; done"), 0);
-	ck_assert_int_eq(tree_pack("tree", &writer, &counts, &failure), -1);
+	ck_assert_int_eq(pack("tree", false), -1);
 	assert_contains(failure.text, "File name too long");
 }
 END_TEST
@@ -466,7 +527,8 @@ Suite *tar_suite(void)
 		file_is_replaced_by_a_whole_one_or_not_at_all, file_that_is_the_same_is_left_alone,
 		files_belong_to_whom_the_directory_does, directories_that_nobody_names_are_counted,
 		stream_that_is_cut_is_an_error_wherever, what_is_no_tar_is_said,
-		file_that_is_not_there, very_deep_tree_is_refused);
+		file_that_is_not_there, link_is_followed_only_if_it_is_to_be,
+		open_tree_is_packed_whatever_its_path_is_by_now, very_deep_tree_is_refused);
 
 	add_table_test(suite, set_up, NULL, directories_keep_their_times, 2);
 	add_table_test(suite, set_up, NULL, path_that_leads_out_is_refused, ARRAY_SIZE(bad_paths));
