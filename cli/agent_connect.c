@@ -22,6 +22,9 @@ static int fill_address(struct sockaddr_un *address, const char *path, const cha
 	int n;
 
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	/* It would be an abstract name, which is anybody's. */
+	if (!*path)
+		return err_set(err, EINVAL, "vsock socket: it has no path");
 	n = snprintf(address->sun_path, sizeof(address->sun_path), "%s%s", path, ending);
 	if (n < 0 || n >= (int)sizeof(address->sun_path))
 		return err_set(err, ENAMETOOLONG, "vsock socket %s: the path is too long", path);
