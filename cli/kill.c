@@ -29,7 +29,8 @@ static const char usage[] =
 	"was\n"
 	"written to their drives is there then, and what their command left in volumes, if it did "
 	"end.\n"
-	"NAME is a name or id that `mote ps` shows, or the beginning of one.\n"
+	"One that is only starting just ends. NAME is a name or id that `mote ps` shows, or the\n"
+	"beginning of one.\n"
 	"\n"
 	"  --grace TIME  how long programs may take, up to 60s (default 3s)\n"
 	"  -f, --force   at once, as if the plug were pulled\n"
@@ -38,33 +39,44 @@ static const char usage[] =
 /* The VMM's supervisor notices, says so and cleans up. */
 static bool pull_plug(const json_t *meta)
 {
-	pid_t vmm = (pid_t)vm_number(meta, "vmm_pid");
-
 	/* The jailer kills the VMM, and removes the jail. */
-	if (vmm > 0)
-		kill(vmm, json_is_true(json_object_get(meta, "jailed")) ? SIGQUIT : SIGKILL);
+	const int number = json_is_true(json_object_get(meta, "jailed")) ? SIGQUIT : SIGKILL;
+
+	/* Where no VMM has been started yet, or has gone, there is nothing else to be ended. */
+	if (!vm_signal(meta, VM_VMM, number))
+		(void)vm_signal(meta, VM_SUPERVISOR, SIGTERM);
+	if (vm_wait(meta, END_TIMEOUT_MS))
+		return true;
+	(void)vm_signal(meta, VM_SUPERVISOR, SIGKILL);
 	return vm_wait(meta, END_TIMEOUT_MS);
 }
 
-static bool is_ending(const json_t *meta)
+static bool has_state(const json_t *meta, const char *state)
 {
 	struct err err;
 	json_t *now = vm_find_running(vm_string(meta, "id"), &err);
-	bool ending = now && strcmp(vm_string(now, "state"), VM_ENDING) == 0;
+	bool has = now && strcmp(vm_string(now, "state"), state) == 0;
 
 	json_decref(now);
-	return ending;
+	return has;
+}
+
+/* Before there is a command the supervisor ends at its first signal. */
+static bool end_start(const json_t *meta)
+{
+	return has_state(meta, VM_STARTING) && vm_signal(meta, VM_SUPERVISOR, SIGTERM) &&
+	       vm_wait(meta, END_TIMEOUT_MS);
 }
 
 /* Its supervisor ends it when its command has ended and the volumes have come back. */
 static bool end_command(const json_t *meta, int grace_ms)
 {
-	if (!is_ending(meta)) {
-		kill((pid_t)vm_number(meta, "pid"), SIGTERM);
+	if (!has_state(meta, VM_ENDING)) {
+		(void)vm_signal(meta, VM_SUPERVISOR, SIGTERM);
 		if (vm_wait(meta, grace_ms))
 			return true;
 	}
-	if (is_ending(meta))
+	if (has_state(meta, VM_ENDING))
 		return vm_wait(meta, VOLUMES_TIMEOUT_MS);
 	fprintf(stderr, "mote: %s: its command did not end, so its volumes do not come back\n",
 		vm_string(meta, "name"));
@@ -75,6 +87,8 @@ static bool end_in_order(const json_t *meta, int grace_ms)
 {
 	const bool writable = json_is_true(json_object_get(meta, "writable"));
 
+	if (end_start(meta))
+		return true;
 	if (json_is_true(json_object_get(meta, "volumes")) &&
 	    json_array_size(json_object_get(meta, "command")) > 0) {
 		if (end_command(meta, grace_ms))
@@ -98,20 +112,21 @@ static int end(const char *name, bool force, int grace_ms, json_t *list, struct 
 {
 	json_t *meta = vm_find_running(name, err);
 	bool ended = false;
+	int rc = 0;
 
 	if (!meta)
 		return -ESRCH;
 	if (!force)
 		ended = end_in_order(meta, grace_ms);
 	force = !ended;
-	if (!ended)
-		ended = pull_plug(meta);
-	if (!ended)
-		kill((pid_t)vm_number(meta, "pid"), SIGKILL);
-	json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "id", vm_string(meta, "id"),
-					      "name", vm_string(meta, "name"), "forced", force));
+	if (ended || pull_plug(meta))
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:b}", "id", vm_string(meta, "id"),
+						"name", vm_string(meta, "name"), "forced", force));
+	else
+		rc = err_set(err, ETIMEDOUT, "microVM %s: its supervisor does not end", name);
 	json_decref(meta);
-	return 0;
+	return rc;
 }
 
 int cli_kill(int argc, char **argv)

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -116,7 +115,7 @@ static bool is_replaced(const char *dir, int fd)
 static int follow(struct printer *printer, const json_t *meta, int *fd, struct err *err)
 {
 	const char *dir = vm_string(meta, "dir");
-	CLEANUP_FD int pid = (int)syscall(SYS_pidfd_open, (pid_t)vm_number(meta, "pid"), 0);
+	CLEANUP_FD int pid = vm_open_process(meta, VM_SUPERVISOR);
 	CLEANUP_FD int changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	int rc;
 

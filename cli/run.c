@@ -262,23 +262,17 @@ static void end_vm(struct run *run)
 	}
 }
 
-static void describe(struct run *run)
+/* All that others are to know of it before it has started; a new object. */
+static json_t *describe(const struct run_options *options)
 {
-	const struct run_options *options = &run->options;
-	json_t *more =
-		json_pack("{s:s, s:i, s:i, s:I, s:s, s:O, s:i, s:i, s:s, s:s, s:b, s:b, s:b, s:b}",
-			  "state", "starting", "pid", (int)getpid(), "vmm_pid",
-			  (int)run->sandbox.pid, "created", (json_int_t)time(NULL), "image",
-			  options->image_name ? options->image_name : "(busybox)", "command",
-			  options->request.argv, "cpus", options->config.vcpu_count, "memory_mib",
-			  options->config.mem_size_mib, "vsock", run->vsock, "api", run->api_path,
-			  "detached", options->detach, "jailed", !options->jail.none, "writable",
-			  options->devices.writable, "volumes", options->volumes.count > 0);
-
-	json_object_update(run->vm.meta, more);
-	json_object_set(run->vm.meta, "drives", options->config.drives);
-	json_object_set(run->vm.meta, "network", options->config.interfaces);
-	json_decref(more);
+	return json_pack("{s:s, s:I, s:s, s:O, s:i, s:i, s:b, s:b, s:b, s:b, s:O, s:O}", "state",
+			 VM_STARTING, "created", (json_int_t)time(NULL), "image",
+			 options->image_name ? options->image_name : "(busybox)", "command",
+			 options->request.argv, "cpus", options->config.vcpu_count, "memory_mib",
+			 options->config.mem_size_mib, "detached", options->detach, "jailed",
+			 !options->jail.none, "writable", options->devices.writable, "volumes",
+			 options->volumes.count > 0, "drives", options->config.drives, "network",
+			 options->config.interfaces);
 }
 
 static int listen_here(struct run *run)
@@ -310,7 +304,7 @@ static int listen_in_jail(struct run *run)
 
 static int prepare(struct run *run)
 {
-	int rc = vm_create(&run->vm, run->options.name, &run->err);
+	int rc = vm_create(&run->vm, run->options.name, describe(&run->options), &run->err);
 
 	if (rc < 0)
 		return rc;
@@ -333,7 +327,7 @@ static int prepare(struct run *run)
 	passt_close_socket(&run->passt);
 	if (rc < 0)
 		return rc;
-	describe(run);
+	vm_set_process(run->vm.meta, VM_VMM, run->sandbox.pid);
 	rc = vm_save(&run->vm, &run->err);
 	if (rc < 0)
 		sandbox_close(&run->sandbox);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/transfer.h"
@@ -49,12 +50,13 @@ static void read_process(pid_t pid, uint64_t *cpu_us, uint64_t *rss)
 /* In a jail it is the jailer's one child. */
 static pid_t vmm_of(const json_t *meta)
 {
-	pid_t pid = (pid_t)vm_number(meta, "vmm_pid");
+	CLEANUP_FD int jailer = vm_open_process(meta, VM_VMM);
+	pid_t pid = jailer < 0 ? 0 : (pid_t)vm_number(meta, VM_VMM);
 	char path[64];
 	int child = 0;
 	FILE *file;
 
-	if (!json_is_true(json_object_get(meta, "jailed")))
+	if (pid == 0 || !json_is_true(json_object_get(meta, "jailed")))
 		return pid;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
 	file = fopen(path, "re");

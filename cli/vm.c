@@ -168,13 +168,26 @@ static int make_id(char id[VM_ID_LENGTH + 1], struct err *err)
 	return 0;
 }
 
-int vm_create(struct vm *vm, const char *name, struct err *err)
+/* What every one has. */
+static int complete(struct vm *vm, const char *name, struct err *err)
+{
+	json_t *own = json_pack("{s:s, s:s, s:o, s:o}", "id", vm->id, "name", name ? name : vm->id,
+				"vsock", json_sprintf("%s/vsock", vm->dir), "api",
+				json_sprintf("%s/api", vm->dir));
+	int rc = json_object_update(vm->meta, own);
+
+	json_decref(own);
+	vm_set_process(vm->meta, VM_SUPERVISOR, getpid());
+	return rc < 0 ? err_set(err, EINVAL, "%s: " META " cannot be written", vm->dir) : 0;
+}
+
+int vm_create(struct vm *vm, const char *name, json_t *meta, struct err *err)
 {
 	char dir[PATH_MAX], path[PATH_MAX];
 	CLEANUP_FD int all = -1, lock = -1;
 	int rc;
 
-	*vm = (struct vm){ .lock_fd = -1 };
+	*vm = (struct vm){ .lock_fd = -1, .meta = meta };
 	if (name && !is_name(name))
 		return err_set(err, EINVAL,
 			       "--name %s: 1 to %d letters, digits, dashes, dots and underscores "
@@ -203,10 +216,11 @@ int vm_create(struct vm *vm, const char *name, struct err *err)
 		return rc;
 	}
 	vm->lock_fd = fd_take(&lock);
-	vm->meta = json_pack("{s:s, s:s}", "id", vm->id, "name", name ? name : vm->id);
-	rc = vm_save(vm, err);
+	rc = complete(vm, name, err);
+	if (rc == 0)
+		rc = vm_save(vm, err);
 	if (rc < 0)
-		vm_remove(vm);
+		remove_folder(all, vm->id);
 	return rc;
 }
 

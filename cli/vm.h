@@ -11,7 +11,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/un.h>
+#include <sys/types.h>
 
 struct err;
 
@@ -25,11 +25,17 @@ struct vm {
 	json_t *meta; /* owned */
 };
 
+/* The processes of a VM's meta. */
+#define VM_SUPERVISOR "pid" /* mote run */
+#define VM_VMM "vmm_pid"    /* the VMM, or its jailer */
+
 /*
- * A new folder, locked, with "id" and "name" in its meta. The name is `name`, or the id if that is
- * NULL; one that a running VM has is refused. 0 or -errno with err set.
+ * A new folder, locked. Its meta is what is known of it, of which a reference is taken over, and
+ * "id", "name", "vsock", "api" and the calling process as its supervisor: others see all of it or
+ * nothing. The name is `name`, or the id if that is NULL; one that a running VM has is refused. 0
+ * or -errno with err set.
  */
-int vm_create(struct vm *vm, const char *name, struct err *err);
+int vm_create(struct vm *vm, const char *name, json_t *meta, struct err *err);
 /* Writes meta.json anew; who reads it sees the old or the new one. 0 or -errno with err set. */
 int vm_save(const struct vm *vm, struct err *err);
 /* Removes the folder. Safe on a zeroed object. */
@@ -56,8 +62,19 @@ int vm_forget(const json_t *meta, struct err *err);
 /* A string of its meta; "" if there is none. */
 const char *vm_string(const json_t *meta, const char *key);
 int64_t vm_number(const json_t *meta, const char *key); /* 0 if there is none */
-/* Its "state" while volumes come back, behind its command. */
+/* Its "state" before its command runs, and while volumes come back after it. */
+#define VM_STARTING "starting"
 #define VM_ENDING "ending"
+
+/*
+ * A process is told by its number and by when it started, so that never another one is meant that
+ * got the number later: vm_set_process keeps both.
+ */
+void vm_set_process(json_t *meta, const char *key, pid_t pid);
+/* A pidfd, owned by the caller; -ESRCH if it has gone, or was never there. */
+int vm_open_process(const json_t *meta, const char *key);
+/* False if it has gone. */
+bool vm_signal(const json_t *meta, const char *key, int number);
 /* Waits for its supervisor to have ended; false if it has not in that time. */
 bool vm_wait(const json_t *meta, int timeout_ms);
 

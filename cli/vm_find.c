@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/err.h"
-#include "base/fd.h"
 #include "cli/vm.h"
 
 const char *vm_string(const json_t *meta, const char *key)
@@ -77,12 +72,4 @@ json_t *vm_find_running(const char *name, struct err *err)
 	err_set(err, ESRCH, "microVM %s: it has ended", name);
 	json_decref(meta);
 	return NULL;
-}
-
-bool vm_wait(const json_t *meta, int timeout_ms)
-{
-	CLEANUP_FD int fd = (int)syscall(SYS_pidfd_open, (pid_t)vm_number(meta, "pid"), 0);
-	struct pollfd ended = { .fd = fd, .events = POLLIN };
-
-	return fd < 0 || poll(&ended, 1, timeout_ms) > 0;
 }

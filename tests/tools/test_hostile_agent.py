@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, TOP, run_mote, running
+from support import MOTE, TIME_LIMIT, TOP, run_mote, running, wait_until
 
 STDOUT, EXIT, ERROR, RESULT = 17, 19, 20, 21
 NAME = "evil"
@@ -29,6 +29,13 @@ def frame(kind, payload):
     return struct.pack("<BI", kind, len(payload)) + payload
 
 
+def process(pid, *keys):
+    """A process as meta.json names it: by its number, and by when it started."""
+    with open(f"/proc/{pid}/stat") as stat:
+        start = int(stat.read().rsplit(")", 1)[1].split()[19])
+    return {name: value for key in keys for name, value in ((key, pid), (f"{key}_start", start))}
+
+
 @pytest.fixture(name="vm")
 def vm_fixture(tmp_path, monkeypatch):
     """What `mote run` leaves behind for a microVM that runs, with sockets of the test's."""
@@ -37,7 +44,7 @@ def vm_fixture(tmp_path, monkeypatch):
     for path in (folder.parent.parent, folder.parent, folder):
         path.mkdir(mode=0o700)
     (folder / "meta.json").write_text(json.dumps({
-        "id": folder.name, "name": NAME, "state": "running", "pid": os.getpid(), "vmm_pid": 0,
+        "id": folder.name, "name": NAME, "state": "running", "vmm_pid": 0, **process(os.getpid(), "pid"),
         "vsock": str(folder / "vsock"), "jailed": False}))
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,7 +163,8 @@ def test_kill_of_one_that_goes_in_the_middle(vm):
     with subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL) as victim:
         meta = json.loads((vm / "meta.json").read_text())
         # Its supervisor, too, so that nobody of ours is killed.
-        (vm / "meta.json").write_text(json.dumps({**meta, "pid": victim.pid, "vmm_pid": victim.pid}))
+        (vm / "meta.json").write_text(json.dumps({
+            **meta, **process(victim.pid, "pid", "vmm_pid")}))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(vm / "vsock"))
             listener.listen()
@@ -167,6 +175,81 @@ def test_kill_of_one_that_goes_in_the_middle(vm):
                 stream.close()
                 assert victim.wait(TIME_LIMIT) == -signal.SIGKILL
                 assert command.wait(TIME_LIMIT) == 0
+
+
+def test_number_that_is_another_process_by_now(vm):
+    """Its start tells them apart; nobody is killed who only has the number."""
+    with subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL) as other:
+        try:
+            meta = json.loads((vm / "meta.json").read_text())
+            other_pid = process(other.pid, "pid", "vmm_pid")
+            for key in ("pid_start", "vmm_pid_start"):
+                other_pid[key] -= 1
+            (vm / "meta.json").write_text(json.dumps({**meta, **other_pid}))
+            for option in ((), ("--force",)):
+                assert run_mote("kill", *option, NAME).returncode == 0
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_kill_of_one_that_has_no_vmm_yet(vm, options):
+    with subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL) as supervisor:
+        meta = {key: value for key, value in json.loads((vm / "meta.json").read_text()).items()
+                if key != "vmm_pid"}
+        (vm / "meta.json").write_text(json.dumps(
+            {**meta, **process(supervisor.pid, "pid"), "state": "starting"}))
+        result = run_mote("kill", *options, "--json", NAME)
+        assert supervisor.wait(TIME_LIMIT) == -signal.SIGTERM
+        assert result.returncode == 0 and result.stderr == b""
+        assert [one["forced"] for one in json.loads(result.stdout)] == [bool(options)]
+
+
+def test_kill_of_one_that_is_starting(tmp_path, monkeypatch):
+    """Its supervisor ends as by a signal of its own, and leaves nothing."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "mote").mkdir(mode=0o700)
+    home = tmp_path / "bin"
+    home.mkdir()
+    shutil.copy(MOTE, home)
+    (home / "mote-vmm").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (home / "mote-vmm").chmod(0o755)
+    (home / "initrd.cpio").touch()
+    with subprocess.Popen([home / "mote", "run", "--no-jail", "--kernel", "/etc/hostname", "--name",
+                           NAME, "--", "true"], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE) as run:
+        wait_until(lambda: "vmm_pid" in next(iter(json.loads(run_mote("ps", "--json").stdout)), {}),
+                   "the VMM to be started")
+        result = run_mote("kill", "--json", NAME)
+        assert run.communicate(timeout=TIME_LIMIT)[1] == b""
+    assert (result.returncode, result.stderr, run.returncode) == (0, b"", 128 + signal.SIGTERM)
+    assert not json.loads(result.stdout)[0]["forced"]
+    assert not list((tmp_path / "mote" / "vms").iterdir())
+
+
+@pytest.fixture(name="abstract_name")
+def abstract_name_fixture():
+    """Whoever listens there, as any user can, is told nothing."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(bytes(108))
+        listener.listen()
+        listener.setblocking(False)
+        yield
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_vm_whose_socket_is_not_known(vm, tmp_path, abstract_name):
+    meta = json.loads((vm / "meta.json").read_text())
+    for broken in ({}, {"vsock": ""}, {"vsock": None}, {"vsock": 5}):
+        (vm / "meta.json").write_text(json.dumps(
+            {**{key: value for key, value in meta.items() if key != "vsock"}, **broken}))
+        for arguments, status in ((("exec", NAME, "true"), 125), (("cp", f"{NAME}:/x", tmp_path), 1),
+                                  (("cp", "/etc/hostname", f"{NAME}:/x"), 1)):
+            assert failure(*arguments, status=status) == "vsock socket: it has no path"
+        assert json.loads(run_mote("stats", "--json").stdout)[0]["error"] == \
+            "vsock socket: it has no path"
 
 
 def test_vmm_that_takes_no_connections(vm):

@@ -51,6 +51,7 @@
 	X(tar) \
 	X(text) \
 	X(values) \
+	X(vm) \
 	X(vsock) \
 	X(vsock_close) \
 	X(vsock_host) \
