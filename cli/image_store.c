@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/own_dir.h"
 #include "cli/cli.h"
 
 #define BLOBS "blobs"
@@ -34,21 +35,6 @@ int image_name_check(const char *name, struct err *err)
 		       name, IMAGE_NAME_MAX);
 }
 
-static int make_dirs(const char *path, struct err *err)
-{
-	char part[PATH_MAX];
-	char *slash;
-
-	snprintf(part, sizeof(part), "%s", path);
-	for (slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		if (mkdir(part, 0755) < 0 && errno != EEXIST)
-			return err_sys(err, errno, "%s", part);
-		*slash = '/';
-	}
-	return mkdir(part, 0700) < 0 && errno != EEXIST ? err_sys(err, errno, "%s", part) : 0;
-}
-
 int image_store_open(struct image_store *store, struct err *err)
 {
 	static const char *const parts[] = { BLOBS, TAGS, SCRATCH };
@@ -57,16 +43,19 @@ int image_store_open(struct image_store *store, struct err *err)
 
 	store->dir_fd = -1;
 	rc = cli_images_dir(store->dir, err);
-	if (rc == 0)
-		rc = make_dirs(store->dir, err);
 	if (rc < 0)
 		return rc;
-	fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = own_dir_open(store->dir, 0700, err);
 	if (fd < 0)
-		return err_sys(err, errno, "%s", store->dir);
+		return fd;
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		if (mkdirat(fd, parts[i], 0700) < 0 && errno != EEXIST)
-			return err_sys(err, errno, "%s/%s", store->dir, parts[i]);
+		char path[PATH_MAX];
+		CLEANUP_FD int part = -1;
+
+		snprintf(path, sizeof(path), "%.*s/%s", PATH_MAX - 16, store->dir, parts[i]);
+		part = own_dir_open_at(fd, parts[i], path, 0700, false, err);
+		if (part < 0)
+			return part;
 	}
 	store->dir_fd = fd_take(&fd);
 	return 0;
@@ -106,7 +95,8 @@ static int find_stale(const struct image_store *store, int scratch_fd, json_t *s
 
 		if (entry->d_name[0] == '.')
 			continue;
-		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		fd = openat(dirfd(dir), entry->d_name,
+			    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
 			json_array_append_new(stale, json_sprintf("%s/" SCRATCH "/%s", store->dir,
 								  entry->d_name));

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fd.h"
+#include "base/own_dir.h"
 
 int cli_fail(int status, const struct err *err)
 {
@@ -82,26 +85,41 @@ int cli_images_dir(char path[PATH_MAX], struct err *err)
 	return err_set(err, ENOENT, "the data directory: neither HOME nor XDG_DATA_HOME is set");
 }
 
-int cli_kernels_dir(char path[PATH_MAX], struct err *err)
+static int cache_dir(char path[PATH_MAX], const char *name, struct err *err)
 {
 	const char *cache = getenv("XDG_CACHE_HOME");
 	const char *home = getenv("HOME");
 
 	if (cache && cache[0] == '/')
-		return join(path, err, "%s/mote/kernels", cache);
+		return join(path, err, "%s/mote/%s", cache, name);
 	if (home && home[0] == '/')
-		return join(path, err, "%s/.cache/mote/kernels", home);
+		return join(path, err, "%s/.cache/mote/%s", home, name);
 	return err_set(err, ENOENT, "the cache directory: neither HOME nor XDG_CACHE_HOME is set");
 }
 
-/* In /tmp others may have been there before. */
-static int check_private(const char *path, struct err *err)
+/* What is not there is told by whoever looks for something in it. */
+static int check_own(const char *path, struct err *err)
 {
+	CLEANUP_FD int fd = own_dir_open(path, 0, err);
+
+	return fd < 0 && fd != -ENOENT ? fd : 0;
+}
+
+int cli_kernels_dir(char path[PATH_MAX], struct err *err)
+{
+	int rc = cache_dir(path, "kernels", err);
+
+	return rc < 0 ? rc : check_own(path, err);
+}
+
+static int open_private(const char *path, struct err *err)
+{
+	CLEANUP_FD int fd = own_dir_open(path, 0700, err);
 	struct stat st;
 
-	if (lstat(path, &st) < 0)
-		return err_sys(err, errno, "runtime directory %s", path);
-	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0077) != 0)
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 0077) != 0)
 		return err_set(err, EPERM,
 			       "runtime directory %s: it must be a directory of yours that nobody "
 			       "else may enter",
@@ -109,32 +127,36 @@ static int check_private(const char *path, struct err *err)
 	return 0;
 }
 
-static int make_directory(const char *path, struct err *err)
+/* After `su` one that is named may be somebody else's, who could put other files in its place. */
+static bool is_own(const char *path)
 {
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return err_sys(err, errno, "runtime directory %s", path);
-	return check_private(path, err);
+	CLEANUP_FD int fd = path && path[0] == '/' ? own_dir_open(path, 0, NULL) : -1;
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid();
 }
 
 static int own_runtime_dir(char path[PATH_MAX], const char *name, struct err *err)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	struct stat st;
-	char base[PATH_MAX];
+	char usual[32], base[PATH_MAX];
 	int rc;
 
-	/* After `su` it may be somebody else's, who could put other files in the place of ours. */
-	if (runtime && runtime[0] == '/' && lstat(runtime, &st) == 0 && st.st_uid == geteuid())
+	snprintf(usual, sizeof(usual), "/run/user/%u", (unsigned int)geteuid());
+	if (is_own(runtime))
 		rc = join(base, err, "%s/mote", runtime);
 	else if (geteuid() == 0)
 		rc = join(base, err, "/run/mote");
+	else if (is_own(usual))
+		rc = join(base, err, "%s/mote", usual);
 	else
-		rc = join(base, err, "/tmp/mote-%u", (unsigned int)geteuid());
+		/* Not in /tmp, where anybody can be first. */
+		rc = cache_dir(base, "run", err);
 	if (rc == 0)
-		rc = make_directory(base, err);
+		rc = open_private(base, err);
 	if (rc == 0)
 		rc = join(path, err, "%s/%s", base, name);
-	return rc < 0 ? rc : make_directory(path, err);
+	return rc < 0 ? rc : open_private(path, err);
 }
 
 int cli_vms_dir(char path[PATH_MAX], struct err *err)
@@ -155,6 +177,8 @@ int cli_find_image(const char *name, char path[PATH_MAX], struct err *err)
 	if (strchr(name, '/'))
 		return join(path, err, "%s", name);
 	rc = cli_images_dir(dir, err);
+	if (rc == 0)
+		rc = check_own(dir, err);
 	if (rc == 0)
 		rc = join(tag, err, "%s/tags/%s", dir, name);
 	if (rc == 0 && !realpath(tag, path))

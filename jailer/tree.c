@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/own_dir.h"
 #include "jailer/args.h"
 
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -23,41 +24,6 @@
 
 #define KVM makedev(10, 232)
 #define TUN makedev(10, 200)
-
-/*
- * Whoever can write to a directory can put another in the place of what is in it, unless it is
- * sticky, as /tmp is.
- */
-static int check_directory(int fd, const char *path, bool sticky_will_do, struct err *err)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return err_sys(err, errno, "%s", path);
-	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return err_set(err, EPERM, "%s: belongs to another user (%u)", path, st.st_uid);
-	if (st.st_mode & (S_IWGRP | S_IWOTH) && !(sticky_will_do && st.st_mode & S_ISVTX))
-		return err_set(err, EPERM, "%s: others can write to it", path);
-	return 0;
-}
-
-/* Makes the directory if it is not there. It is not handed out before it is known to be safe. */
-static int open_directory(int parent, const char *name, const char *path, mode_t mode,
-			  bool sticky_will_do, struct err *err)
-{
-	CLEANUP_FD int fd = -1;
-	int rc;
-
-	if (mkdirat(parent, name, mode) < 0 && errno != EEXIST)
-		return err_sys(err, errno, "%s", path);
-	fd = openat(parent, name, OPEN_DIRECTORY);
-	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-		return err_set(err, ENOTDIR, "%s: not a directory", path);
-	if (fd < 0)
-		return err_sys(err, errno, "%s", path);
-	rc = check_directory(fd, path, sticky_will_do, err);
-	return rc < 0 ? rc : fd_take(&fd);
-}
 
 /* The path without symbolic links; its last components need not exist yet. */
 static int resolve(const char *base, char path[PATH_MAX], struct err *err)
@@ -104,7 +70,7 @@ static int walk(const char *path, struct err *err)
 		at += len;
 		snprintf(upto, sizeof(upto), "%.*s", (int)(at - path), path);
 		at += strspn(at, "/");
-		next = open_directory(fd, name, upto, 0755, *at != '\0', err);
+		next = own_dir_open_at(fd, name, upto, 0755, *at != '\0', err);
 		if (next < 0)
 			return next;
 		fd_close(&fd);
@@ -150,7 +116,7 @@ static int open_id(struct tree *tree, const char *path, struct err *err)
 
 	for (;;) {
 		fd_close(&tree->id_fd);
-		rc = open_directory(tree->name_fd, tree->args->id, path, 0755, false, err);
+		rc = own_dir_open_at(tree->name_fd, tree->args->id, path, 0755, false, err);
 		if (rc == -ENOENT)
 			continue;
 		if (rc < 0)
@@ -182,7 +148,7 @@ int tree_open(struct tree *tree, const struct jailer_args *args, struct err *err
 	if (base_fd < 0)
 		return base_fd;
 	used = (size_t)snprintf(tree->path, sizeof(tree->path), "%s/%s", base, args->exec_name);
-	tree->name_fd = open_directory(base_fd, args->exec_name, tree->path, 0755, false, err);
+	tree->name_fd = own_dir_open_at(base_fd, args->exec_name, tree->path, 0755, false, err);
 	if (tree->name_fd < 0)
 		return tree->name_fd;
 	used += (size_t)snprintf(tree->path + used, sizeof(tree->path) - used, "/%s", args->id);

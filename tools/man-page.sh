@@ -43,7 +43,7 @@ _$XDG_CACHE_HOME/mote/kernels_, _~/.cache/mote/kernels_
 	guest kernels
 
 _$XDG_RUNTIME_DIR/mote_ if that directory is set and the user's own, else _/run/mote_ for root and
-_/tmp/mote-UID_ for others
+_/run/user/UID/mote_ or, where that is not there, _~/.cache/mote/run_ for others
 	what is known of the microVMs that run or have ended, with their sockets. systemd-logind
 	removes a user's _$XDG_RUNTIME_DIR_ at the end of the last login, and with it mote forgets what
 	was started with --detach and still runs: *loginctl enable-linger* keeps it.

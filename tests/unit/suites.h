@@ -41,6 +41,7 @@
 	X(mptable) \
 	X(net) \
 	X(panic_watch) \
+	X(own_dir) \
 	X(params) \
 	X(queue) \
 	X(rate_limiter) \
