@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -305,6 +306,59 @@ static const struct cgroup_place *find_same(const struct cgroup *cgroup, int par
 	return NULL;
 }
 
+/*
+ * Whoever can open a file for reading can lock it, so it is one that nobody else needs to read. It
+ * is held as long as the cgroup is, to tell one that is in use from one that was left behind.
+ */
+static int lock_place(const struct cgroup *cgroup, struct cgroup_place *place, struct err *err)
+{
+	const char *name = cgroup->version == 2 ? "cgroup.kill" : "notify_on_release";
+	CLEANUP_FD int fd = openat(place->fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 || fchmod(fd, 0600) < 0)
+		return err_sys(err, errno, "cgroup %s: %s", cgroup->id, name);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK
+			       ? err_set(err, EBUSY,
+					 "cgroup %s: a jail of this id is running in another base "
+					 "directory",
+					 cgroup->id)
+			       : err_sys(err, errno, "cgroup %s", cgroup->id);
+	place->lock_fd = fd_take(&fd);
+	return 0;
+}
+
+/* Opens PARENT/ID, and locks it; or -errno, and then it is not ours. */
+static int take_place(const struct cgroup *cgroup, struct cgroup_place *place, int fd,
+		      struct err *err)
+{
+	int rc;
+
+	place->fd = fd;
+	rc = lock_place(cgroup, place, err);
+	if (rc < 0)
+		fd_close(&place->fd);
+	return rc;
+}
+
+/* One that is there already, and is nobody's any more. */
+static int remove_left_over(const struct cgroup *cgroup, struct cgroup_place *place,
+			    struct err *err)
+{
+	CLEANUP_FD int fd = openat(place->parent_fd, cgroup->id, OPEN_DIRECTORY);
+	int rc;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "cgroup %s", cgroup->id);
+	rc = take_place(cgroup, place, fd_take(&fd), err);
+	if (rc < 0)
+		return rc;
+	rc = remove_place(cgroup, place);
+	fd_close(&place->lock_fd);
+	fd_close(&place->fd);
+	return rc < 0 ? err_sys(err, -rc, "cgroup %s: left by an earlier jail", cgroup->id) : 0;
+}
+
 static int open_place(struct cgroup *cgroup, const struct jailer_args *args, const char *controller,
 		      struct err *err)
 {
@@ -317,7 +371,7 @@ static int open_place(struct cgroup *cgroup, const struct jailer_args *args, con
 		return err_set(err, EINVAL, "--cgroup: cgroup.* are files of version 2");
 	if (cgroup->count == PLACES_MAX)
 		return err_set(err, E2BIG, "--cgroup: more than %zu controllers", PLACES_MAX);
-	*place = (struct cgroup_place){ controller, -1, -1 };
+	*place = (struct cgroup_place){ controller, -1, -1, -1 };
 	cgroup->count++;
 	place->parent_fd = open_parent(cgroup, args, controller, err);
 	if (place->parent_fd < 0)
@@ -327,16 +381,11 @@ static int open_place(struct cgroup *cgroup, const struct jailer_args *args, con
 		place->fd = fcntl(same->fd, F_DUPFD_CLOEXEC, 0);
 		return place->fd < 0 ? err_sys(err, errno, "cgroup %s", cgroup->id) : 0;
 	}
-	/* The id is ours alone by now, so one that is there was left behind. */
-	place->fd = openat(place->parent_fd, cgroup->id, OPEN_DIRECTORY);
-	if (place->fd >= 0) {
-		rc = remove_place(cgroup, place);
-		fd_close(&place->fd);
-		if (rc < 0)
-			return err_sys(err, -rc, "cgroup %s: left by an earlier jail", cgroup->id);
-	}
-	place->fd = descend(place->parent_fd, cgroup->id, own, err);
-	return place->fd < 0 ? place->fd : 0;
+	rc = remove_left_over(cgroup, place, err);
+	if (rc < 0)
+		return rc;
+	rc = descend(place->parent_fd, cgroup->id, own, err);
+	return rc < 0 ? rc : take_place(cgroup, place, rc, err);
 }
 
 static struct cgroup_place *find_place(struct cgroup *cgroup, const char *controller)
@@ -419,6 +468,7 @@ void cgroup_remove(const struct cgroup *cgroup)
 void cgroup_close(struct cgroup *cgroup)
 {
 	for (unsigned int i = 0; i < cgroup->count; i++) {
+		fd_close(&cgroup->places[i].lock_fd);
 		fd_close(&cgroup->places[i].fd);
 		fd_close(&cgroup->places[i].parent_fd);
 	}

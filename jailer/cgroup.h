@@ -15,13 +15,15 @@ struct cgroup {
 	struct cgroup_place {
 		const char *controller;
 		int parent_fd; /* PARENT */
-		int fd;	       /* PARENT/ID */
+		int fd;	       /* PARENT/ID; -1: not ours */
+		int lock_fd;   /* a file of it that nobody else can open; the lock is on it */
 	} places[8];
 	const char *id;
 };
 
 /*
- * Makes it, ends what an earlier jail of the same id may have left in it, and sets its values. 0 or
+ * Makes it, ends what an earlier jail of the same id may have left in it, and sets its values. The
+ * id is this jail's alone in its base only: -EBUSY if one of another base has the cgroup. 0 or
  * -errno with err set; to be removed and closed in each case.
  */
 int cgroup_open(struct cgroup *cgroup, const struct jailer_args *args, struct err *err);

@@ -22,6 +22,8 @@
 #define COPY_AT_ONCE (64 << 20)
 #define FILE_NAME_SIZE (JAILER_ID_LENGTH_MAX + sizeof(".pid"))
 
+#define LOCK "lock"
+
 #define KVM makedev(10, 232)
 #define TUN makedev(10, 200)
 
@@ -91,45 +93,44 @@ static int take_over(int parent, const char *name, mode_t mode, const char *path
 	return 0;
 }
 
-/* What is not locked by us is not ours to remove either. */
+/*
+ * 0 with the lock, -EBUSY if another has it. The file is nobody else's to open, as anybody who can
+ * open a file for reading can lock it. -ENOENT: it, or its directory, has been removed meanwhile.
+ */
 static int lock(struct tree *tree, const char *path, struct err *err)
 {
-	int rc = 0;
+	CLEANUP_FD int fd = openat(tree->id_fd, LOCK,
+				   O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	struct stat ours, there;
 
-	if (flock(tree->id_fd, LOCK_EX | LOCK_NB) < 0) {
-		rc = errno == EWOULDBLOCK
-			     ? err_set(err, EBUSY, "%s: a jail of this id is running", path)
-			     : err_sys(err, errno, "%s", path);
-		fd_close(&tree->id_fd);
-	}
-	return rc;
+	if (fd < 0)
+		return errno == ENOENT ? -ENOENT : err_sys(err, errno, "%s/" LOCK, path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK
+			       ? err_set(err, EBUSY, "%s: a jail of this id is running", path)
+			       : err_sys(err, errno, "%s/" LOCK, path);
+	if (fstat(fd, &ours) < 0 || fstatat(tree->id_fd, LOCK, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    ours.st_ino != there.st_ino)
+		return -ENOENT;
+	tree->lock_fd = fd_take(&fd);
+	return 0;
 }
 
 /*
- * The directory of this id, locked. The one before us may have removed it between our opening and
- * locking it: then once more.
+ * The directory of this id, locked. The one before us may have removed it, or its lock, between our
+ * opening and locking it: then once more.
  */
 static int open_id(struct tree *tree, const char *path, struct err *err)
 {
-	struct stat ours, there;
 	int rc;
 
-	for (;;) {
+	do {
 		fd_close(&tree->id_fd);
-		rc = own_dir_open_at(tree->name_fd, tree->args->id, path, 0755, false, err);
-		if (rc == -ENOENT)
-			continue;
-		if (rc < 0)
-			return rc;
-		tree->id_fd = rc;
-		rc = lock(tree, path, err);
-		if (rc < 0)
-			return rc;
-		if (fstat(tree->id_fd, &ours) == 0 &&
-		    fstatat(tree->name_fd, tree->args->id, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    ours.st_ino == there.st_ino)
-			return 0;
-	}
+		tree->id_fd =
+			own_dir_open_at(tree->name_fd, tree->args->id, path, 0755, false, err);
+		rc = tree->id_fd < 0 ? tree->id_fd : lock(tree, path, err);
+	} while (rc == -ENOENT);
+	return rc;
 }
 
 int tree_open(struct tree *tree, const struct jailer_args *args, struct err *err)
@@ -346,15 +347,19 @@ static void remove_root(const struct tree *tree)
 
 void tree_remove(const struct tree *tree)
 {
+	/* What is not locked by us is not ours to remove. */
+	if (tree->lock_fd < 0)
+		return;
 	if (tree->root_fd >= 0)
 		remove_root(tree);
-	if (tree->id_fd >= 0)
-		unlinkat(tree->name_fd, tree->args->id, AT_REMOVEDIR);
+	unlinkat(tree->id_fd, LOCK, 0);
+	unlinkat(tree->name_fd, tree->args->id, AT_REMOVEDIR);
 }
 
 void tree_close(struct tree *tree)
 {
 	fd_close(&tree->root_fd);
+	fd_close(&tree->lock_fd);
 	fd_close(&tree->id_fd);
 	fd_close(&tree->name_fd);
 }

@@ -8,9 +8,9 @@
  *	root/run/      for the VMM's sockets
  *
  * Its owner may put files into root/ before and while the VM runs (disks, kernels); they stay. Who
- * works on a tree holds a lock on the directory ID: a tree that nobody holds is a left-over, and
- *what is in it of the above is replaced. Everything is done relative to open directories, following
- *no symbolic link, while root/ belongs to the jailer alone.
+ * works on a tree holds a lock on the file ID/lock, which nobody else can open: a tree that nobody
+ * holds is a left-over, and what is in it of the above is replaced. Everything is done relative to
+ *open directories, following no symbolic link, while root/ belongs to the jailer alone.
  */
 #ifndef MOTE_JAILER_TREE_H
 #define MOTE_JAILER_TREE_H
@@ -24,14 +24,15 @@ struct jailer_args;
 struct tree {
 	char path[PATH_MAX]; /* of root/, without symbolic links */
 	int name_fd;	     /* BASE/NAME */
-	int id_fd;	     /* the lock is on it */
+	int id_fd;
+	int lock_fd; /* -1: not ours */
 	int root_fd;
 	const struct jailer_args *args; /* not owned */
 };
 
 #define TREE_NONE                                                                                  \
 	{                                                                                          \
-		.name_fd = -1, .id_fd = -1, .root_fd = -1                                          \
+		.name_fd = -1, .id_fd = -1, .lock_fd = -1, .root_fd = -1                           \
 	}
 
 /*

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever calls the jailer is not trusted either, nor who else may write where it works."""
+import fcntl
 import os
 import pathlib
 import shutil
@@ -8,8 +9,11 @@ import subprocess
 
 import pytest
 
-from jail import GID, JAILER, MEMORY, PAYLOAD, UID, Jail, cgroups
+from jail import CGROUP_VERSION, GID, JAILER, MEMORY, PAYLOAD, UID, Jail, cgroups
 from support import TIME_LIMIT, running
+
+LIMIT = ["--cgroup", f"{MEMORY}=64M", "--cgroup", "pids.max=16"]
+LOCK_OF_CGROUP = "cgroup.kill" if CGROUP_VERSION == 2 else "notify_on_release"
 
 
 @pytest.fixture
@@ -241,6 +245,73 @@ def test_same_id_of_many_at_once(tmp_path):
     for result in results:
         assert result in good or "a jail of this id is running" in result.stderr
     assert not jail.home.exists()
+
+
+def test_id_cannot_be_blocked(jail):
+    """Anybody may open its directory, and who can open something can lock it; not what counts."""
+    jail.home.mkdir(parents=True)
+    blocker = os.open(jail.home, os.O_RDONLY)
+    try:
+        fcntl.flock(blocker, fcntl.LOCK_EX)
+        assert jail.attempt("descriptors") == ["0", "1", "2"]
+    finally:
+        os.close(blocker)
+
+
+def test_locks_are_nobody_elses_to_open(jail):
+    with jail.waiting(options=LIMIT) as process:
+        locks = [jail.home / "lock", *(place / LOCK_OF_CGROUP for place in cgroups(jail))]
+        assert len(locks) > 1
+        for lock in locks:
+            assert (lock.stat().st_uid, lock.stat().st_mode & 0o077) == (0, 0), lock
+            fd = os.open(lock, os.O_WRONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.close(fd)
+        process.send_signal(3)
+        process.wait(TIME_LIMIT)
+
+
+def test_same_id_in_another_base(tmp_path):
+    """Their cgroup is the same: the one that runs is left alone."""
+    one = Jail(tmp_path / "one")
+    other = Jail(tmp_path / "other", name=one.id)
+    with one.waiting(options=LIMIT) as process:
+        before = {place.stat().st_ino for place in cgroups(one)}
+        for options in (LIMIT, [*LIMIT, "--remove"]):
+            assert "a jail of this id is running in another base directory" in other.refused(
+                options=options)
+        assert process.poll() is None
+        assert {place.stat().st_ino for place in cgroups(one)} == before
+        assert (next(iter(cgroups(one))) / "cgroup.procs").read_text().split() == [str(one.pid())]
+        assert not other.home.exists()
+        # Without a cgroup they have nothing in common.
+        assert other.attempt("descriptors") == ["0", "1", "2"]
+        process.send_signal(3)
+        process.wait(TIME_LIMIT)
+    assert other.attempt("descriptors", options=LIMIT) == ["0", "1", "2"]
+    assert not cgroups(one)
+
+
+def test_same_id_in_many_bases_at_once(tmp_path):
+    """Each that starts ends as it should, whatever the others do meanwhile."""
+    first = Jail(tmp_path / "0")
+    jails = [first, *(Jail(tmp_path / str(i), name=first.id) for i in range(1, 8))]
+    results = []
+
+    def start(jail):
+        for _ in range(5):
+            results.append(jail.run("end", "7", options=LIMIT))
+
+    threads = [threading.Thread(target=start, args=(jail,)) for jail in jails]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(result.returncode == 7 for result in results)
+    for result in results:
+        assert result.returncode == 7 or "mote-jailer: cgroup " in result.stderr, result
+    assert not cgroups(first) and not any(jail.home.exists() for jail in jails)
 
 
 def test_version_and_help():
