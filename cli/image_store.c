@@ -20,6 +20,7 @@
 #define BLOBS "blobs"
 #define TAGS "tags"
 #define SCRATCH "scratch"
+#define LOCK "lock"
 
 int image_name_check(const char *name, struct err *err)
 {
@@ -66,10 +67,13 @@ void image_store_close(struct image_store *store)
 	fd_close(&store->dir_fd);
 }
 
-/* Until the descriptor is closed nobody else changes anything; or -errno. */
+/*
+ * Until the descriptor is closed nobody else changes anything; or -errno. Not the directory itself,
+ * which others could lock if they may read it.
+ */
 static int lock(const struct image_store *store, struct err *err)
 {
-	int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(store->dir_fd, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0 || flock(fd, LOCK_EX) < 0) {
 		int rc = err_sys(err, errno, "%s: lock", store->dir);

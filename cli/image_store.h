@@ -6,9 +6,10 @@
  *	blobs/DIGEST.json     how commands run in it, and where it is from
  *	tags/NAME             a symbolic link to ../blobs/DIGEST.FORMAT
  *	scratch/              of builds, each locked while its build runs
+ *	lock                  held while anything is changed
  *
  * All of it appears by renaming what is whole, under a lock, so that several processes may use it
- *at once, and none sees half of a build that was killed.
+ * at once, and none sees half of a build that was killed.
  */
 #ifndef MOTE_CLI_IMAGE_STORE_H
 #define MOTE_CLI_IMAGE_STORE_H

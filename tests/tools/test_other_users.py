@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mote among other users, whose directories and links are in the places that variables name."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -81,6 +82,20 @@ def test_parts_of_the_store_that_are_links(tmp_path, monkeypatch):
     result = run_mote("image", "build", "-t", "x", "/etc")
     assert result.returncode == 1 and result.stderr.endswith(b"scratch: not a directory\n")
     assert (tmp_path / "precious" / "data").is_dir()
+
+
+def test_store_cannot_be_blocked(tmp_path, monkeypatch):
+    """By a lock on a directory that others may read."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    store = tmp_path / "mote" / "images"
+    store.mkdir(parents=True, mode=0o755)
+    blocker = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(blocker, fcntl.LOCK_EX)
+        assert b"there is none of this name" in run_mote("image", "rm", "x").stderr
+    finally:
+        os.close(blocker)
+    assert (store / "lock").stat().st_mode & 0o7777 == 0o600
 
 
 def test_kernels_of_another_user(theirs, monkeypatch):
