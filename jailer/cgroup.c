@@ -31,6 +31,8 @@
 
 /* How long processes that were killed may take to leave; each try waits for one to end. */
 #define REMOVE_TRIES 1000
+/* Against jailers with the same id in other bases, one of which gets on each time. */
+#define MAKE_TRIES 100
 
 static bool is_mount(const char *path, unsigned int version)
 {
@@ -306,9 +308,20 @@ static const struct cgroup_place *find_same(const struct cgroup *cgroup, int par
 	return NULL;
 }
 
+/* Whether the open directory is still PARENT/ID; another jailer may have removed it. */
+static bool is_there(const struct cgroup *cgroup, const struct cgroup_place *place)
+{
+	struct stat ours, there;
+
+	return fstat(place->fd, &ours) == 0 &&
+	       fstatat(place->parent_fd, cgroup->id, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       ours.st_ino == there.st_ino;
+}
+
 /*
  * Whoever can open a file for reading can lock it, so it is one that nobody else needs to read. It
- * is held as long as the cgroup is, to tell one that is in use from one that was left behind.
+ * is held as long as the cgroup is, to tell one that is in use from one that was left behind; who
+ * holds it alone removes that.
  */
 static int lock_place(const struct cgroup *cgroup, struct cgroup_place *place, struct err *err)
 {
@@ -316,7 +329,9 @@ static int lock_place(const struct cgroup *cgroup, struct cgroup_place *place, s
 	CLEANUP_FD int fd = openat(place->fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0 || fchmod(fd, 0600) < 0)
-		return err_sys(err, errno, "cgroup %s: %s", cgroup->id, name);
+		return is_there(cgroup, place)
+			       ? err_sys(err, errno, "cgroup %s: %s", cgroup->id, name)
+			       : -ESTALE;
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return errno == EWOULDBLOCK
 			       ? err_set(err, EBUSY,
@@ -324,39 +339,53 @@ static int lock_place(const struct cgroup *cgroup, struct cgroup_place *place, s
 					 "directory",
 					 cgroup->id)
 			       : err_sys(err, errno, "cgroup %s", cgroup->id);
+	if (!is_there(cgroup, place))
+		return -ESTALE;
 	place->lock_fd = fd_take(&fd);
 	return 0;
 }
 
-/* Opens PARENT/ID, and locks it; or -errno, and then it is not ours. */
-static int take_place(const struct cgroup *cgroup, struct cgroup_place *place, int fd,
-		      struct err *err)
+static void close_place(struct cgroup_place *place)
 {
-	int rc;
-
-	place->fd = fd;
-	rc = lock_place(cgroup, place, err);
-	if (rc < 0)
-		fd_close(&place->fd);
-	return rc;
+	fd_close(&place->lock_fd);
+	fd_close(&place->fd);
 }
 
-/* One that is there already, and is nobody's any more. */
+/* One that is there already, and is nobody's any more. -ESTALE: there is another by now. */
 static int remove_left_over(const struct cgroup *cgroup, struct cgroup_place *place,
 			    struct err *err)
 {
-	CLEANUP_FD int fd = openat(place->parent_fd, cgroup->id, OPEN_DIRECTORY);
 	int rc;
 
-	if (fd < 0)
+	place->fd = openat(place->parent_fd, cgroup->id, OPEN_DIRECTORY);
+	if (place->fd < 0)
 		return errno == ENOENT ? 0 : err_sys(err, errno, "cgroup %s", cgroup->id);
-	rc = take_place(cgroup, place, fd_take(&fd), err);
+	rc = lock_place(cgroup, place, err);
+	if (rc == 0) {
+		rc = remove_place(cgroup, place);
+		if (rc < 0)
+			err_sys(err, -rc, "cgroup %s: left by an earlier jail", cgroup->id);
+	}
+	close_place(place);
+	return rc;
+}
+
+/* A new one, locked. -ESTALE: another jailer was faster. */
+static int make_place(const struct cgroup *cgroup, struct cgroup_place *place, const char *own,
+		      struct err *err)
+{
+	int rc = remove_left_over(cgroup, place, err);
+
 	if (rc < 0)
 		return rc;
-	rc = remove_place(cgroup, place);
-	fd_close(&place->lock_fd);
-	fd_close(&place->fd);
-	return rc < 0 ? err_sys(err, -rc, "cgroup %s: left by an earlier jail", cgroup->id) : 0;
+	rc = descend(place->parent_fd, cgroup->id, own, err);
+	if (rc < 0)
+		return rc == -ENOENT ? -ESTALE : rc;
+	place->fd = rc;
+	rc = lock_place(cgroup, place, err);
+	if (rc < 0)
+		close_place(place);
+	return rc;
 }
 
 static int open_place(struct cgroup *cgroup, const struct jailer_args *args, const char *controller,
@@ -381,11 +410,10 @@ static int open_place(struct cgroup *cgroup, const struct jailer_args *args, con
 		place->fd = fcntl(same->fd, F_DUPFD_CLOEXEC, 0);
 		return place->fd < 0 ? err_sys(err, errno, "cgroup %s", cgroup->id) : 0;
 	}
-	rc = remove_left_over(cgroup, place, err);
-	if (rc < 0)
-		return rc;
-	rc = descend(place->parent_fd, cgroup->id, own, err);
-	return rc < 0 ? rc : take_place(cgroup, place, rc, err);
+	rc = -ESTALE;
+	for (int i = 0; i < MAKE_TRIES && rc == -ESTALE; i++)
+		rc = make_place(cgroup, place, own, err);
+	return rc == -ESTALE ? err_sys(err, ESTALE, "cgroup %s", cgroup->id) : rc;
 }
 
 static struct cgroup_place *find_place(struct cgroup *cgroup, const char *controller)
