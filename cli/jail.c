@@ -14,11 +14,10 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/jail_user.h"
 #include "cli/sandbox.h"
 #include "cli/vm.h"
 
-/* Users that nobody has: with the number of the mote process each VM's is another. */
-#define FIRST_USER 0x70000000u
 /* What the VMM and the kernel use for a VM beside the guest's memory, page cache included. */
 #define MEMORY_BESIDE ((uint64_t)256 << 20)
 /* The main thread, KVM's and io_uring's workers. */
@@ -54,13 +53,6 @@ static int link_socket(const struct vm *vm, const char *name, struct err *err)
 		       : err_sys(err, errno, "%s/%s", vm->dir, name);
 }
 
-static void name_user(struct jail *jail, const char *id)
-{
-	snprintf(jail->id, sizeof(jail->id), "%s", id);
-	jail->uid = geteuid() == 0 ? FIRST_USER | (unsigned int)getpid() : geteuid();
-	jail->gid = geteuid() == 0 ? jail->uid : getegid();
-}
-
 int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err)
 {
 	char run[PATH_MAX], link[PATH_MAX];
@@ -68,8 +60,15 @@ int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], 
 
 	if (rc < 0)
 		return rc;
-	name_user(jail, vm->id);
-	rc = make_run(jail, run, err);
+	snprintf(jail->id, sizeof(jail->id), "%s", vm->id);
+	jail->uid = geteuid();
+	jail->gid = getegid();
+	if (jail->uid == 0) {
+		rc = jail_user_choose(&jail->uid, err);
+		jail->gid = jail->uid;
+	}
+	if (rc == 0)
+		rc = make_run(jail, run, err);
 	if (rc < 0)
 		return rc;
 	if (!vm_path(vm, "run", link) || !vm_path(vm, "run/vsock", listen))
@@ -205,10 +204,12 @@ void jail_remove(const struct jail *jail, const char *socket)
 
 void jail_sweep(const char *id)
 {
-	struct jail jail = { 0 };
+	/* Whose it was makes no difference. */
+	struct jail jail = { .uid = geteuid() ? geteuid() : JAIL_USER_FIRST,
+			     .gid = geteuid() ? getegid() : JAIL_USER_FIRST };
 
 	if (cli_jails_dir(jail.base, NULL) < 0)
 		return;
-	name_user(&jail, id);
+	snprintf(jail.id, sizeof(jail.id), "%s", id);
 	jail_remove(&jail, "");
 }

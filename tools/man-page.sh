@@ -34,6 +34,13 @@ for command in run exec cp ps kill logs stats inspect rm image kernel api doctor
 done
 cat << 'END'
 
+# ENVIRONMENT
+
+_MOTE_FIRST_UID_
+	the first of 4194304 numbers that are users and groups of nothing on the host (default
+	2013265920): the VMM that root starts is the one with the number of the mote process added.
+	One that the host knows is refused.
+
 # FILES
 
 _$XDG_DATA_HOME/mote/images_, _~/.local/share/mote/images_

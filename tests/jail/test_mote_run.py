@@ -12,6 +12,8 @@ import pytest
 from jail import CGROUPS
 from support import GUESTS, MOTE, TIME_LIMIT, processes, wait_until
 
+FIRST_UID = 2013265920
+
 pytestmark = pytest.mark.release_build
 
 
@@ -24,13 +26,13 @@ def descendants(pid):
 
 
 @contextlib.contextmanager
-def mote_run(*options):
+def mote_run(*options, env=None):
     """mote and its VMM's process id; the runtime directory is empty again at the end."""
     with tempfile.TemporaryDirectory(prefix="run-") as folder:
         runtime = pathlib.Path(folder)
         with subprocess.Popen(
                 [MOTE, "run", "--kernel", GUESTS / "counter", *options, "--", "true"],
-                env=os.environ | {"XDG_RUNTIME_DIR": folder}, stdin=subprocess.DEVNULL,
+                env=os.environ | {"XDG_RUNTIME_DIR": folder} | (env or {}), stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as mote:
             def vmm():
                 return [pid for pid in processes("mote-vmm") if pid in descendants(mote.pid)]
@@ -50,7 +52,7 @@ def fields(pid):
 
 def test_vmm_is_in_a_jail():
     with mote_run() as (mote, vmm):
-        user = str(0x70000000 | mote.pid)
+        user = str(FIRST_UID + mote.pid)
         wait_until(lambda: fields(vmm)["Uid"].split() == [user] * 4, "the user")
         wait_until(lambda: fields(vmm)["Seccomp_filters"] == "2", "the filters")
         assert fields(vmm)["Gid"].split() == [user] * 4
@@ -97,3 +99,41 @@ def test_jail_that_cannot_be_built_is_one_sentence():
         assert not list((pathlib.Path(folder) / "elsewhere").iterdir())
     assert result.returncode == 125 and result.stdout == b""
     assert result.stderr.count(b"\n") == 1 and b"not a directory" in result.stderr
+
+
+def test_user_of_another_range():
+    with mote_run(env={"MOTE_FIRST_UID": "3000000000"}) as (mote, vmm):
+        user = str(3000000000 + mote.pid)
+        wait_until(lambda: fields(vmm)["Uid"].split() == [user] * 4, "the user")
+        assert fields(vmm)["Gid"].split() == [user] * 4
+
+
+@pytest.mark.parametrize("value", ["0", "65535", "4290772992", "99999999999999999999", "x", "1e6",
+                                   "-1", " 70000"])
+def test_ranges_that_are_none(tmp_path, value):
+    result = subprocess.run([MOTE, "run", "--kernel", GUESTS / "counter", "--", "true"],
+                            env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path),
+                                              "MOTE_FIRST_UID": value},
+                            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=TIME_LIMIT, check=False)
+    assert result.returncode == 125
+    assert result.stderr.startswith(f"mote: MOTE_FIRST_UID={value}: a number from 65536 to ")
+
+
+@pytest.mark.parametrize("file, line, where", [
+    ("passwd", "them:x:{uid}:1::/:/bin/sh", "passwd"), ("group", "them:x:{uid}:", "group"),
+    ("subuid", "them:100000:65536\nthem:2013265920:5000000", "/etc/subuid"),
+    ("subgid", "them:{uid}:1", "/etc/subgid"),
+])
+def test_user_that_the_host_knows(tmp_path, file, line, where):
+    """With an /etc of the test's own; the number is that of the process which becomes mote."""
+    script = ("mount -t tmpfs none /etc && touch /etc/passwd /etc/group && echo " +
+              f"'{line}' | sed s/{{uid}}/$(({FIRST_UID} + $$))/ > /etc/{file} && exec \"$@\"")
+    result = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", MOTE, "run",
+                             "--kernel", GUESTS / "counter", "--", "true"],
+                            env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)},
+                            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=TIME_LIMIT, check=False)
+    assert result.returncode == 125
+    assert f": it is in {where} (MOTE_FIRST_UID gives another range)\n" in result.stderr
+    assert not list(tmp_path.glob("mote/*/*/*")) and not list(tmp_path.glob("mote/vms/*"))
