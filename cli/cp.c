@@ -26,6 +26,11 @@ static const char usage[] =
 	"\n"
 	"  -u, --user USER  whom it belongs to in the guest, USER[:GROUP] (default: root)\n"
 	"  -a, --archive    to whom it belongs here, by numbers\n"
+	"  -L, --follow-link\n"
+	"                   what a symbolic link leads to, if that is what is to be copied, and "
+	"not "
+	"it\n"
+	"                   itself; those inside of a tree are copied as links\n"
 	"  --json           print how many files and bytes it was\n"
 	"\n"
 	"What comes out of a guest belongs to you, has no setuid bits, and is files, directories "
@@ -48,20 +53,26 @@ static bool split(const char *argument, char name[VM_NAME_MAX + 1], const char *
 	return true;
 }
 
-static int put(const char *vsock, const char *local, const char *remote, const char *owner,
-	       struct tree_counts *counts, struct err *err)
+/* How it is copied. */
+struct choices {
+	const char *owner; /* NULL: as it is here */
+	bool follow;
+};
+
+static int put(const char *vsock, const char *local, const char *remote,
+	       const struct choices *choices, struct tree_counts *counts, struct err *err)
 {
 	CLEANUP_FD int fd = -1;
 	char name[NAME_MAX + 1];
 	struct failure failure;
 
 	if (strcmp(local, "-") != 0) {
-		fd = tree_open(local, true, name, &failure);
+		fd = tree_open(local, choices->follow, name, &failure);
 		if (fd < 0)
 			return err_set(err, EIO, "%s", failure.text);
 	}
-	return transfer_put(vsock, &(struct transfer_end){ fd, name }, remote, owner, false, NULL,
-			    counts, err);
+	return transfer_put(vsock, &(struct transfer_end){ fd, name }, remote, choices->owner,
+			    false, NULL, counts, err);
 }
 
 /* The last part of a path of the guest's. */
@@ -101,8 +112,8 @@ static int open_target(const char *local, const char *remote, char name[NAME_MAX
 	return fd < 0 ? err_sys(err, errno, "%s", local) : fd;
 }
 
-static int get(const char *vsock, const char *remote, const char *local, struct tree_counts *counts,
-	       struct err *err)
+static int get(const char *vsock, const char *remote, const char *local,
+	       const struct choices *choices, struct tree_counts *counts, struct err *err)
 {
 	CLEANUP_FD int fd = -1;
 	char name[NAME_MAX + 1];
@@ -112,11 +123,12 @@ static int get(const char *vsock, const char *remote, const char *local, struct 
 		if (fd < 0)
 			return fd;
 	}
-	return transfer_get(vsock, remote, &(struct transfer_end){ fd, name }, NULL, counts, err);
+	return transfer_get(vsock, remote, choices->follow, &(struct transfer_end){ fd, name },
+			    NULL, counts, err);
 }
 
-static int copy(const char *from, const char *to, const char *owner, struct tree_counts *counts,
-		struct err *err)
+static int copy(const char *from, const char *to, const struct choices *choices,
+		struct tree_counts *counts, struct err *err)
 {
 	char name[VM_NAME_MAX + 1] = "";
 	const char *remote = "";
@@ -127,8 +139,8 @@ static int copy(const char *from, const char *to, const char *owner, struct tree
 
 	if (!meta)
 		return -ESRCH;
-	rc = puts ? put(vm_string(meta, "vsock"), from, remote, owner, counts, err)
-		  : get(vm_string(meta, "vsock"), remote, to, counts, err);
+	rc = puts ? put(vm_string(meta, "vsock"), from, remote, choices, counts, err)
+		  : get(vm_string(meta, "vsock"), remote, to, choices, counts, err);
 	json_decref(meta);
 	return rc;
 }
@@ -144,25 +156,29 @@ static void print_counts(const struct tree_counts *counts)
 
 int cli_cp(int argc, char **argv)
 {
-	static const struct option names[] = { { "user", required_argument, NULL, 'u' },
-					       { "archive", no_argument, NULL, 'a' },
-					       { "json", no_argument, NULL, 'j' },
-					       { "help", no_argument, NULL, 'h' },
-					       { NULL, 0, NULL, 0 } };
-	const char *owner = "0:0", *path;
+	static const struct option names[] = {
+		{ "user", required_argument, NULL, 'u' },  { "archive", no_argument, NULL, 'a' },
+		{ "follow-link", no_argument, NULL, 'L' }, { "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },	   { NULL, 0, NULL, 0 }
+	};
+	struct choices choices = { .owner = "0:0" };
+	const char *path;
 	char name[VM_NAME_MAX + 1];
 	struct tree_counts counts = { 0 };
 	bool as_json = false;
 	int option;
 	struct err err;
 
-	while ((option = getopt_long(argc, argv, "u:a", names, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "u:aL", names, NULL)) != -1) {
 		switch (option) {
 		case 'u':
-			owner = optarg;
+			choices.owner = optarg;
 			break;
 		case 'a':
-			owner = NULL;
+			choices.owner = NULL;
+			break;
+		case 'L':
+			choices.follow = true;
 			break;
 		case 'j':
 			as_json = true;
@@ -179,7 +195,7 @@ int cli_cp(int argc, char **argv)
 		fputs(usage, stderr);
 		return CLI_EXIT_USAGE;
 	}
-	if (copy(argv[optind], argv[optind + 1], owner, &counts, &err) < 0)
+	if (copy(argv[optind], argv[optind + 1], &choices, &counts, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
 	if (counts.left_out > 0)
 		fprintf(stderr, "mote: %llu devices and fifos were left out\n",

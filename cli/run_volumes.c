@@ -95,7 +95,7 @@ int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
 		struct tree_counts counts = { 0 };
 
 		if (!volume->read_only)
-			rc = transfer_get(vsock, volume->path, &here, &own, &counts, err);
+			rc = transfer_get(vsock, volume->path, true, &here, &own, &counts, err);
 		if (counts.left_out > 0)
 			fprintf(stderr, "mote: %llu devices and fifos of %s were left out\n",
 				(unsigned long long)counts.left_out, volume->path);

@@ -376,15 +376,16 @@ static int unpack_stdout(struct transfer *transfer, struct err *err)
 	return finish(transfer, err);
 }
 
-int transfer_get(const char *vsock, const char *remote, const struct transfer_end *here,
-		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err)
+int transfer_get(const char *vsock, const char *remote, bool follow,
+		 const struct transfer_end *here, const struct transfer_bounds *bounds,
+		 struct tree_counts *counts, struct err *err)
 {
 	struct transfer *transfer;
 	json_t *json;
 	char *text;
 	int rc;
 
-	json = json_pack("{s:{s:s}}", "get", "path", remote);
+	json = json_pack("{s:{s:s, s:b}}", "get", "path", remote, "follow", follow);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!text)

@@ -45,11 +45,13 @@ int transfer_put(const char *vsock, const struct transfer_end *here, const char 
 		 struct tree_counts *counts, struct err *err);
 
 /*
- * Gets `remote`. Devices, fifos and setuid bits are left out, nothing is written elsewhere,
- * whatever the guest sends. 0 or -errno with err set.
+ * Gets `remote`, or what it leads to if it is a symbolic link and `follow`. Devices, fifos and
+ * setuid bits are left out, nothing is written elsewhere, whatever the guest sends. 0 or -errno
+ * with err set.
  */
-int transfer_get(const char *vsock, const char *remote, const struct transfer_end *here,
-		 const struct transfer_bounds *bounds, struct tree_counts *counts, struct err *err);
+int transfer_get(const char *vsock, const char *remote, bool follow,
+		 const struct transfer_end *here, const struct transfer_bounds *bounds,
+		 struct tree_counts *counts, struct err *err);
 
 /* Any request that is answered with a result: it, a new object, or NULL with err set. */
 json_t *transfer_ask(const char *vsock, const char *request, const struct transfer_bounds *bounds,

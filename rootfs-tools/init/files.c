@@ -272,16 +272,17 @@ int files_get(const json_t *value, struct stream *stream, struct failure *failur
 	char name[NAME_MAX + 1];
 	const char *path;
 	json_error_t error;
-	int fd, rc;
+	int fd, rc, follow = 0;
 
-	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s !}", "path", &path) < 0)
+	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s, s?b !}", "path", &path,
+			   "follow", &follow) < 0)
 		return failure_set(failure, "get: %s", error.text);
 	if (path[0] != '/')
 		return failure_set(failure, "get: path: one that begins with / is expected");
 	rc = start_process(stream, failure);
 	if (rc <= 0)
 		return rc;
-	fd = tree_open(path, true, name, failure);
+	fd = tree_open(path, follow, name, failure);
 	rc = fd < 0 ? -1 : tree_pack(fd, name, &writer, &counts, failure);
 	/* What waits must not keep the end from its place. */
 	if (!stream_flush(stream))

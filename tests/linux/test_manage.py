@@ -218,6 +218,18 @@ def test_single_files_and_owners(one, tmp_path):
     assert sh(one, "stat -c %u:%g /tmp/owned") == "12:34\n"
 
 
+def test_links_are_copied_as_links_unless_followed(one, tmp_path):
+    sh(one, "mkdir -p /tmp/links/real; echo 1 > /tmp/links/real/file; ln -s real /tmp/links/link")
+    assert run_mote("cp", f"{one}:/tmp/links/link", tmp_path / "as").returncode == 0
+    assert os.readlink(tmp_path / "as") == "real"
+    assert run_mote("cp", "-L", f"{one}:/tmp/links/link", tmp_path).returncode == 0
+    assert (tmp_path / "link" / "file").read_text() == "1\n"
+    (tmp_path / "here").symlink_to("link")
+    assert run_mote("cp", tmp_path / "here", f"{one}:/tmp/links/").returncode == 0
+    assert run_mote("cp", "-L", tmp_path / "here", f"{one}:/tmp/links/real/").returncode == 0
+    assert sh(one, "readlink /tmp/links/here; cat /tmp/links/real/here/file") == "link\n1\n"
+
+
 def test_copies_are_counted(one, tmp_path):
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)

@@ -19,7 +19,7 @@ import pytest
 
 from support import MOTE, TIME_LIMIT, TOP, run_mote, running, wait_until
 
-STDOUT, EXIT, ERROR, RESULT = 17, 19, 20, 21
+STDIN_END, STDOUT, EXIT, ERROR, RESULT = 3, 17, 19, 20, 21
 NAME = "evil"
 
 
@@ -297,6 +297,33 @@ def test_trees_that_lead_out(vm, tmp_path, members):
     assert {path.name for path in (tmp_path / "into").iterdir()} <= {"x"}
     for path in (tmp_path / "into").rglob("*"):
         assert path.is_symlink() or not path.stat().st_mode & 0o7000
+
+
+def test_link_that_came_is_not_followed_on_the_way_back(vm, tmp_path):
+    """Unless that is asked for: it leads to what is the host's."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("secret")
+    link = tar_of(("data", tarfile.SYMTYPE, str(tmp_path / "private"), b""))
+    with agent(vm, lambda stream: stream.sendall(frame(STDOUT, link) + frame(RESULT, {}))):
+        assert run_mote("cp", f"{NAME}:/data", tmp_path).returncode == 0
+    assert (tmp_path / "data").is_symlink()
+    (vm / "vsock").unlink()
+    sent = []
+
+    def take(stream):
+        data = bytearray()
+        while (head := struct.unpack("<BI", stream.recv(5, socket.MSG_WAITALL)))[0] != STDIN_END:
+            data += stream.recv(head[1], socket.MSG_WAITALL)
+        stream.sendall(frame(RESULT, {"files": 1, "bytes": 0}))
+        with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
+            sent.append({member.name: member.type for member in tar})
+
+    with agent(vm, take):
+        for options in ((), ("-L",), ("--follow-link",)):
+            result = run_mote("cp", *options, tmp_path / "data", f"{NAME}:/data")
+            assert result.returncode == 0, result.stderr
+    followed = {"data": tarfile.DIRTYPE, "data/key": tarfile.REGTYPE}
+    assert sent == [{"data": tarfile.SYMTYPE}, followed, followed]
 
 
 def test_a_stream_without_an_end(vm, tmp_path):
