@@ -51,12 +51,6 @@ void run_volumes_close(struct run_volumes *volumes)
 	volumes->count = 0;
 }
 
-/* The directory itself, whatever it is called by now. */
-static struct transfer_end end_of(const struct run_volume *volume)
-{
-	return (struct transfer_end){ .fd = volume->fd, .name = "." };
-}
-
 static struct transfer_bounds bounds_of_one(const struct transfer_bounds *bounds)
 {
 	struct transfer_bounds own = *bounds;
@@ -75,7 +69,8 @@ int run_volumes_put(const struct run_volumes *volumes, const char *vsock, const 
 	int rc = 0;
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
-		const struct transfer_end here = end_of(&volumes->list[i]);
+		/* The guest calls it as its place is called. */
+		const struct transfer_end here = { volumes->list[i].fd, "volume" };
 
 		rc = transfer_put(vsock, &here, volumes->list[i].path, owner ? owner : "0:0", true,
 				  &own, NULL, err);
@@ -91,7 +86,8 @@ int run_volumes_get(const struct run_volumes *volumes, const char *vsock,
 
 	for (size_t i = 0; i < volumes->count && rc == 0; i++) {
 		const struct run_volume *volume = &volumes->list[i];
-		const struct transfer_end here = end_of(volume);
+		/* The directory itself, whatever it is called by now. */
+		const struct transfer_end here = { volume->fd, "." };
 		struct tree_counts counts = { 0 };
 
 		if (!volume->read_only)

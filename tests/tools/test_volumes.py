@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes whose owner moves them about while a microVM starts and runs."""
 import json
+import pathlib
 import shutil
 import subprocess
 
@@ -84,7 +85,9 @@ def run_fixture(tmp_path, monkeypatch):
             timeout=TIME_LIMIT, check=False, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (0, b""), result
         names = subprocess.run(["tar", "-tf", home / "put.tar"], capture_output=True, check=True)
-        return {name.rstrip("/").rpartition("/")[2] for name in names.stdout.decode().split()}
+        # The first part of each path is what the guest leaves out.
+        paths = map(pathlib.PurePosixPath, names.stdout.decode().split())
+        return {path.name for path in paths if len(path.parts) > 1}
     return run
 
 
