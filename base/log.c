@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/printable.h"
 #include "base/text.h"
 
 static int log_fd = STDERR_FILENO;
@@ -112,10 +113,7 @@ static void date_of_day(int64_t day, int *year, int *month, int *day_of_month)
 static void finish_line(char *line, size_t used)
 {
 	/* Text that came from outside must not look like another line, or command the terminal. */
-	for (size_t i = 0; i < used; i++) {
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
-	}
+	printable_line(line, used);
 	line[used++] = '\n';
 	/* A log that cannot be written must not stop the VM. */
 	if (fd_write_all(log_fd, line, used) < 0)

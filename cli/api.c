@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/printable.h"
 #include "cli/api_client.h"
 #include "cli/cli.h"
 
@@ -42,8 +43,9 @@ struct text {
 	size_t len;
 };
 
-static int fail(const struct err *err)
+static int fail(struct err *err)
 {
+	cli_clean(err->text);
 	fprintf(stderr, "mote api: %s\n", err->text);
 	return CLI_EXIT_FAILURE;
 }
@@ -132,10 +134,27 @@ static int print(const char *data, size_t len, struct err *err)
 	return 0;
 }
 
+/* What is no JSON is not ours to change, but does not get to command the terminal. */
+static int print_raw(const char *data, size_t len, struct err *err)
+{
+	static struct printable printable;
+	char *text;
+	int rc;
+
+	if (!isatty(STDOUT_FILENO))
+		return print(data, len, err);
+	text = malloc(len + PRINTABLE_MORE);
+	if (!text)
+		return err_sys(err, ENOMEM, "its answer");
+	rc = print(text, printable_stream(&printable, data, len, text), err);
+	free(text);
+	return rc;
+}
+
 static int print_part(void *opaque, const char *data, size_t len, struct err *err)
 {
 	(void)opaque;
-	return print(data, len, err);
+	return print_raw(data, len, err);
 }
 
 static int print_answer(const struct api_answer *answer, struct err *err)
@@ -149,8 +168,8 @@ static int print_answer(const struct api_answer *answer, struct err *err)
 	if (api_answer_is_json(answer))
 		body = json_loadb(answer->body, answer->body_len, JSON_DECODE_ANY, NULL);
 	if (!body)
-		return print(answer->body, answer->body_len, err);
-	text = json_dumps(body, JSON_INDENT(2) | JSON_ENCODE_ANY);
+		return print_raw(answer->body, answer->body_len, err);
+	text = cli_json_text(body, JSON_INDENT(2) | JSON_ENCODE_ANY);
 	json_decref(body);
 	if (!text)
 		return err_sys(err, ENOMEM, "its answer");

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "base/err.h"
+#include "base/printable.h"
 
 static const char json_media_type[] = "application/json";
 
@@ -203,8 +204,9 @@ static void copy_printable(char *to, size_t size, const char *from)
 	size_t i;
 
 	for (i = 0; i < size - 1 && from[i]; i++)
-		to[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? '?' : from[i];
+		to[i] = from[i];
 	to[i] = '\0';
+	printable_line(to, i);
 }
 
 int api_answer_check(const struct api_answer *answer, const char *method, const char *path,

@@ -42,6 +42,11 @@ int cli_fail(int status, const struct err *err);
 /* Whether the word asks for help. */
 bool cli_is_help(const char *word);
 
+/*
+ * JSON as json_dumps writes it, but with all control characters as escapes: they are not to reach
+ * the terminal. To be freed; NULL without memory.
+ */
+char *cli_json_text(const json_t *json, size_t flags);
 /* To standard output, indented. */
 void cli_print_json(const json_t *json);
 

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/printable.h"
 #include "cli/cli.h"
 #include "cli/vm.h"
 
@@ -21,7 +22,7 @@ static const char usage[] =
 	"usage: mote logs [-f] [--json] NAME\n"
 	"Prints the last 1 to 2 MiB that the microVM's console and the command "
 	"of one that was started\n"
-	"with --detach have written.\n"
+	"with --detach have written. On a terminal control characters are question marks.\n"
 	"\n"
 	"  -f, --follow  go on with what comes, until the microVM ends\n"
 	"  --json        an object for each line, {\"line\": TEXT}; what is not "
@@ -29,10 +30,13 @@ static const char usage[] =
 
 /* Longer lines are several. */
 #define LINE_MAX_SIZE 16384
+#define DATA_SIZE 16384
 
 /* Where it is printed, and how. */
 struct printer {
 	bool json;
+	bool terminal; /* which a guest does not get to command */
+	struct printable printable;
 	size_t used;
 	char line[LINE_MAX_SIZE];
 };
@@ -55,7 +59,7 @@ static int print_line(struct printer *printer)
 		text = json_stringn(printer->line, size);
 	printer->used = 0;
 	text = json_pack("{s:o}", "line", text);
-	dump = json_dumps(text, JSON_COMPACT);
+	dump = cli_json_text(text, JSON_COMPACT);
 	json_decref(text);
 	rc = printf("%s\n", dump) < 0 || fflush(stdout) == EOF ? -errno : 0;
 	free(dump);
@@ -64,8 +68,13 @@ static int print_line(struct printer *printer)
 
 static int print(struct printer *printer, const char *data, size_t size)
 {
-	if (!printer->json)
+	char printable[DATA_SIZE + PRINTABLE_MORE];
+
+	if (!printer->json && !printer->terminal)
 		return fd_write_all(STDOUT_FILENO, data, size);
+	if (!printer->json)
+		return fd_write_all(STDOUT_FILENO, printable,
+				    printable_stream(&printer->printable, data, size, printable));
 	for (size_t i = 0; i < size; i++) {
 		int rc = 0;
 
@@ -83,7 +92,7 @@ static int print(struct printer *printer, const char *data, size_t size)
 static int print_file(struct printer *printer, const char *dir, const char *name, int *fd,
 		      struct err *err)
 {
-	char path[PATH_MAX], data[16384];
+	char path[PATH_MAX], data[DATA_SIZE];
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
@@ -155,6 +164,7 @@ static int print_logs(const char *name, bool follows, bool as_json, struct err *
 	if (!meta)
 		return -ENOENT;
 	printer.json = as_json;
+	printer.terminal = isatty(STDOUT_FILENO);
 	rc = print_file(&printer, vm_string(meta, "dir"), "console.log.old", &old, err);
 	if (rc == 0)
 		rc = print_file(&printer, vm_string(meta, "dir"), "console.log", &fd, err);

@@ -31,8 +31,10 @@ bool cli_is_help(const char *word)
 
 void cli_print_json(const json_t *json)
 {
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	putchar('\n');
+	char *text = cli_json_text(json, JSON_INDENT(2));
+
+	puts(text ? text : "null");
+	free(text);
 }
 
 __attribute__((format(printf, 3, 4))) static int join(char path[PATH_MAX], struct err *err,

@@ -38,13 +38,20 @@ static void print_age(int64_t created)
 		printf("%3lldh ", (long long)seconds / 3600);
 }
 
+/* An image's words are those of whoever made it. */
 static void print_command(const json_t *command)
 {
 	size_t i;
 	json_t *word;
 
-	json_array_foreach (command, i, word)
-		printf("%s%s", i ? " " : "", json_string_value(word));
+	json_array_foreach (command, i, word) {
+		char *text = strdup(json_string_value(word));
+
+		if (text)
+			cli_clean(text);
+		printf("%s%s", i ? " " : "", text ? text : "");
+		free(text);
+	}
 }
 
 static void print_one(const json_t *meta)

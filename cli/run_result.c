@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "cli/cli.h"
 
 static void print_phase(const char *name, int64_t us, int64_t *previous_us)
 {
@@ -77,12 +78,14 @@ static json_t *result_object(const struct run_result *result)
 int run_result_write(const struct run_result *result, const char *path, struct err *err)
 {
 	json_t *object = result_object(result);
+	char *text = cli_json_text(object, JSON_COMPACT);
 	FILE *out = path ? fopen(path, "we") : stderr;
 	int rc = 0;
 
-	if (!out || json_dumpf(object, out, JSON_COMPACT) < 0 || fputc('\n', out) == EOF ||
+	if (!out || !text || fputs(text, out) == EOF || fputc('\n', out) == EOF ||
 	    fflush(out) == EOF)
 		rc = err_sys(err, errno, "--json-result %s", path ? path : "on standard error");
+	free(text);
 	json_decref(object);
 	if (path && out)
 		fclose(out);

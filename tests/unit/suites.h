@@ -43,6 +43,7 @@
 	X(panic_watch) \
 	X(own_dir) \
 	X(params) \
+	X(printable) \
 	X(queue) \
 	X(rate_limiter) \
 	X(registers) \
