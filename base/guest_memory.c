@@ -56,6 +56,13 @@ int guest_memory_open(struct guest_memory *memory, uint64_t size, uint64_t gap_s
 	memory->mapping = mapping;
 	memory->mapping_size = reserved;
 	memory->huge_pages = huge_pages;
+	/* It is the guest's, and nobody's else, also when the VMM crashes. */
+	if (madvise(host, size, MADV_DONTDUMP) < 0) {
+		int saved = errno;
+
+		guest_memory_close(memory);
+		return err_sys(err, saved, "guest memory cannot be kept out of core dumps");
+	}
 	/* EINVAL: a host without transparent huge pages; they are a wish. */
 	if (huge_pages == HUGE_PAGES_TRANSPARENT && madvise(host, size, MADV_HUGEPAGE) < 0 &&
 	    errno != EINVAL) {

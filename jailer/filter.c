@@ -8,6 +8,8 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -104,7 +106,7 @@ static const uint32_t refused[] = {
 #define LOW_WORD_OF_ARG(n) (offsetof(struct seccomp_data, args) + (n) * sizeof(uint64_t))
 
 struct program {
-	struct sock_filter code[2 * REFUSED + 32];
+	struct sock_filter code[2 * REFUSED + 48];
 	unsigned short length;
 };
 
@@ -155,6 +157,21 @@ static void build(struct program *program, bool uffd)
 	only_if(program, SYS_clone, 4);
 	load_word(program, LOW_WORD_OF_ARG(0));
 	add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NAMESPACES, 0, 1));
+	answer(program, SECCOMP_RET_ERRNO | EPERM);
+	answer(program, SECCOMP_RET_ALLOW);
+	/* A terminal of no session could become this one's, and be typed into. */
+	only_if(program, SYS_ioctl, 6);
+	load_word(program, LOW_WORD_OF_ARG(1));
+	refuse_call(program, TIOCSCTTY, EPERM);
+	refuse_call(program, TIOCSTI, EPERM);
+	answer(program, SECCOMP_RET_ALLOW);
+	/* What is to leave no dumps of its memory keeps to that. */
+	only_if(program, SYS_prctl, 7);
+	load_word(program, LOW_WORD_OF_ARG(0));
+	only_if(program, PR_SET_DUMPABLE, 4);
+	load_word(program, LOW_WORD_OF_ARG(1));
+	only_if(program, 0, 1);
+	answer(program, SECCOMP_RET_ALLOW);
 	answer(program, SECCOMP_RET_ERRNO | EPERM);
 	answer(program, SECCOMP_RET_ALLOW);
 	/* Networks are reached through descriptors and Unix sockets only. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +111,9 @@ static int complete_tree(struct keeper *keeper, int exec_fd, struct err *err)
 {
 	int rc = keeper->args->rootless ? map_user(keeper, err) : 0;
 
+	/* Before, its user could not write what maps the user. */
+	if (rc == 0 && prctl(PR_SET_DUMPABLE, 0) < 0)
+		rc = err_sys(err, errno, "PR_SET_DUMPABLE");
 	if (rc == 0)
 		rc = tree_add_devices(&keeper->tree, err);
 	if (rc == 0)

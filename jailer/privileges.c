@@ -27,7 +27,8 @@ static int limit(__rlimit_resource_t resource, const char *name, uint64_t value,
 
 int privileges_limit(const struct jailer_args *args, struct err *err)
 {
-	int rc = limit(RLIMIT_CORE, "core", 0, err);
+	/* No byte fits, and a handler that is a pipe gets none either: with 0 it would get all. */
+	int rc = limit(RLIMIT_CORE, "core", 1, err);
 
 	if (rc == 0)
 		rc = limit(RLIMIT_MEMLOCK, "memlock", 0, err);

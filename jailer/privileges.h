@@ -6,7 +6,8 @@
 struct err;
 struct jailer_args;
 
-/* Of the calling process; core dumps and locked memory are none. */
+/* Of the calling process; core dumps and locked memory are none, even for a handler that is a pipe.
+ */
 int privileges_limit(const struct jailer_args *args, struct err *err);
 
 /*

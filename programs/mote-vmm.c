@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <string.h>
 
 #include "api-socket/api.h"
@@ -169,6 +170,8 @@ int main(int argc, char **argv)
 	struct err err;
 	int status;
 
+	/* Whoever handles core dumps gets nothing of what a guest had, or put, in it. */
+	prctl(PR_SET_DUMPABLE, 0);
 	fd_reserve_standard();
 	status = vmm_options_parse(argc, argv, &options);
 	if (status != 0)

@@ -199,6 +199,21 @@ static void try_interfaces(const char *unused)
 	}
 }
 
+/* Its own for it to type into, if it is no session's. */
+static void try_terminal(const char *unused)
+{
+	(void)unused;
+	say(ioctl(STDIN_FILENO, TIOCSCTTY, 0));
+	say(ioctl(STDIN_FILENO, TIOCSTI, "x"));
+}
+
+static void try_dumpable(const char *unused)
+{
+	(void)unused;
+	say(prctl(PR_SET_DUMPABLE, 0));
+	say(prctl(PR_SET_DUMPABLE, 1));
+}
+
 static void try_keys(const char *description)
 {
 	say(syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", description, 0));
@@ -454,6 +469,8 @@ static const struct {
 	{ "raw", try_raw },
 	{ "interfaces", try_interfaces },
 	{ "keys", try_keys },
+	{ "terminal", try_terminal },
+	{ "dumpable", try_dumpable },
 	{ "bpf", try_bpf },
 	{ "perf", try_perf },
 	{ "userfaultfd", try_userfaultfd },

@@ -2,6 +2,7 @@
 """The jail of an ordinary user of the group kvm: the same walls, in a user namespace."""
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -9,7 +10,7 @@ import tempfile
 import pytest
 
 from jail import GID, PAYLOAD, UID, Jail
-from support import GUESTS, MOTE, TIME_LIMIT, VMM
+from support import GUESTS, MOTE, TIME_LIMIT, VMM, wait_until
 from test_vmm import put_guest
 
 KVM_GROUP = 64021
@@ -63,8 +64,36 @@ def test_nothing_is_left_of_the_namespaces_privileges(rootless):
     assert state.pop("groups") == "1"
     assert state.pop("dumpable") != "1"
     assert state == {"capabilities": "0", "bounding": "0", "securebits": "ef", "no_new_privs": "1",
-                     "seccomp": "2", "uid": str(UID), "gid": str(GID), "core": "0", "memlock": "0",
+                     "seccomp": "2", "uid": str(UID), "gid": str(GID), "core": "1", "memlock": "0",
                      "no_file": "2048", "session": "1", "environment": "0"}
+
+
+def owner(pid):
+    """Of what /proc has of it: root, if there are to be no dumps, else who it runs as."""
+    return pathlib.Path(f"/proc/{pid}/environ").stat().st_uid
+
+
+def test_jailer_leaves_no_dumps(rootless):
+    """It can end by its VMM's signal, and a handler that is a pipe gets them in spite of limits."""
+    with rootless.waiting() as process:
+        assert pathlib.Path(f"/proc/{process.pid}/comm").read_text() == "mote-jailer\n"
+        assert owner(process.pid) == 0
+        process.send_signal(3)
+        process.wait(TIME_LIMIT)
+
+
+@pytest.mark.release_build
+def test_vmm_leaves_no_dumps(home):
+    """In the open: in a jail it is a program that cannot be read, which is a reason of its own."""
+    copy = shutil.copy(VMM, home.parent)
+    with subprocess.Popen([copy, "--api-sock", home / "api"], stdin=subprocess.DEVNULL, user=UID,
+                          group=GID, extra_groups=[], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until((home / "api").exists, "the API's socket")
+            assert owner(process.pid) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.release_build

@@ -6,6 +6,7 @@ names of these tests are what docs/security.md refers to.
 import ctypes
 import os
 import pathlib
+import select
 import signal
 import socket
 import stat
@@ -263,7 +264,7 @@ def test_nothing_is_left_of_roots_privileges(jail):
     assert state == {
         "capabilities": "0", "bounding": "0", "securebits": "ef", "no_new_privs": "1",
         "seccomp": "2", "dumpable": state["dumpable"], "groups": "0", "uid": str(UID),
-        "gid": str(GID), "core": "0", "memlock": "0", "no_file": "99", "session": "1",
+        "gid": str(GID), "core": "1", "memlock": "0", "no_file": "99", "session": "1",
         "environment": "0"}
     # Where fs.suid_dumpable is 2 only root may read a dump.
     assert state["dumpable"] == pathlib.Path("/proc/sys/fs/suid_dumpable").read_text().strip()
@@ -310,6 +311,21 @@ def test_device_nodes_are_only_those_needed(jail):
     assert nodes() == {"kvm": kvm}
     assert nodes("--tun") == {"kvm": kvm, "tun": tun}
     assert nodes("--netns", "/proc/self/ns/net") == {"kvm": kvm, "tun": tun}
+
+
+def test_terminal_cannot_be_made_its_own(jail):
+    """As a session's leader it could, if it is that of no session yet, and then type into it."""
+    primary, secondary = os.openpty()
+    try:
+        assert jail.attempt("terminal", stdin=secondary) == ["EPERM", "EPERM"]
+        assert select.select([secondary], [], [], 0)[0] == []
+    finally:
+        os.close(primary)
+        os.close(secondary)
+
+
+def test_dumps_cannot_be_allowed_again(jail):
+    assert jail.attempt("dumpable") == ["done", "EPERM"]
 
 
 def test_terminal_cannot_be_typed_into(jail):

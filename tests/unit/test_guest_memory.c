@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -295,11 +296,44 @@ START_TEST(load_that_does_not_fit_is_refused)
 }
 END_TEST
 
+/* The kernel's flags of the mapping that an address is in. */
+static void read_flags(const void *address, char *flags, size_t size)
+{
+	const unsigned long wanted = (unsigned long)(uintptr_t)address;
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	unsigned long begin, end;
+	bool here = false;
+	char line[512];
+
+	flags[0] = '\0';
+	while (smaps && fgets(line, sizeof(line), smaps)) {
+		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+			here = wanted >= begin && wanted < end;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			snprintf(flags, size, "%s", line);
+	}
+	ck_assert_ptr_nonnull(smaps);
+	fclose(smaps);
+}
+
+START_TEST(core_dumps_leave_it_out)
+{
+	char flags[512];
+
+	set_up_split();
+	for (unsigned int i = 0; i < memory.region_count; i++) {
+		read_flags(memory.regions[i].host, flags, sizeof(flags));
+		assert_contains(flags, " dd ");
+	}
+}
+END_TEST
+
 Suite *guest_memory_suite(void)
 {
-	Suite *suite = SUITE("guest_memory", NULL, tear_down, memory_starts_zeroed,
-			     close_may_be_repeated, transparent_huge_pages_fit_the_guest_address,
-			     huge_pages_that_the_host_lacks_are_an_error);
+	Suite *suite =
+		SUITE("guest_memory", NULL, tear_down, memory_starts_zeroed, close_may_be_repeated,
+		      core_dumps_leave_it_out, transparent_huge_pages_fit_the_guest_address,
+		      huge_pages_that_the_host_lacks_are_an_error);
 
 	add_tests(suite, "ranges", set_up_split, tear_down, range_points_at_its_region,
 		  copy_that_leaves_a_region_copies_nothing);
