@@ -27,7 +27,8 @@ static const char usage[] =
 	"  --netns PATH           the network namespace to join (default: a new, empty one)\n"
 	"  --cgroup FILE=VALUE    a limit in its cgroup, such as memory.max=1G; repeatable\n"
 	"  --cgroup-version 1|2   default: what the host has\n"
-	"  --parent-cgroup PATH   its cgroup is PATH/ID (default: the name of FILE)\n"
+	"  --parent-cgroup PATH   its cgroup is PATH/ID (default: the name of FILE); in\n"
+	"                         version 1 it goes with --cgroup, which names controllers\n"
 	"  --resource-limit NAME=NUMBER\n"
 	"                         no-file (default 2048), fsize (bytes), nproc; repeatable\n"
 	"  --daemonize            return when the VMM runs, and look after it in the background\n"
@@ -195,6 +196,7 @@ static int take_parent_cgroup(struct jailer_args *args, const char *text, struct
 			at++;
 	}
 	args->parent_cgroup = text;
+	args->in_parent = true;
 	return 0;
 }
 

@@ -36,6 +36,7 @@ struct jailer_args {
 	const char *chroot_base;
 	const char *netns; /* NULL: a network namespace of its own, empty */
 	const char *parent_cgroup;
+	bool in_parent; /* it was given, and its limits are to hold */
 	uid_t uid;
 	gid_t gid;
 	unsigned int cgroup_version; /* 1 or 2; 0: what the host has */

@@ -457,13 +457,21 @@ int cgroup_open(struct cgroup *cgroup, const struct jailer_args *args, struct er
 	int rc = 0;
 
 	*cgroup = (struct cgroup){ .id = args->id };
-	if (args->cgroup_count == 0)
+	if (args->cgroup_count == 0 && !args->in_parent)
 		return 0;
 	cgroup->version = args->cgroup_version;
 	if (cgroup->version == 0)
 		cgroup->version = version_in_use();
 	for (unsigned int i = 0; rc == 0 && i < args->cgroup_count; i++)
 		rc = set_value(cgroup, args, &args->cgroup[i], err);
+	/* Without limits of its own those of the parent hold. */
+	if (args->cgroup_count == 0)
+		rc = cgroup->version == 2
+			     ? open_place(cgroup, args, "", err)
+			     : err_set(err, EINVAL,
+				       "--parent-cgroup %s: in version 1 it goes with --cgroup, "
+				       "which names controllers",
+				       args->parent_cgroup);
 	return rc;
 }
 

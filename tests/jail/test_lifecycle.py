@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from jail import GID, MEMORY, PAYLOAD, UID, Jail, cgroups
+from jail import CGROUP_VERSION, CGROUPS, GID, MEMORY, PAYLOAD, UID, Jail, cgroups
 from support import BUILD, TIME_LIMIT, wait_until
 
 KILL_AT = BUILD.parent / "kill_at"
@@ -166,6 +166,24 @@ def test_firecrackers_options_are_taken(jail):
     options = ["--new-pid-ns", "--resource-limit", "fsize=1000000", "--resource-limit",
                "no-file=100", "--cgroup", "pids.max=9", "--parent-cgroup", f"{PAYLOAD.name}"]
     assert jail.attempt("descriptors", options=options) == ["0", "1", "2"]
+
+
+def test_parent_cgroup_without_limits_of_its_own(jail):
+    """The parent's hold; where there is no one parent, that is said."""
+    parent = f"test-parent-{os.getpid()}"
+    options = ["--parent-cgroup", parent]
+    if CGROUP_VERSION == 1:
+        assert "in version 1 it goes with --cgroup" in jail.refused(options=options)
+        return
+    folder = CGROUPS / parent
+    try:
+        with jail.waiting(options=options) as process:
+            assert (folder / jail.id / "cgroup.procs").read_text().split() == [str(jail.pid())]
+            process.send_signal(signal.SIGQUIT)
+            process.wait(TIME_LIMIT)
+        assert [path for path in folder.iterdir() if path.is_dir()] == []
+    finally:
+        folder.rmdir()
 
 
 def test_cgroup_where_its_file_system_is_hidden(jail):
