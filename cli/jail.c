@@ -144,6 +144,9 @@ int jail_command(const struct jail *jail, const struct sandbox_config *config, c
 	name_jail(jail, jailer, vmm, arguments);
 	add(arguments, "--read-only-root");
 	add(arguments, "--cgroup=%s=%llu", memory_file(), (unsigned long long)memory);
+	/* Past the limit there is no more, and what a guest has in memory is on no disk. */
+	if (cgroup_is_v2() && access("/proc/swaps", F_OK) == 0)
+		add(arguments, "--cgroup=memory.swap.max=0");
 	add(arguments, "--cgroup=" PIDS_FILE "=%d", config->vcpu_count + THREADS_BESIDE);
 	if (jail->weaker_cgroup)
 		add(arguments, "--weaker-jail=cgroup");

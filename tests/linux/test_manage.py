@@ -141,6 +141,14 @@ def test_names_ids_and_their_beginnings(one):
         assert sh("one", "hostname") == "one\n" and sh(other, "hostname") == "onion\n"
 
 
+def test_memory_does_not_go_on_in_swap(one):
+    if not pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("version 1 of cgroups limits swap on request of the kernel's command line only")
+    place = pathlib.Path("/sys/fs/cgroup/mote-vmm") / listed()[one]["id"]
+    assert (place / "memory.max").read_text() == f"{(300 + 256) << 20}\n"
+    assert (place / "memory.swap.max").read_text() == "0\n"
+
+
 def test_inspect_says_what_it_is(one):
     vm = json.loads(run_mote("inspect", one).stdout)[0]
     assert [vm] == json.loads(run_mote("inspect", "--json", one).stdout)
