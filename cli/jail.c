@@ -171,6 +171,8 @@ static void remove_rest(const struct jail *jail)
 	    cli_find_own("mote-vmm", vmm, NULL) < 0)
 		return;
 	name_jail(jail, jailer, vmm, &arguments);
+	/* What it left in /run goes, too. */
+	add(&arguments, "--read-only-root");
 	/* Only which files they are counts. */
 	add(&arguments, "--cgroup=%s=1G", memory_file());
 	add(&arguments, "--cgroup=" PIDS_FILE "=1");

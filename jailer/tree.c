@@ -23,6 +23,8 @@
 #define FILE_NAME_SIZE (JAILER_ID_LENGTH_MAX + sizeof(".pid"))
 
 #define LOCK "lock"
+/* Each level holds a descriptor; the VMM makes no directories where the kernel has Landlock. */
+#define DEPTH_MAX 100
 
 #define KVM makedev(10, 232)
 #define TUN makedev(10, 200)
@@ -311,6 +313,27 @@ static void remove_sockets(int fd)
 	closedir(dir);
 }
 
+/* All that is in it, which nobody uses any more. Takes fd over. */
+static void remove_contents(int fd, unsigned int depth)
+{
+	DIR *dir = fd < 0 || fchown(fd, geteuid(), getegid()) < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		fd_close(&fd);
+		return;
+	}
+	while ((entry = readdir(dir)) != NULL) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		    unlinkat(fd, entry->d_name, 0) == 0 || errno != EISDIR)
+			continue;
+		if (depth < DEPTH_MAX)
+			remove_contents(openat(fd, entry->d_name, OPEN_DIRECTORY), depth + 1);
+		unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+	}
+	closedir(dir);
+}
+
 static void remove_devices(const struct tree *tree)
 {
 	CLEANUP_FD int dev_fd = openat(tree->root_fd, "dev", OPEN_DIRECTORY);
@@ -334,7 +357,10 @@ static void remove_root(const struct tree *tree)
 	if (fchown(tree->root_fd, geteuid(), getegid()) < 0)
 		return;
 	remove_sockets(openat(tree->root_fd, ".", OPEN_DIRECTORY));
-	remove_sockets(openat(tree->root_fd, "run", OPEN_DIRECTORY));
+	if (tree->args->read_only_root)
+		remove_contents(openat(tree->root_fd, "run", OPEN_DIRECTORY), 0);
+	else
+		remove_sockets(openat(tree->root_fd, "run", OPEN_DIRECTORY));
 	unlinkat(tree->root_fd, "run", AT_REMOVEDIR);
 	remove_devices(tree);
 	snprintf(name, sizeof(name), "%s.pid", tree->args->exec_name);

@@ -53,7 +53,10 @@ int tree_give(const struct tree *tree, struct err *err);
 
 int tree_write_pid(const struct tree *tree, pid_t pid, struct err *err);
 
-/* Removes what was made here and the VMM's sockets; directories, if nothing else is in them. */
+/*
+ * Removes what was made here and the VMM's sockets; directories, if nothing else is in them. Where
+ * the VMM could write to run/ alone, what is in that is nobody else's and goes, too.
+ */
 void tree_remove(const struct tree *tree);
 /* Ends the lock. */
 void tree_close(struct tree *tree);

@@ -100,6 +100,22 @@ def test_killed_at_every_system_call(jail, who):
     assert at > 150
 
 
+def test_what_the_vmm_left_in_run_goes(jail):
+    """Of a root that is read-only otherwise; also what a killed jailer has left there."""
+    options = [*LIMIT, "--read-only-root"]
+    assert jail.attempt("create", "/run/file", options=options) == ["done"]
+    assert not jail.home.exists()
+    with jail.waiting(options=options) as process:
+        tree = jail.root / "run" / "a" / "b"
+        tree.mkdir(parents=True)
+        (tree / "file").touch()
+        (jail.root / "run" / "link").symlink_to(jail.base)
+        process.kill()
+        process.wait(TIME_LIMIT)
+        assert jail.attempt("end", 7, options=[*options, "--remove"]) == []
+    assert jail.base.is_dir() and not jail.home.exists()
+
+
 def test_files_of_the_owner_stay(tmp_path):
     """What was put into the root beforehand is there for the VMM, and afterwards for the owner."""
     jail = Jail(tmp_path)

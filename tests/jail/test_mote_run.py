@@ -101,6 +101,13 @@ def test_jail_that_cannot_be_built_is_one_sentence():
     assert result.stderr.count(b"\n") == 1 and b"not a directory" in result.stderr
 
 
+def test_nothing_that_a_vmm_leaves_stays():
+    """Whatever it has put into its /run: mote_run() looks for its jail."""
+    with mote_run() as (_, vmm):
+        wait_until(lambda: fields(vmm)["Seccomp_filters"] == "2", "the jail to be complete")
+        (pathlib.Path(f"/proc/{vmm}/root/run") / "left").write_bytes(bytes(4096))
+
+
 def test_user_of_another_range():
     with mote_run(env={"MOTE_FIRST_UID": "3000000000"}) as (mote, vmm):
         user = str(3000000000 + mote.pid)
