@@ -86,7 +86,7 @@ static void name_of(const char *remote, char name[NAME_MAX + 1])
 		;
 	snprintf(name, NAME_MAX + 1, "%.*s", (int)(end - begin), remote + begin);
 	if (!name[0] || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		strcpy(name, "root");
+		snprintf(name, NAME_MAX + 1, "root");
 }
 
 /* Into `local` if that is a directory, else as it: the open directory, and the name in it. */

@@ -5,8 +5,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "api-socket/api.h"
 #include "api-socket/config_file.h"
