@@ -2,6 +2,7 @@
 /* mote image: root images, made, listed, shown and removed. */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
@@ -76,23 +78,38 @@ static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err
 	return 0;
 }
 
-/* What kind of source it is. */
-static int look_at(const char **kind, const char *source, struct err *err)
+/* Opens it, for good, and says what kind of source it is. */
+static int open_source(struct image_build *build, struct err *err)
 {
-	static const char *const transports[] = { "oci:", "oci-archive:", "docker-archive:" };
+	static const char *const transports[] = { "oci", "oci-archive", "docker-archive" };
+	char path[PATH_MAX];
+	const char *file = build->source;
 	struct stat st;
 
+	build->detail = "";
 	for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
-		if (strncmp(source, transports[i], strlen(transports[i])) == 0) {
-			*kind = "oci";
-			return 0;
-		}
+		size_t len = strlen(transports[i]);
+
+		if (strncmp(build->source, transports[i], len) != 0 || build->source[len] != ':')
+			continue;
+		build->kind = transports[i];
+		/* As the transports' own syntax has it, a path has no colon. */
+		file = build->source + len + 1;
+		build->detail = file + strcspn(file, ":");
+		snprintf(path, sizeof(path), "%.*s", (int)(build->detail - file), file);
+		file = path;
 	}
-	if (stat(source, &st) < 0)
-		return err_sys(err, errno, "%s", source);
-	*kind = S_ISDIR(st.st_mode) ? "dir" : "tar";
+	build->source_fd = open(file, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (build->source_fd < 0 || fstat(build->source_fd, &st) < 0)
+		return err_sys(err, errno, "%s", build->source);
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-		return err_set(err, EINVAL, "%s: neither a directory nor a tarball", source);
+		return err_set(err, EINVAL, "%s: neither a directory nor a tarball", build->source);
+	if (!build->kind)
+		build->kind = S_ISDIR(st.st_mode) ? "dir" : "tar";
+	else if (S_ISDIR(st.st_mode) != (build->kind == transports[0]))
+		return err_set(err, EINVAL, "%s: it is %s", build->source,
+			       S_ISDIR(st.st_mode) ? "a directory, so its transport is oci"
+						   : "a file, so it is no OCI image layout");
 	return 0;
 }
 
@@ -107,10 +124,12 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		{ "help", no_argument, NULL, HELP },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct image_build build = { .format = "erofs", .max_mib = DEFAULT_MAX_MIB };
+	struct image_build build = { .format = "erofs",
+				     .source_fd = -1,
+				     .max_mib = DEFAULT_MAX_MIB };
 	char name[IMAGE_NAME_MAX + 1];
 	struct err err;
-	int option, rc = 0;
+	int option, status, rc = 0;
 
 	while ((option = getopt_long(argc, argv, "t:", names, NULL)) != -1) {
 		switch (option) {
@@ -124,7 +143,7 @@ static int build_command(struct image_store *store, int argc, char **argv)
 			break;
 		case DEBIAN:
 			build.kind = "debian";
-			build.source = optarg;
+			build.source = build.detail = optarg;
 			break;
 		case MAX_SIZE:
 			if (value_mib(optarg, &build.max_mib) < 0)
@@ -144,14 +163,17 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		return usage_error("build", "--debian needs -t NAME");
 	if (!build.source)
 		build.source = argv[optind];
-	rc = build.kind ? 0 : look_at(&build.kind, build.source, &err);
+	if (!build.kind)
+		rc = open_source(&build, &err);
 	if (rc == 0 && !build.name)
 		rc = name_of(build.source, name, &err);
 	if (rc == 0 && !build.name)
 		build.name = name;
 	if (rc == 0)
 		rc = image_name_check(build.name, &err);
-	return rc < 0 ? cli_fail(CLI_EXIT_FAILURE, &err) : image_build(store, &build);
+	status = rc < 0 ? cli_fail(CLI_EXIT_FAILURE, &err) : image_build(store, &build);
+	fd_close(&build.source_fd);
+	return status;
 }
 
 static json_t *describe(const struct image_store *store, const struct image *image)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -27,21 +26,27 @@
 #define TEXT_MAX (4 << 20) /* bytes of a configuration; registries take no more either */
 #define LINE 512
 
+/* Of what was read so far. */
+struct lines {
+	char next[LINE];
+	size_t used;
+	char last[LINE]; /* the last whole one that is not empty */
+};
+
 /* The script, while it runs. */
 struct job {
 	pid_t pid;
 	int pid_fd;
 	int progress_fd;
-	int said_fd; /* a memory file: its standard error */
-	char line[LINE];
-	size_t used;
-	char doing[LINE]; /* the last whole line */
+	int said_fd; /* its standard error */
+	struct lines doing, said;
 	bool is_terminal;
 	bool interrupted; /* and asked to end */
 	time_t patience;  /* until it is made to */
 };
 
-static _Noreturn void exec_script(const char *path, char *const argv[], int progress, int said)
+static _Noreturn void exec_script(const char *path, char *const argv[], int source, int progress,
+				  int said)
 {
 	sigset_t none;
 
@@ -50,6 +55,8 @@ static _Noreturn void exec_script(const char *path, char *const argv[], int prog
 	/* Of its own, so that all of it can be ended at once. */
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (source >= 0)
+		dup2(source, STDIN_FILENO);
 	dup2(said, STDERR_FILENO);
 	dup2(STDERR_FILENO, STDOUT_FILENO);
 	if (progress == PROGRESS_FD)
@@ -61,49 +68,65 @@ static _Noreturn void exec_script(const char *path, char *const argv[], int prog
 	_exit(CLI_EXIT_FAILURE);
 }
 
-static int start_job(struct job *job, const char *path, char *const argv[], struct err *err)
+/* The end that is read never waits. */
+static int open_pipe(int *read_end, int *write_end, struct err *err)
 {
-	CLEANUP_FD int said = memfd_create("said", MFD_CLOEXEC);
-	CLEANUP_FD int read_end = -1, write_end = -1;
 	int ends[2];
 
-	if (said < 0 || pipe2(ends, O_CLOEXEC) < 0)
+	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(err, errno, "%s: its pipes", SCRIPT);
-	read_end = ends[0];
-	write_end = ends[1];
+	*read_end = ends[0];
+	*write_end = ends[1];
+	fcntl(*read_end, F_SETFL, O_NONBLOCK);
+	return 0;
+}
+
+static int start_job(struct job *job, const char *path, char *const argv[], int source,
+		     struct err *err)
+{
+	CLEANUP_FD int progress = -1, said = -1;
+	int rc = open_pipe(&job->progress_fd, &progress, err);
+
+	if (rc == 0)
+		rc = open_pipe(&job->said_fd, &said, err);
+	if (rc < 0)
+		return rc;
 	job->pid = fork();
 	if (job->pid < 0)
 		return err_sys(err, errno, "%s: fork", SCRIPT);
 	if (job->pid == 0)
-		exec_script(path, argv, write_end, said);
+		exec_script(path, argv, source, progress, said);
 	setpgid(job->pid, job->pid);
 	job->pid_fd = (int)syscall(SYS_pidfd_open, job->pid, 0);
-	job->progress_fd = fd_take(&read_end);
-	job->said_fd = fd_take(&said);
 	return 0;
 }
 
 static void show(const struct job *job, time_t started)
 {
-	if (job->is_terminal && job->doing[0])
-		fprintf(stderr, "\r\033[Kmote image: %s (%lld s)", job->doing,
+	if (job->is_terminal && job->doing.last[0])
+		fprintf(stderr, "\r\033[Kmote image: %s (%lld s)", job->doing.last,
 			(long long)(time(NULL) - started));
 }
 
-/* False at the end. */
-static bool read_progress(struct job *job)
+static void end_line(struct lines *lines)
 {
-	char data[LINE];
-	ssize_t n = read(job->progress_fd, data, sizeof(data));
+	lines->next[lines->used] = '\0';
+	if (lines->used > 0)
+		memcpy(lines->last, lines->next, lines->used + 1);
+	lines->used = 0;
+}
+
+/* What there is at the moment. False at the end. */
+static bool read_lines(struct lines *lines, int fd)
+{
+	char data[4096];
+	ssize_t n = read(fd, data, sizeof(data));
 
 	for (ssize_t i = 0; i < n; i++) {
-		if (data[i] == '\n') {
-			job->line[job->used] = '\0';
-			memcpy(job->doing, job->line, job->used + 1);
-			job->used = 0;
-		} else if (job->used < sizeof(job->line) - 1) {
-			job->line[job->used++] = data[i];
-		}
+		if (data[i] == '\n')
+			end_line(lines);
+		else if (lines->used < sizeof(lines->next) - 1)
+			lines->next[lines->used++] = data[i];
 	}
 	return n > 0 || (n < 0 && errno == EINTR);
 }
@@ -124,21 +147,24 @@ static void end_job(struct job *job, int signal_fd)
 static int wait_job(struct job *job, int signal_fd)
 {
 	const time_t started = time(NULL);
-	bool progress_over = false;
+	bool progress_over = false, said_all = false;
 	int status = 0;
 
 	for (;;) {
 		struct pollfd fds[] = {
 			{ .fd = job->pid_fd, .events = POLLIN },
 			{ .fd = progress_over ? -1 : job->progress_fd, .events = POLLIN },
+			{ .fd = said_all ? -1 : job->said_fd, .events = POLLIN },
 			{ .fd = signal_fd, .events = POLLIN },
 		};
 
-		if (poll(fds, 3, job->is_terminal || job->interrupted ? 1000 : -1) < 0)
+		if (poll(fds, 4, job->is_terminal || job->interrupted ? 1000 : -1) < 0)
 			continue;
 		if (fds[1].revents)
-			progress_over = !read_progress(job);
-		if (fds[2].revents || (job->interrupted && time(NULL) > job->patience))
+			progress_over = !read_lines(&job->doing, job->progress_fd);
+		if (fds[2].revents)
+			said_all = !read_lines(&job->said, job->said_fd);
+		if (fds[3].revents || (job->interrupted && time(NULL) > job->patience))
 			end_job(job, signal_fd);
 		show(job, started);
 		if (fds[0].revents)
@@ -146,53 +172,45 @@ static int wait_job(struct job *job, int signal_fd)
 	}
 	while (waitpid(job->pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (job->is_terminal && job->doing[0])
+	while (read_lines(&job->said, job->said_fd))
+		;
+	end_line(&job->said);
+	if (job->is_terminal && job->doing.last[0])
 		fputs("\r\033[K", stderr);
-	fd_close(&job->pid_fd);
-	fd_close(&job->progress_fd);
 	return status;
 }
 
-/* The last line of what it said is why it failed. */
-static void last_words(const struct job *job, char text[LINE])
-{
-	char all[4096];
-	off_t size = lseek(job->said_fd, 0, SEEK_END);
-	off_t from = size > (off_t)sizeof(all) - 1 ? size - (off_t)sizeof(all) + 1 : 0;
-	ssize_t n = size < 0 ? -1 : pread(job->said_fd, all, sizeof(all) - 1, from);
-	char *line;
-
-	while (n > 0 && all[n - 1] == '\n')
-		n--;
-	all[n > 0 ? n : 0] = '\0';
-	line = strrchr(all, '\n');
-	snprintf(text, LINE, "%.*s", LINE - 1, line ? line + 1 : all);
-}
-
 /* Runs the script to its end: 0, or -1 with *status set to the exit status and all of it said. */
-static int run_script(char *const argv[], int signal_fd, const char *about, int *status)
+static int run_script(char *const argv[], int source, int signal_fd, const char *about, int *status)
 {
-	struct job job = { .pid_fd = -1, .is_terminal = isatty(STDERR_FILENO) == 1 };
-	char path[PATH_MAX], why[LINE];
+	struct job job = { .pid_fd = -1,
+			   .progress_fd = -1,
+			   .said_fd = -1,
+			   .is_terminal = isatty(STDERR_FILENO) == 1 };
+	char path[PATH_MAX];
 	struct err err;
-	int end;
+	int end, rc;
 
-	if (cli_find_own(SCRIPT, path, &err) < 0 || start_job(&job, path, argv, &err) < 0) {
+	rc = cli_find_own(SCRIPT, path, &err);
+	if (rc == 0)
+		rc = start_job(&job, path, argv, source, &err);
+	end = rc == 0 ? wait_job(&job, signal_fd) : -1;
+	fd_close(&job.pid_fd);
+	fd_close(&job.progress_fd);
+	fd_close(&job.said_fd);
+	if (rc < 0) {
 		*status = cli_fail(CLI_EXIT_FAILURE, &err);
 		return -1;
 	}
-	end = wait_job(&job, signal_fd);
-	last_words(&job, why);
-	/* With names of the source in it. */
-	cli_clean(why);
-	fd_close(&job.said_fd);
 	if (!job.interrupted && WIFEXITED(end) && WEXITSTATUS(end) == 0)
 		return 0;
+	/* The last line of what it said is why it failed, with names of the source in it. */
+	cli_clean(job.said.last);
 	*status = job.interrupted ? 128 + SIGINT : CLI_EXIT_FAILURE;
 	fprintf(stderr, "mote: %s: %s\n", about,
-		job.interrupted ? "interrupted"
-		: why[0]	? why
-				: "its build ended for no reason that it gave");
+		job.interrupted	   ? "interrupted"
+		: job.said.last[0] ? job.said.last
+				   : "its build ended for no reason that it gave");
 	return -1;
 }
 
@@ -283,6 +301,15 @@ static char *read_text(const char *dir, const char *name, size_t *length, struct
 	return text;
 }
 
+static json_t *describe_source(const struct image_build *build)
+{
+	bool is_file = strcmp(build->kind, "dir") == 0 || strcmp(build->kind, "tar") == 0 ||
+		       strcmp(build->kind, "debian") == 0;
+
+	return is_file ? json_sprintf("%s:%s", build->kind, build->source)
+		       : json_sprintf("oci:%s", build->source);
+}
+
 static int keep(struct image_store *store, const struct image_build *build, const char *scratch,
 		struct err *err)
 {
@@ -307,7 +334,7 @@ static int keep(struct image_store *store, const struct image_build *build, cons
 	free(text);
 	if (!config)
 		return -EINVAL;
-	json_object_set_new(config, "source", json_sprintf("%s:%s", build->kind, build->source));
+	json_object_set_new(config, "source", describe_source(build));
 	rc = image_store_add(store, file, &image, config, err);
 	json_decref(config);
 	if (rc == 0)
@@ -324,7 +351,7 @@ static int build_in(struct image_store *store, const struct image_build *build, 
 		(char[]){ SCRIPT },
 		(char *)(uintptr_t)build->format,
 		(char *)(uintptr_t)build->kind,
-		(char *)(uintptr_t)build->source,
+		(char *)(uintptr_t)build->detail,
 		(char *)(uintptr_t)scratch,
 		max_kib,
 		NULL,
@@ -332,7 +359,7 @@ static int build_in(struct image_store *store, const struct image_build *build, 
 	int status;
 
 	snprintf(max_kib, sizeof(max_kib), "%lld", (long long)build->max_mib * 1024);
-	if (run_script(argv, signal_fd, build->source, &status) < 0)
+	if (run_script(argv, build->source_fd, signal_fd, build->source, &status) < 0)
 		return status;
 	return keep(store, build, scratch, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)
 						     : EXIT_SUCCESS;
@@ -349,7 +376,7 @@ static void remove_scratch(const char *scratch)
 	};
 	int status;
 
-	(void)run_script(argv, -1, scratch, &status);
+	(void)run_script(argv, -1, -1, scratch, &status);
 }
 
 int image_build(struct image_store *store, const struct image_build *build)

@@ -6,8 +6,10 @@
 #include "cli/image_store.h"
 
 struct image_build {
-	const char *kind;   /* "dir", "tar", "oci" or "debian" */
-	const char *source; /* path, transport and reference, or packages */
+	const char *kind;   /* "dir", "tar", "debian", or the transport of an OCI image */
+	const char *source; /* as it was named */
+	const char *detail; /* packages, or of an OCI image what follows its path */
+	int source_fd;	    /* what is at the path, opened once (the caller's), or -1 */
 	const char *name;
 	const char *format; /* "erofs" or "ext4" */
 	int max_mib;	    /* of files */

@@ -8,12 +8,12 @@ declare -A sets=(
 	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev libcap-dev
 		busybox-static
 		cpio
-		erofs-utils libarchive-tools scdoc
+		erofs-utils libarchive-dev bubblewrap fuse2fs scdoc
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
 		qemu-system-x86 qemu-system-common kmod python3"
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
 		python3-pytest python3-yaml python3-jsonschema curl procps iproute2 e2fsprogs fio iperf3 nftables passt
-		skopeo umoci mmdebstrap uidmap man-db"
+		libarchive-tools skopeo umoci mmdebstrap uidmap man-db"
 )
 
 missing=()

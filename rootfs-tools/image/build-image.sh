@@ -2,15 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes a root image, for `mote image build`:
 #   build-image.sh erofs|ext4 KIND SOURCE SCRATCH MAX
-# KIND is dir, tar, oci (any of skopeo's transports) or debian (SOURCE: packages, with commas). In
-# SCRATCH, an empty directory, it leaves `image`, the same bytes for the same input, for oci `config`,
-# the image's configuration, and `digest`, SHA-256 of config and image. MAX is how many KiB of files the image may have. What it is
-# doing it says in lines on descriptor 3.
+# KIND is dir, tar, debian (SOURCE: packages, with commas), or one of skopeo's transports oci, oci-archive and
+# docker-archive (SOURCE: what follows the path, which is empty or begins with a colon). The source itself is
+# standard input, a directory or a file that was opened once: no path to it is followed again. In SCRATCH, an
+# empty directory, it leaves `image`, the same bytes for the same input, `config`, an OCI image's
+# configuration, and `digest`, SHA-256 of config and image. MAX is how many KiB of files the image may have.
+# What it is doing it says in lines on descriptor 3.
 #   build-image.sh --remove SCRATCH
-# removes the directory, whoever owns what is in it.
+# removes the directory.
 #
-# The image's files belong to whom the source says. So the unpacking is done by root, or by an
-# ordinary user in a user namespace with the ids of /etc/subuid.
+# The image's files belong to whom the source says. So the unpacking is done by root, or by an ordinary user
+# in a user namespace with the ids of /etc/subuid. It is confined, by three steps of this script:
+#   --inside    has namespaces of its own (no network), and mounts the space for what is unpacked: an ext4 file
+#               system of bounded size in a file without a name, by a loop device or, where there is none for
+#               us, by fuse2fs. It bounds attributes and temporary files too, keeps them all, and is gone with
+#               the last process. (A tmpfs takes memory instead of disk, and on Linux 6.1 neither takes user
+#               attributes nor counts the others.)
+#   --confined  sees by bubblewrap only the programs and the source, both read-only, that space, and the result's
+#               two files; and has no capability but those over owners and modes of what is in that space.
 set -euo pipefail
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -37,61 +46,120 @@ as_root() {
 		user=(--user --map-auto --map-root-user)
 	fi
 	# Once more at the death of this shell: `--kill-child` is about unshare's own.
-	setpriv --pdeathsig KILL unshare "${user[@]}" --mount --pid --fork --kill-child --mount-proc -- "$0" "$@"
+	setpriv --pdeathsig KILL unshare "${user[@]}" --mount --net --ipc --uts --pid --fork --kill-child --mount-proc -- "$0" "$@"
 }
 
-# All files together may be so large.
+# The space for $1 KiB of files, at $2, twice: an OCI image is there packed as well.
+mount_space() {
+	need mke2fs e2fsprogs
+	mkdir "$2"
+	truncate -s "$((2 * $1 + 65536))K" "$2.ext4"
+	mke2fs -q -t ext4 -O ^has_journal -m 0 -I 256 -b 4096 -i 4096 -E lazy_itable_init=1,nodiscard "$2.ext4"
+	if ! mount -o loop,nosuid,nodev,noexec,noinit_itable "$2.ext4" "$2" 2> /dev/null; then
+		need fuse2fs fuse2fs
+		# Hard links have one inode, and what one of them changes the others show at once.
+		fuse2fs -o fakeroot,allow_other,use_ino,attr_timeout=0,entry_timeout=0 "$2.ext4" "$2" 3>&- > /dev/null ||
+			die "fuse2fs: $2 is not mounted"
+	fi
+	rm "$2.ext4"
+	mkdir "$2/root" "$2/tmp"
+}
+
+# Runs --confined with the arguments; the source is standard input.
+confine() { # SPACE RESULTS ARGUMENT...
+	local space=$1 results=$2 folder fd see=()
+	shift 2
+	need bwrap bubblewrap
+	[ ! -d "$space" ] || see+=(--bind "$space" /space --bind "$space/tmp" /tmp --bind "$space/tmp" /var/tmp)
+	# Where the programs are, if not all in /usr.
+	while read -r -d : folder; do
+		[[ $folder != /* || ! -d $folder || $(realpath "$folder") == /usr/* ]] || see+=(--ro-bind "$folder" "$folder")
+	done <<< "$PATH:"
+	for folder in bin sbin lib lib32 lib64; do
+		[ ! -L "/$folder" ] || see+=(--symlink "usr/$folder" "/$folder")
+	done
+	# What we were given, like the lock of the scratch, would lead outside.
+	for fd in /proc/self/fd/*; do
+		fd=${fd##*/}
+		[ "$fd" -le 3 ] || [ "$fd" = 255 ] || exec {fd}>&-
+	done
+	# For root, bubblewrap neither bounds capabilities nor covers /proc/sys.
+	bwrap --die-with-parent --new-session --unshare-pid --unshare-cgroup-try --clearenv \
+		--setenv PATH "$PATH" --setenv HOME /space/tmp \
+		--ro-bind /usr /usr --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
+		--ro-bind-try /etc/mke2fs.conf /etc/mke2fs.conf "${see[@]}" --proc /proc --dev /dev \
+		--ro-bind "$(realpath "$0")" /build-image.sh --ro-bind "$(dirname "$(realpath "$0")")/unpack-tar" /unpack-tar \
+		--ro-bind-fd 5 /source --bind "$results/image" /image --bind "$results/config" /config \
+		--remount-ro /proc --remount-ro /dev --remount-ro / --chdir / -- \
+		setpriv --bounding-set -all,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap --inh-caps -all \
+		/build-image.sh --confined "$@" 5<&0 < /dev/null
+}
+
+is_full() {
+	local blocks inodes
+	read -r blocks inodes < <(stat -f -c '%a %d' /space)
+	[ "$blocks" -lt 16 ] || [ "$inodes" -lt 16 ]
+}
+
+too_large() {
+	die "its files are more than the $((max / 1024)) MiB of --max-size"
+}
+
+# All files together may be so large, holes included.
 check_size() {
-	local used
-	# Files that the unpacker removes meanwhile are no failure.
-	used=$(du -s -k --apparent-size "$root" 2> /dev/null | cut -f 1) || true
-	[ "${used:-0}" -le "$max" ] ||
-		die "its files are $((used / 1024)) MiB, more than the $((max / 1024)) of --max-size"
+	[ "$(du -s -k --apparent-size "$1" | cut -f 1)" -le "$max" ] || too_large
 }
 
-# Runs what unpacks, and ends with a sentence when that has written too much: neither a file that is
-# nearly all hole nor a bomb of a tarball fills the disk. This shell is the PID 1 of its namespace, so the
-# unpacker ends with it.
-bounded() { # COMMAND [ARGUMENT]...
-	local worker timer first status
-	(
+# Runs what says something only when it fails, which is then explained. It says no more than a page, and no
+# file of its is nearly all hole.
+quietly() { # NAME COMMAND [ARGUMENT]...
+	local name=$1 said
+	shift
+	if ! said=$(
 		trap '' XFSZ # so that it is an error of the write
 		ulimit -f "$((max + 65536))"
-		"$@"
-	) &
-	worker=$!
-	while true; do
-		sleep 0.2 &
-		timer=$!
-		status=0
-		wait -n -p first "$worker" "$timer" || status=$?
-		[ "$first" != "$worker" ] || return "$status"
-		check_size
-	done
+		"$@" 2>&1 > /dev/null | head -c 4096
+	); then
+		! is_full || too_large
+		case $said in
+		*'No space left on device'* | *'no space left on device'* | *[Ff]'ile too large'* | *SIGXFSZ*) too_large ;;
+		*'dial tcp'*) die "it is not whole: what it refers to on a network is not fetched" ;;
+		esac
+		said=${said%%$'\n'*}
+		die "${name:+$name: }${said:-it ended without a word}"
+	fi
 }
 
 unpack_tar() {
-	need bsdtar libarchive-tools
-	# It refuses names with "..", what lies behind a symbolic link, and links to the outside; the
-	# first such name ends the build.
-	bsdtar -x -p --numeric-owner -f "$1" -C "$root" 2> "$scratch/bsdtar.log" ||
-		die "$(grep -m 1 -v '^bsdtar: Error exit' "$scratch/bsdtar.log" | sed 's/^bsdtar: //')"
+	cd /space/root
+	quietly "" /unpack-tar < /source
+	cd /
+}
+
+# Of whiteouts that name the directory that they are in, or the one above, umoci removes these.
+check_layers() {
+	local blob said
+	for blob in /space/layout/blobs/sha256/*; do
+		said=$(/unpack-tar --check < "$blob" 2>&1) ||
+			{ [ "$said" = "Unrecognized archive format" ] && [ "$(head -c 1 "$blob")" = "{" ]; } || die "a layer: $said"
+	done
 }
 
 # The one manifest's configuration.
 unpack_oci() {
 	need skopeo skopeo
 	need umoci umoci
-	skopeo --insecure-policy copy --quiet "$1" "oci:$scratch/layout:image"
+	quietly skopeo skopeo --insecure-policy copy --quiet "$1" oci:/space/layout:image
 	say "unpacking its layers"
-	umoci --log=error raw unpack --image "$scratch/layout:image" "$root"
-	skopeo inspect --config --raw "oci:$scratch/layout:image" > "$scratch/config"
+	check_layers
+	quietly umoci umoci --log=error raw unpack --image /space/layout:image /space/root
+	skopeo inspect --config --raw oci:/space/layout:image > /config
 }
 
 # Files that the installation made are as old as its newest package, which is what makes the next
 # installation of the same packages the same.
 settle_debian() {
-	local newest file
+	local root=/space/root newest file
 	newest=$(find "$root/var/lib/dpkg/info" -name '*.md5sums' -printf '%T@\n' | sort -n | tail -n 1)
 	newest=${newest%.*}
 	for file in "$root"/etc/shadow "$root"/etc/shadow-; do
@@ -118,15 +186,15 @@ install_debian() {
 }
 
 make_erofs() {
-	local newest long
+	local newest long said
 	need mkfs.erofs erofs-utils
 	# One byte more than erofs-utils 1.5 takes; its own message names no file.
 	long=$(LC_ALL=C find "$1" -regextype posix-extended -regex '.*/[^/]{255}' -printf '%P' -quit)
 	[ -z "$long" ] || die "$long: the name is too long for erofs (try --format ext4)"
 	# The time that the file system was made, and no file is younger.
 	newest=$(find "$1" -printf '%T@\n' | sort -n | tail -n 1)
-	SOURCE_DATE_EPOCH=${newest%.*} mkfs.erofs --quiet --preserve-mtime -U "$uuid" "$scratch/image" "$1" > "$scratch/mkfs.log" 2>&1 ||
-		die "mkfs.erofs: $(head -n 1 "$scratch/mkfs.log")"
+	said=$(SOURCE_DATE_EPOCH=${newest%.*} mkfs.erofs --quiet --preserve-mtime -U "$uuid" /image "$1" 2>&1 | head -c 4096) ||
+		die "mkfs.erofs: ${said%%$'\n'*}"
 }
 
 # With as much room again as its files need, and at least 64 MiB, as holes.
@@ -135,58 +203,79 @@ make_ext4() {
 	need mke2fs e2fsprogs
 	kib=$(du -s -k --apparent-size "$1" | cut -f 1)
 	inodes=$(find "$1" -printf x | wc -c)
-	truncate -s "$((2 * kib + 65536 + 8 * inodes))K" "$scratch/image"
+	truncate -s "$((2 * kib + 65536 + 8 * inodes))K" /image
 	E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -m 0 -I 256 -N "$((2 * inodes + 4096))" -U "$uuid" \
-		-E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0" -d "$1" "$scratch/image"
+		-E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0" -d "$1" /image
 	# When the source's files were read, and when their inodes were changed.
 	for inode in 2 $(seq 11 $((inodes + 10))); do
 		printf 'sif <%d> %s @0\n' "$inode" atime "$inode" ctime
-	done | E2FSPROGS_FAKE_TIME=1 debugfs -w -f - "$scratch/image" > /dev/null 2> "$scratch/debugfs.log"
+	done | E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1
+}
+
+# From /source to /image and /config.
+confined() {
+	local root=/space/root began
+	umask 022
+	began=@$(($(date +%s) - 1)) # file systems' clocks tick slowly
+	case $kind in
+	dir) root=/source ;;
+	tar)
+		say "unpacking"
+		unpack_tar
+		;;
+	debian)
+		say "unpacking the installation"
+		unpack_tar
+		settle_debian
+		;;
+	oci)
+		say "reading"
+		unpack_oci "oci:/source$source"
+		;;
+	*-archive)
+		say "reading"
+		unpack_oci "$kind:/source$source"
+		;;
+	esac
+	if [ "$kind" != dir ]; then
+		# Directories that a source only implies have just been made.
+		find "$root" -type d -newermt "$began" -exec touch -d @0 {} +
+		# A disk that is full shows here, if it was the host's.
+		sync -f "$root" || die "what was unpacked does not fit the disk"
+	fi
+	check_size "$root"
+	say "writing the $format image"
+	"make_$format" "$root"
 }
 
 if [ "${1-}" = --remove ]; then
-	rm -rf -- "$2" 2> /dev/null && exit
-	# Files of other users are left.
-	as_root --remove-inside "$2"
-	exec rmdir "$2"
-elif [ "${1-}" = --remove-inside ]; then
-	exec find "$2" -mindepth 1 -delete
-elif [ "${1-}" != --inside ]; then
-	scratch=$4
-	if [ "$2" = debian ]; then
-		say "installing $3"
-		install_debian "$3"
-	fi
-	exec 4>&3
-	as_root --inside "$@"
-	exit
+	exec rm -rf -- "$2"
 fi
-
-shift
-format=$1 kind=$2 source=$3 scratch=$4 max=$5 root=$4/root
-umask 022
-began=@$(($(date +%s) - 1)) # file systems' clocks tick slowly
-mkdir "$root"
-case $kind in
-dir) root=$source ;;
-tar)
-	say "unpacking $source"
-	bounded unpack_tar "$source"
+step=build
+if [[ ${1-} == --* ]]; then
+	step=${1#--}
+	shift
+fi
+format=$1 kind=$2 source=$3 scratch=$4 max=$5
+case $step in
+build)
+	if [ "$kind" = debian ]; then
+		say "installing $source"
+		install_debian "$source"
+		exec < "$scratch/debian.tar"
+	fi
+	as_root --inside "$@"
+	cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest"
 	;;
-oci)
-	say "reading $source"
-	bounded unpack_oci "$source"
+inside)
+	[ "$kind" = dir ] || mount_space "$max" "$scratch/space"
+	: > "$scratch/image"
+	: > "$scratch/config"
+	ulimit -f "$((6 * max + 262144))"
+	confine "$scratch/space" "$scratch" "$@"
+	# Whatever it made of them.
+	chown 0:0 "$scratch/image" "$scratch/config"
+	chmod 600 "$scratch/image" "$scratch/config"
 	;;
-debian)
-	say "unpacking the installation"
-	bounded unpack_tar "$scratch/debian.tar"
-	settle_debian
-	;;
+confined) confined ;;
 esac
-# Directories that a source only implies have just been made.
-[ "$kind" = dir ] || find "$root" -type d -newermt "$began" -exec touch -d @0 {} +
-check_size
-say "writing the $format image"
-"make_$format" "$root"
-[ -e "$scratch/config" ] || : > "$scratch/config"
-cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest"
