@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/close_range.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
+
+/* What the jailer opens itself, to build a jail and to remove it again. */
+#define NEEDED 32
 
 static int check(int fd, struct err *err)
 {
@@ -28,6 +32,7 @@ static int check(int fd, struct err *err)
 int descriptors_prepare(const struct jailer_args *args, struct err *err)
 {
 	unsigned int from = STDERR_FILENO + 1;
+	struct rlimit limit;
 	int rc = 0;
 
 	for (int fd = 0; rc == 0 && fd <= STDERR_FILENO; fd++)
@@ -42,6 +47,11 @@ int descriptors_prepare(const struct jailer_args *args, struct err *err)
 	}
 	if (rc == 0 && close_range(from, UINT_MAX, 0) < 0)
 		rc = err_sys(err, errno, "descriptors cannot be closed");
+	/* Without them a jail that cannot be built could not be removed either. */
+	if (rc == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < from + NEEDED)
+		rc = err_sys(err, EMFILE,
+			     "the jailer's limit of %llu descriptors, of %u that it needs",
+			     (unsigned long long)limit.rlim_cur, from + NEEDED);
 	return rc;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@
 #include "jailer/prisoner.h"
 #include "jailer/tree.h"
 
-/* What ends a process by default, and can be told. SIGQUIT is the keeper's: it kills the VMM. */
+/* The VMM's. Others that end a process by default, like SIGQUIT, are the keeper's: it kills the
+ * VMM. */
 static const int forwarded[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM };
 
 struct keeper {
@@ -27,22 +29,39 @@ struct keeper {
 	struct tree tree;
 	struct cgroup cgroup;
 	struct prison prison;
-	sigset_t signals;
+	sigset_t signals; /* all that it waits for */
 	pid_t pid;
 };
 
-/* They stay blocked in the VMM until it has its handlers: as a namespace's init it loses others. */
-static void block_signals(sigset_t *signals)
+/*
+ * All that would end the keeper by default is waited for, so that it leaves no jail, but what a
+ * fault of its own raises. Those that are passed on stay blocked in the VMM until it has its
+ * handlers: as a namespace's init it loses others.
+ */
+static void block_signals(sigset_t *signals, sigset_t *keepers)
 {
-	sigemptyset(signals);
+	static const int left[] = { SIGSEGV, SIGBUS,  SIGILL,  SIGFPE, SIGSYS,	 SIGABRT, SIGTSTP,
+				    SIGTTIN, SIGTTOU, SIGCONT, SIGURG, SIGWINCH, SIGPIPE };
+
+	sigfillset(signals);
+	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++)
+		sigdelset(signals, left[i]);
+	*keepers = *signals;
 	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
-		sigaddset(signals, forwarded[i]);
-	sigaddset(signals, SIGQUIT);
-	sigaddset(signals, SIGCHLD);
+		sigdelset(keepers, forwarded[i]);
 	sigprocmask(SIG_BLOCK, signals, NULL);
 	/* Ignored by whoever started us, children would end without being waited for. */
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
+}
+
+static bool is_forwarded(int number)
+{
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++) {
+		if (forwarded[i] == number)
+			return true;
+	}
+	return false;
 }
 
 static int open_pipe(int *read_end, int *write_end, struct err *err)
@@ -187,7 +206,7 @@ static int wait_for_end(const struct keeper *keeper)
 			return status;
 		if (sigwait(&keeper->signals, &number) != 0 || number == SIGCHLD)
 			continue;
-		kill(keeper->pid, number == SIGQUIT ? SIGKILL : number);
+		kill(keeper->pid, is_forwarded(number) ? number : SIGKILL);
 	}
 }
 
@@ -293,7 +312,7 @@ int keeper_run(const struct jailer_args *args, int64_t start_us, struct err *err
 		rc = daemonize(&running_fd, err);
 	if (rc < 0)
 		return rc;
-	block_signals(&keeper.signals);
+	block_signals(&keeper.signals, &keeper.prison.keepers);
 	rc = args->remove ? open_left_over(&keeper, err) : keep(&keeper, &running_fd, err);
 	close_keeper(&keeper);
 	return rc;

@@ -155,6 +155,7 @@ static _Noreturn void be_prisoner(const struct prison *prison)
 {
 	struct err err = { "" };
 
+	sigprocmask(SIG_UNBLOCK, &prison->keepers, NULL);
 	close(prison->go_write);
 	close(prison->fault_read);
 	if (build(prison, &err) == 0)

@@ -3,6 +3,7 @@
 #ifndef MOTE_JAILER_PRISONER_H
 #define MOTE_JAILER_PRISONER_H
 
+#include <signal.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -23,6 +24,7 @@ struct prison {
 	int fault_read; /* the keeper's; ends with exec, or the sentence of what failed comes first
 			 */
 	int fault_write;
+	sigset_t keepers; /* blocked signals that are not the VMM's */
 	int64_t start_us; /* CLOCK_MONOTONIC */
 };
 

@@ -2,6 +2,7 @@
 """From the jailer's start to its end, whoever ends it and when: nothing is left."""
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 
@@ -46,6 +47,39 @@ def test_signals_are_passed_on(jail, number):
         assert process.stdout.readline() == f"{int(number):02}\n"
         process.send_signal(signal.SIGQUIT)
         assert process.wait(TIME_LIMIT) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [
+    signal.SIGXCPU, signal.SIGXFSZ, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT,
+    signal.SIGTRAP, signal.SIGRTMIN, signal.SIGRTMAX])
+def test_other_signals_end_the_vm_and_its_jail(jail, number):
+    """Whatever would kill the jailer must not leave anything, as the fixture and this see."""
+    with jail.waiting(options=LIMIT) as process:
+        process.send_signal(number)
+        assert process.wait(TIME_LIMIT) == -signal.SIGKILL
+        assert not jail.home.exists() and not cgroups(jail)
+
+
+def limit_softly(what, most):
+    resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
+
+
+def test_program_larger_than_a_file_may_be(jail):
+    said = jail.refused(preexec_fn=lambda: limit_softly(resource.RLIMIT_FSIZE, 10 << 10))
+    assert said.endswith("File too large")
+
+
+@pytest.mark.parametrize("most", [*range(3, 24), 64])
+def test_few_descriptors(jail, most):
+    """It starts, or says why not, and leaves nothing."""
+    result = jail.run("end", 7, options=LIMIT,
+                      preexec_fn=lambda: limit_softly(resource.RLIMIT_NOFILE, most))
+    if most == 64 or result.returncode == 7:
+        assert result.returncode == 7
+        assert result.stderr == ""
+    else:
+        assert result.stderr.endswith(": Too many open files\n") and result.stderr.count("\n") == 1
+    assert not jail.home.exists() and not cgroups(jail)
 
 
 def test_killed_jailer_takes_the_vm_with_it(jail):
