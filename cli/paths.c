@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -75,28 +76,53 @@ int cli_find_own(const char *name, char path[PATH_MAX], struct err *err)
 	return err_set(err, ENOENT, "%s: neither in %s nor in its ../lib/mote", name, self);
 }
 
+/* Of the user, which a system's services are not told. 0 or -ENOENT with err set. */
+static int find_home(char home[PATH_MAX], const char *what, const char *variable, struct err *err)
+{
+	const char *told = getenv("HOME");
+	struct passwd *entry;
+	FILE *users;
+	int rc = -ENOENT;
+
+	if (told && told[0] == '/')
+		return join(home, err, "%s", told);
+	/* getpwuid() would load libraries into what is a static program. */
+	users = fopen("/etc/passwd", "re");
+	while (users && rc == -ENOENT && (entry = fgetpwent(users)) != NULL) {
+		if (entry->pw_uid == geteuid() && entry->pw_dir[0] == '/')
+			rc = join(home, err, "%s", entry->pw_dir);
+	}
+	if (users)
+		fclose(users);
+	if (rc != -ENOENT)
+		return rc;
+	return err_set(err, ENOENT,
+		       "the %s directory: /etc/passwd has no home for user %u: set HOME or %s",
+		       what, (unsigned int)geteuid(), variable);
+}
+
+/* What a variable names, or what is usual in the user's home. */
+static int xdg_dir(char path[PATH_MAX], const char *what, const char *variable, const char *usual,
+		   const char *name, struct err *err)
+{
+	const char *told = getenv(variable);
+	char home[PATH_MAX];
+	int rc;
+
+	if (told && told[0] == '/')
+		return join(path, err, "%s/mote/%s", told, name);
+	rc = find_home(home, what, variable, err);
+	return rc < 0 ? rc : join(path, err, "%s/%s/mote/%s", home, usual, name);
+}
+
 int cli_images_dir(char path[PATH_MAX], struct err *err)
 {
-	const char *data = getenv("XDG_DATA_HOME");
-	const char *home = getenv("HOME");
-
-	if (data && data[0] == '/')
-		return join(path, err, "%s/mote/images", data);
-	if (home && home[0] == '/')
-		return join(path, err, "%s/.local/share/mote/images", home);
-	return err_set(err, ENOENT, "the data directory: neither HOME nor XDG_DATA_HOME is set");
+	return xdg_dir(path, "data", "XDG_DATA_HOME", ".local/share", "images", err);
 }
 
 static int cache_dir(char path[PATH_MAX], const char *name, struct err *err)
 {
-	const char *cache = getenv("XDG_CACHE_HOME");
-	const char *home = getenv("HOME");
-
-	if (cache && cache[0] == '/')
-		return join(path, err, "%s/mote/%s", cache, name);
-	if (home && home[0] == '/')
-		return join(path, err, "%s/.cache/mote/%s", home, name);
-	return err_set(err, ENOENT, "the cache directory: neither HOME nor XDG_CACHE_HOME is set");
+	return xdg_dir(path, "cache", "XDG_CACHE_HOME", ".cache", name, err);
 }
 
 /* What is not there is told by whoever looks for something in it. */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts that build things, and what `make install` installs."""
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -160,6 +161,23 @@ def test_doctor_tells_an_ordinary_user_which_option_is_needed():
     said = doctor(["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]).stdout
     assert "mote run refuses without: systemd-run --user --scope mote run ..., or mote run " \
            "--weaker-jail cgroup\n" in said
+
+
+def without_home(*words, user=0):
+    """As a system's service that says nothing about its environment."""
+    return subprocess.run(["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", "-i", BUILD / "mote",
+                           *words], capture_output=True, check=False, text=True, timeout=TIME_LIMIT)
+
+
+def test_home_is_found_without_the_variable():
+    home = pwd.getpwuid(0).pw_dir
+    assert without_home("kernel", "path", "none").stderr.startswith(
+        f"mote: kernel none: there is none of this name in {home}/.cache/mote/kernels (")
+
+
+def test_user_without_any_home_is_told_what_to_set():
+    assert without_home("kernel", "path", user=54321).stderr == (
+        "mote: the cache directory: /etc/passwd has no home for user 54321: set HOME or XDG_CACHE_HOME\n")
 
 
 def complete(*words, **environment):
