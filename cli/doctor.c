@@ -91,6 +91,16 @@ static void check_kvm(void)
 		fact(GOOD, "/dev/kvm can be opened and creates VMs");
 }
 
+const char *cli_why_no_linux(void)
+{
+	if (exists("/sys/module/kvm_intel") || exists("/sys/module/kvm_amd") ||
+	    !exists("/sys/module/kvm_pvm"))
+		return NULL;
+	return "KVM is kvm_pvm, which emulates guest ring 0: small guests run, Linux does not "
+	       "boot; use a host "
+	       "with VMX or SVM, or tests/testhost/run";
+}
+
 static void check_kind(void)
 {
 	char flags[8192] = "", line[8192];
@@ -110,10 +120,8 @@ static void check_kind(void)
 		fact(GOOD, "KVM uses the processor's %s%s",
 		     exists("/sys/module/kvm_intel") ? "VMX" : "SVM",
 		     nested ? ", inside a virtual machine itself: exits are slow" : "");
-	else if (exists("/sys/module/kvm_pvm"))
-		fact(BAD, "KVM is kvm_pvm, which emulates guest ring 0: small guests run, Linux "
-			  "does not "
-			  "boot; use a host with VMX or SVM, or tests/testhost/run");
+	else if (cli_why_no_linux())
+		fact(BAD, "%s", cli_why_no_linux());
 	else
 		fact(NOTE, "KVM's kind is not known: neither kvm_intel nor kvm_amd is loaded");
 }

@@ -206,8 +206,11 @@ static int converse(struct run *run)
 static void explain_early_end(struct run *run)
 {
 	const struct sandbox *sandbox = &run->sandbox;
+	const bool ran = sandbox->phases.first_instruction_us >= 0;
 
-	if (sandbox->last_error[0])
+	if (ran && sandbox->phases.init_us < 0 && cli_why_no_linux())
+		err_set(&run->err, EPIPE, "the guest did not boot: %s", cli_why_no_linux());
+	else if (sandbox->last_error[0])
 		err_set(&run->err, EPIPE, "%s", sandbox->last_error);
 	else if (WIFSIGNALED(sandbox->status))
 		err_set(&run->err, EPIPE, "mote-vmm was killed by signal %s",

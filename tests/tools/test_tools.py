@@ -163,6 +163,15 @@ def test_doctor_tells_an_ordinary_user_which_option_is_needed():
            "--weaker-jail cgroup\n" in said
 
 
+@pytest.mark.skipif(not os.path.exists("/sys/module/kvm_pvm") or not os.path.exists("/dev/kvm"),
+                    reason="Linux boots on this machine's KVM")
+def test_run_says_what_doctor_says_of_a_kvm_on_which_linux_does_not_boot(tmp_path):
+    result = subprocess.run([BUILD / "mote", "run", "--", "true"], capture_output=True, check=False, text=True,
+                            timeout=TIME_LIMIT, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    told, = re.findall("BAD   (KVM is kvm_pvm.*)", doctor().stdout)
+    assert (result.returncode, result.stderr) == (125, f"mote: the guest did not boot: {told}\n")
+
+
 def without_home(*words, user=0):
     """As a system's service that says nothing about its environment."""
     return subprocess.run(["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", "-i", BUILD / "mote",
