@@ -45,7 +45,6 @@ bool cli_is_help(const char *word);
 /* What `mote doctor` says of a KVM on which Linux does not boot; NULL: it does, or nobody knows. */
 const char *cli_why_no_linux(void);
 
-
 /*
  * JSON as json_dumps writes it, but with all control characters as escapes: they are not to reach
  * the terminal. To be freed; NULL without memory.

@@ -47,8 +47,11 @@ static const char usage[] =
 	"user,\n"
 	"/dev/kvm is the host's own, and the cgroup is beside that of the caller.\n"
 	"\n"
-	"Exit status: the VMM's own; 1 if the jail could not be built, 153 bad arguments. SIGQUIT\n"
-	"kills the VMM; other signals that end a process are passed on to it.\n";
+	"Exit status: the VMM's own; 1 if the jail could not be built, 153 bad arguments. "
+	"SIGTERM,\n"
+	"SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGALRM are passed on to it; SIGQUIT and others "
+	"that\n"
+	"end a process kill it.\n";
 
 enum option_number {
 	ID = 1,
