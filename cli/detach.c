@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/detach.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -39,6 +40,25 @@ static int wait_for_child(int fd)
 	return CLI_EXIT_SANDBOX;
 }
 
+/*
+ * Whoever holds one of the caller's descriptors for long holds his locks, and the ends of his
+ * pipes. What this process has opened itself is closed on exec, what it was given is not.
+ */
+static void close_inherited(void)
+{
+	DIR *own = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	while (own && (entry = readdir(own)) != NULL) {
+		const int fd = atoi(entry->d_name);
+
+		if (fd > STDERR_FILENO && fcntl(fd, F_GETFD) == 0)
+			close(fd);
+	}
+	if (own)
+		closedir(own);
+}
+
 int detach_fork(int *status, struct err *err)
 {
 	const pid_t parent = getpid();
@@ -67,6 +87,7 @@ int detach_fork(int *status, struct err *err)
 	if (getppid() != parent)
 		_exit(CLI_EXIT_SANDBOX);
 	setsid();
+	close_inherited();
 	nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; nothing >= 0 && fd < 3; fd++)
 		dup2(nothing, fd);

@@ -7,8 +7,8 @@ struct err;
 
 /*
  * Forks. In the parent: prints what the child says once it is well under way, or its error, and
- * sets *status to what to exit with; returns 0. In the child, which has no terminal any more: the
- * descriptor for detach_ready. Or -errno with err set.
+ * sets *status to what to exit with; returns 0. In the child, which has no terminal and no
+ * descriptor of its caller any more: the descriptor for detach_ready. Or -errno with err set.
  */
 int detach_fork(int *status, struct err *err);
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done to running microVMs: exec, cp, ps, kill, logs, stats; and what crashes leave behind."""
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import tarfile
@@ -317,6 +319,25 @@ def test_logs_of_console_and_command():
 def test_rm_with_detach_leaves_nothing(runtime):
     name = start("--rm", "--", "true")
     wait_until(lambda: name not in listed("--all"), "it to be forgotten")
+
+
+def test_detached_holds_nothing_of_its_callers(tmp_path):
+    """No lock, and no end of a pipe."""
+    with open(tmp_path / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        reader, writer = os.pipe()
+        name = run_mote("run", "--detach", pass_fds=[lock.fileno(), writer]).stdout.decode().strip()
+        os.close(writer)
+    try:
+        assert name
+        # At once: what would be held would be for as long as the VM runs.
+        assert select.select([reader], [], [], 0)[0]
+        with open(tmp_path / "lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(reader)
+        run_mote("kill", "--force", name)
+        run_mote("rm", name)
 
 
 def test_detached_that_cannot_start_is_told():
