@@ -493,8 +493,17 @@ int cgroup_enter(const struct cgroup *cgroup, struct err *err)
 	return 0;
 }
 
+void cgroup_thaw(const struct cgroup *cgroup)
+{
+	for (unsigned int i = 0; i < cgroup->count; i++) {
+		if (cgroup->version == 1 && cgroup->places[i].fd >= 0)
+			(void)write_file(cgroup->places[i].fd, "freezer.state", "THAWED");
+	}
+}
+
 void cgroup_remove(const struct cgroup *cgroup)
 {
+	cgroup_thaw(cgroup);
 	for (unsigned int i = 0; i < cgroup->count; i++) {
 		if (cgroup->places[i].fd >= 0)
 			(void)remove_place(cgroup, &cgroup->places[i]);

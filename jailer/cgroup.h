@@ -33,6 +33,9 @@ int cgroup_to_clone_into(const struct cgroup *cgroup);
 /* The calling process, which must have one thread only, enters the cgroups of version 1. */
 int cgroup_enter(const struct cgroup *cgroup, struct err *err);
 
+/* In version 1 what is frozen does not even die; in version 2 it does. */
+void cgroup_thaw(const struct cgroup *cgroup);
+
 /* Kills what still is in it, and waits for its end. */
 void cgroup_remove(const struct cgroup *cgroup);
 void cgroup_close(struct cgroup *cgroup);

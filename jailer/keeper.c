@@ -207,6 +207,8 @@ static int wait_for_end(const struct keeper *keeper)
 		if (sigwait(&keeper->signals, &number) != 0 || number == SIGCHLD)
 			continue;
 		kill(keeper->pid, is_forwarded(number) ? number : SIGKILL);
+		if (!is_forwarded(number))
+			cgroup_thaw(&keeper->cgroup);
 	}
 }
 
@@ -266,8 +268,10 @@ static int keep(struct keeper *keeper, int *running_fd, struct err *err)
 
 	if (rc == 0)
 		rc = descriptors_detach(err);
-	if (rc < 0 && keeper->pid > 0)
+	if (rc < 0 && keeper->pid > 0) {
 		kill(keeper->pid, SIGKILL);
+		cgroup_thaw(&keeper->cgroup);
+	}
 	if (rc == 0 && *running_fd >= 0)
 		(void)fd_write_all(*running_fd, "r", 1);
 	if (rc == 0)

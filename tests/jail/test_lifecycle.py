@@ -60,6 +60,20 @@ def test_other_signals_end_the_vm_and_its_jail(jail, number):
         assert not jail.home.exists() and not cgroups(jail)
 
 
+@pytest.mark.skipif(CGROUP_VERSION != 1, reason="what is frozen in version 2 dies when it is killed")
+def test_frozen_vm_is_ended(jail):
+    with jail.waiting(options=["--cgroup", "freezer.state=THAWED", "--cgroup", "pids.max=16"]) as process:
+        state = CGROUPS / "freezer" / jail.exec_file.name / jail.id / "freezer.state"
+        state.write_text("FROZEN")
+        wait_until(lambda: state.read_text() == "FROZEN\n", "the VMM to be frozen")
+        process.send_signal(signal.SIGQUIT)
+        try:
+            assert process.wait(TIME_LIMIT) == -signal.SIGKILL
+        finally:
+            if state.exists():
+                state.write_text("THAWED")
+
+
 def limit_softly(what, most):
     resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
