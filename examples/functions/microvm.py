@@ -29,6 +29,12 @@ REQUEST, STDIN, STDIN_END, STDOUT, STDERR, EXIT, ERROR, TAKEN = 1, 2, 3, 17, 18,
 STDIN_WINDOW = 256 << 10
 # Each VM is a user of its own, whom the host does not know.
 USERS = itertools.cycle(range(2_000_000_000, 2_100_000_000))
+# Ids of jails are also names of cgroups, which are one list for the whole host.
+NUMBERS = itertools.count()
+# What mote-vmm itself needs beside its guest's memory and its one virtual processor, and may log.
+MEMORY_BESIDE = 256 << 20
+THREADS = 1 + 64
+LOG_MAX = 1 << 20
 PAYLOAD_MAX = 64 << 10
 
 
@@ -64,6 +70,14 @@ def fault(text):
         return str(answer.get("fault_message") or answer["error"])
     except (ValueError, KeyError, AttributeError):
         return f"its API answered {text[:100]!r}"
+
+
+def memory_limit(size):
+    """As a file of the cgroup that a jail has; its version is 2 where that is the only one."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    alone = len(lines) == 1 and lines[0].startswith("0::")
+    return f"{'memory.max' if alone else 'memory.limit_in_bytes'}={size}"
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -119,7 +133,8 @@ class MicroVM:
         listener = self.closing.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(self.path(f"v.sock_{AGENT_PORT}"))
         if self.settings.jailer:
-            os.chown(self.path(f"v.sock_{AGENT_PORT}"), self.user, self.user)
+            # A VMM that was taken over may have put a link in its place.
+            os.chown(self.path(f"v.sock_{AGENT_PORT}"), self.user, self.user, follow_symlinks=False)
         listener.listen(1)
         self.request(api, config)
         self.wait_for(listener, time.monotonic() + self.settings.start_seconds, "start")
@@ -131,9 +146,13 @@ class MicroVM:
         if settings.jailer:
             self.user = next(USERS)
             name = os.path.basename(settings.vmm)
-            self.sockets = os.path.join(self.folder, name, "vm", "root", "run")
-            command = [settings.jailer, "--id", "vm", "--exec-file", settings.vmm, "--uid",
+            jail = f"{os.getpid()}-{next(NUMBERS)}"
+            self.sockets = os.path.join(self.folder, name, jail, "root", "run")
+            command = [settings.jailer, "--id", jail, "--exec-file", settings.vmm, "--uid",
                        str(self.user), "--gid", str(self.user), "--chroot-base-dir", self.folder,
+                       "--read-only-root", "--resource-limit", f"fsize={LOG_MAX}",
+                       "--cgroup", memory_limit((settings.memory_mib << 20) + MEMORY_BESIDE),
+                       "--cgroup", f"pids.max={THREADS}",
                        *[text for fd in self.inherited for text in ("--keep-fd", str(fd))],
                        "--", "--api-sock", "/run/api.sock"]
         else:
@@ -158,7 +177,7 @@ class MicroVM:
             try:
                 api.connect()
                 return api
-            except OSError:
+            except (FileNotFoundError, ConnectionRefusedError):
                 if self.process.poll() is not None or time.monotonic() > end:
                     raise MicroVMError(self.last_words()) from None
                 time.sleep(0.001)  # a new process needs about one
