@@ -57,7 +57,8 @@ check "file lengths" long_files
 # A thread of a test that does not end must not keep the process from ending: support.running() and
 # support.watchdog() see to that.
 raw_threads() {
-	! git grep -nE 'threading\.(Thread|Timer)\(' -- 'tests/*.py' ':!tests/support.py'
+	! git grep -nE 'threading\.(Thread|Timer)\(' -- 'tests/*.py' ':!tests/support.py' \
+		':!tests/tools/test_run_tests.py'
 }
 check "threads of tests" raw_threads
 

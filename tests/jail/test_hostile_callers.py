@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever calls the jailer is not trusted either, nor who else may write where it works."""
 import fcntl
+import functools
 import os
 import pathlib
 import shutil
@@ -303,11 +304,8 @@ def test_same_id_in_many_bases_at_once(tmp_path):
         for _ in range(5):
             results.append(jail.run("end", "7", options=LIMIT))
 
-    threads = [threading.Thread(target=start, args=(jail,)) for jail in jails]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running(*(functools.partial(start, jail) for jail in jails)):
+        pass
     assert any(result.returncode == 7 for result in results)
     for result in results:
         assert result.returncode == 7 or "mote-jailer: cgroup " in result.stderr, result

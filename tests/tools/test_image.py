@@ -16,12 +16,11 @@ import signal
 import stat
 import subprocess
 import tarfile
-import threading
 
 import pytest
 
 from sources import oci_layout, write_tar
-from support import MOTE, TIME_LIMIT, TOP, wait_until
+from support import MOTE, TIME_LIMIT, TOP, running, wait_until
 
 LONG = "n" * 254  # the most that erofs-utils 1.5 takes
 
@@ -423,18 +422,13 @@ def test_nothing_is_fetched_for_an_image(home, tmp_path):
     manifest = json.loads((blobs / described["digest"][7:]).read_text())
     with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
         server.seen = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
+        with running(server.serve_forever, stop=server.shutdown):
             manifest["config"]["urls"] = [f"http://127.0.0.1:{server.server_port}/config"]
             text = json.dumps(manifest).encode()
             described.update(digest=f"sha256:{hashlib.sha256(text).hexdigest()}", size=len(text))
             (blobs / described["digest"][7:]).write_bytes(text)
             (layout / "index.json").write_text(json.dumps(index))
             result = mote_image("build", "-t", "x", f"oci:{layout}:latest")
-        finally:
-            server.shutdown()
-            thread.join()
     assert server.seen == []
     assert (result.returncode, result.stderr) == (
         1, f"mote: oci:{layout}:latest: it is not whole: what it refers to on a network is not fetched\n")

@@ -6,11 +6,10 @@ import json
 import os
 import socket
 import subprocess
-import threading
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, run_mote
+from support import MOTE, TIME_LIMIT, run_mote, running
 
 EVIL = "\x1b]52;c;aGk=\x07 \x9b31m \x7f\x08 Û€"
 
@@ -51,10 +50,8 @@ def answers(path, body, kind="text/plain", status="200 OK"):
                 stream.sendall(f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
                                f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield
-        thread.join(TIME_LIMIT)
+        with running(serve):
+            yield
     path.unlink()
 
 
