@@ -113,7 +113,7 @@ static void prepare(struct io_uring_sqe *sqe, struct block_io *io)
 					(off_t)step.len);
 		break;
 	}
-	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE | (io->file->needs_worker ? IOSQE_ASYNC : 0));
 	io_uring_sqe_set_data(sqe, io);
 }
 
@@ -296,7 +296,8 @@ static int restrict_ring(const struct io_uring *ring)
 		IORING_REGISTER_EVENTFD, IORING_REGISTER_ENABLE_RINGS,
 	};
 	struct io_uring_restriction allowed[sizeof(operations) + sizeof(registrations) + 2] = {
-		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
+		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+		  .sqe_flags = IOSQE_FIXED_FILE | IOSQE_ASYNC },
 		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE },
 	};
 	unsigned int count = 2;

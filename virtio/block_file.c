@@ -90,11 +90,18 @@ static int probe_block_device(struct block_file *file, uint64_t *size)
 	return 0;
 }
 
+/* Where RWF_NOWAIT works, io_uring does at once what can be done at once. */
+static bool knows_nowait(int fd)
+{
+	char byte;
+	struct iovec iov = { &byte, 1 };
+
+	return preadv2(fd, &iov, 1, 0, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
+}
+
 static bool in_memory(int fd)
 {
 	struct statfs fs;
-	char byte;
-	struct iovec iov = { &byte, 1 };
 
 	if (fstatfs(fd, &fs) < 0)
 		return false;
@@ -102,8 +109,7 @@ static bool in_memory(int fd)
 	case TMPFS_MAGIC:
 	case RAMFS_MAGIC:
 	case HUGETLBFS_MAGIC:
-		/* Where RWF_NOWAIT works, io_uring does at once what can be done at once. */
-		return preadv2(fd, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
+		return true;
 	default:
 		return false;
 	}
@@ -115,7 +121,10 @@ static void probe_regular_file(struct block_file *file, const struct stat *st)
 	off_t behind;
 
 	file->physical_exponent = exponent_of((uint64_t)block, FILE_BLOCK_MAX);
-	file->in_memory = in_memory(file->fd);
+	if (!knows_nowait(file->fd)) {
+		file->in_memory = in_memory(file->fd);
+		file->needs_worker = !file->in_memory;
+	}
 	if (file->read_only)
 		return;
 	/* Behind the end, where there is nothing to lose. */

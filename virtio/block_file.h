@@ -29,6 +29,12 @@ struct block_file {
 	bool discard;
 	bool write_zeroes;
 	bool in_memory; /* I/O never waits for a device: a file system without RWF_NOWAIT's need */
+	/*
+	 * The file system does not know RWF_NOWAIT. Where it can be polled, as FUSE can, io_uring
+	 * takes it for a kind of socket that is always ready, and waits for the disk in the call
+	 * that submits, unless it is told to hand the request to a worker.
+	 */
+	bool needs_worker;
 	/* What the kernel has answered EOPNOTSUPP to. */
 	bool no_zero_range;
 	bool no_punch_hole;

@@ -405,6 +405,7 @@ void vcpu_group_pause(struct vcpu_group *group)
 {
 	pthread_mutex_lock(&group->lock);
 	group->wanted = VCPU_PAUSE;
+	pthread_cond_broadcast(&group->changed);
 	kick_all(group);
 	while (group->parked < group->count)
 		pthread_cond_wait(&group->changed, &group->lock);

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * As much as a queue takes of what costs a disk the most: `requests` of `type`, with `pieces` times
+ * a MiB of data, or that many ranges of `sectors`. With `reset`, a reset when the device has taken
+ * all of them; or all of it again for `rounds`.
+ */
+#include "block.h"
+
+#define PIECE (UINT32_C(1) << 20)
+#define RANGES_MAX 16
+
+static struct block block;
+
+static struct virtio_blk_discard_write_zeroes *make_ranges(uint32_t sectors)
+{
+	struct virtio_blk_discard_write_zeroes *ranges = guest_alloc(RANGES_MAX * sizeof(*ranges));
+
+	for (unsigned int i = 0; i < RANGES_MAX; i++) {
+		ranges[i].num_sectors = sectors;
+		ranges[i].sector = (uint64_t)i * sectors;
+	}
+	return ranges;
+}
+
+static unsigned int make_buffers(struct virtq_buffer *buffers, uint32_t type, unsigned int pieces,
+				 uint32_t sectors)
+{
+	unsigned int count = 0;
+
+	buffers[count++] = (struct virtq_buffer){ block.header, sizeof(*block.header), false };
+	if (type == VIRTIO_BLK_T_DISCARD || type == VIRTIO_BLK_T_WRITE_ZEROES) {
+		uint32_t len = pieces * sizeof(struct virtio_blk_discard_write_zeroes);
+
+		buffers[count++] = (struct virtq_buffer){ make_ranges(sectors), len, false };
+	} else {
+		void *data = guest_alloc(PIECE);
+
+		while (count <= pieces)
+			buffers[count++] =
+				(struct virtq_buffer){ data, PIECE, type == VIRTIO_BLK_T_IN };
+	}
+	buffers[count++] = (struct virtq_buffer){ block.status, 1, true };
+	return count;
+}
+
+/* 2.7.10: asking for a notification of the next one, the device says which that is. */
+static bool taken(const struct virtq *queue)
+{
+	volatile uint16_t *avail_event = (volatile void *)&queue->used->ring[queue->size];
+
+	return *avail_event == queue->avail_idx;
+}
+
+void guest_main(void *zero_page)
+{
+	const uint32_t type = guest_number(zero_page, "type", VIRTIO_BLK_T_IN);
+	const unsigned int requests = guest_number(zero_page, "requests", 200);
+	const unsigned int rounds = guest_number(zero_page, "rounds", 1);
+	struct virtq *queue = &block.virtio.queues[0];
+	struct virtq_buffer buffers[256];
+	struct vring_used_elem element;
+	void *table = guest_alloc(4096);
+	unsigned int count;
+
+	if (!block_find(&block, 0) || !block_start(&block, UINT64_MAX, 256)) {
+		guest_put("FAIL no drive\n");
+		return;
+	}
+	block.header->type = type;
+	count = make_buffers(buffers, type, guest_number(zero_page, "pieces", 1),
+			     guest_number(zero_page, "sectors", 1));
+	for (unsigned int round = 0; round < rounds; round++) {
+		for (unsigned int i = 0; i < requests; i++)
+			virtq_make_available(queue,
+					     virtq_chain_indirect(queue, table, buffers, count));
+		virtio_notify(&block.virtio, 0);
+		if (round == 0)
+			guest_put("in flight\n");
+		if (guest_number(zero_page, "reset", 0)) {
+			while (!taken(queue))
+				__asm__ volatile("pause");
+			virtio_reset(&block.virtio);
+			guest_put("reset\n");
+			return;
+		}
+		for (unsigned int i = 0; i < requests; i++) {
+			while (!virtq_take_used(queue, &element))
+				__asm__ volatile("pause");
+		}
+	}
+	guest_put("done\n");
+}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""However slow a disk is, and whatever the guest asks of it: its owner is answered."""
+import os
+import socket
+import statistics
+import time
+
+import pytest
+
+import host
+from api import start_api
+from slow_disk import slow_disk
+from support import wait_until
+
+READ, WRITE, DISCARD, WRITE_ZEROES = 0, 1, 11, 13
+GIB_SECTORS = (1 << 30) // 512
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a FUSE file system so")
+
+
+@pytest.fixture(name="disk")
+def disk_fixture(tmp_path):
+    with slow_disk(tmp_path) as disk:
+        yield disk
+
+
+def start(vmm, drive, engine="Async", **options):
+    """A guest that asks for what the options say; the drive's disk does not answer any more."""
+    arguments = " ".join(f"{name}={value}" for name, value in options.items())
+    vmm.put("/boot-source", {"kernel_image_path": str(host.GUESTS / "stall"),
+                             "boot_args": arguments})
+    vmm.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 32})
+    vmm.put("/drives/data", {"drive_id": "data", "path_on_host": str(getattr(drive, "path", drive)),
+                             "is_root_device": False, "is_read_only": False, "io_engine": engine,
+                             "cache_type": "Writeback"})
+    if hasattr(drive, "free"):
+        drive.free.clear()
+    vmm.action("InstanceStart")
+
+
+def says(vmm, text):
+    wait_until(lambda: text in vmm.console_path.read_text(), text)
+
+
+def seconds(function, *arguments):
+    begin = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - begin
+
+
+def answer_times(vmm, count=100):
+    return sorted(seconds(vmm.get, "/") for _ in range(count))
+
+
+def end_in_time(vmm):
+    """SIGTERM ends it within a second; on a busy machine not every second is a whole one."""
+    begin = time.monotonic()
+    vmm.process.terminate()
+    vmm.process.wait()
+    assert time.monotonic() - begin < 1 + slack()
+
+
+def slack():
+    """Seconds that this machine is late by, at the moment."""
+    late = [seconds(time.sleep, 0.01) - 0.01 for _ in range(20)]
+    return 20 * max(late)
+
+
+@pytest.mark.parametrize("engine", ["Sync", "Async"])
+@pytest.mark.parametrize("guest", [
+    {"type": READ, "requests": 200, "pieces": 250},
+    {"type": WRITE, "requests": 1, "pieces": 250},
+    {"type": WRITE_ZEROES, "requests": 200, "pieces": 4, "sectors": GIB_SECTORS},
+    {"type": DISCARD, "requests": 20, "pieces": 1, "sectors": 8},
+    {"type": READ, "requests": 30, "reset": 1},
+    {"type": WRITE, "requests": 1, "pieces": 250, "reset": 1},
+], ids=lambda guest: "-".join(map(str, guest.values())))
+def test_disk_that_does_not_answer(tmp_path, disk, engine, guest):
+    other, _ = host.drive(tmp_path, name="other")
+    with start_api(tmp_path, expect=0) as vmm:
+        start(vmm, disk, engine, **guest)
+        says(vmm, "in flight")
+        assert disk.waits.wait(60)
+        times = answer_times(vmm)
+        assert statistics.quantiles(times, n=100)[98] < 0.1 + slack(), times[-5:]
+        sentence = []
+        took = seconds(lambda: sentence.append(vmm.fault(
+            "PATCH", "/drives/data", {"drive_id": "data", "path_on_host": str(other)})))
+        assert took < 1 + slack()
+        assert sentence == ["drive data: what is in flight on its present file does not end in "
+                            "time, and nothing has changed"]
+        for state in ("Paused", "Resumed", "Paused", "Resumed"):
+            assert seconds(vmm.patch, "/vm", {"state": state}) < 1 + slack()
+        assert "reset\n" not in vmm.console_path.read_text()
+        end_in_time(vmm)
+
+
+@pytest.mark.parametrize("engine", ["Sync", "Async"])
+def test_reset_ends_with_the_disk(tmp_path, disk, engine):
+    """The vCPU is held until nothing can be written to its memory any more."""
+    with start_api(tmp_path) as vmm:
+        start(vmm, disk, engine, type=READ, requests=30, reset=1)
+        says(vmm, "in flight")
+        assert disk.waits.wait(60)
+        vmm.patch("/vm", {"state": "Paused"})
+        disk.free.set()
+        vmm.patch("/vm", {"state": "Resumed"})
+        vmm.process.wait()
+        assert vmm.console_path.read_text() == "in flight\nreset\n"
+
+
+@pytest.mark.parametrize("engine", ["Sync", "Async"])
+def test_all_is_done_when_the_disk_goes_on(tmp_path, disk, engine):
+    """More than may be in flight at a time, in requests larger than that."""
+    with start_api(tmp_path) as vmm:
+        start(vmm, disk, engine, type=READ, requests=5, pieces=100)
+        assert disk.waits.wait(60)
+        disk.free.set()
+        vmm.process.wait()
+        assert vmm.console_path.read_text() == "in flight\ndone\n"
+
+
+@pytest.mark.parametrize("kind", [WRITE_ZEROES, DISCARD])
+def test_ranges_in_memory_do_not_keep_others(tmp_path, kind):
+    """Gibibytes of them, on a file that the main thread itself works on."""
+    folder = f"/dev/shm/mote-test-{os.getpid()}"
+    os.mkdir(folder)
+    try:
+        path = f"{folder}/drive"
+        with open(path, "wb") as file:
+            file.truncate(17 << 30)
+        with start_api(tmp_path) as vmm:
+            start(vmm, path, type=kind, requests=100, pieces=16, sectors=GIB_SECTORS, rounds=20)
+            says(vmm, "in flight")
+            times = answer_times(vmm, 50)
+            assert statistics.quantiles(times, n=100)[98] < 0.1 + slack(), times[-5:]
+            end_in_time(vmm)
+    finally:
+        os.unlink(path)
+        os.rmdir(folder)
