@@ -15,8 +15,12 @@
 #include "base/log.h"
 #include "vmm/control.h"
 
-/* How long a slow reader may take for the last that the streams have to say. */
+/*
+ * How long a slow reader may take for the last that the streams have to say; and when the VM's
+ * owner has ended it, who does not want to wait.
+ */
 #define FINISH_TIME_MS 1000
+#define FINISH_STOPPED_MS 100
 
 static const char json_media_type[] = "application/json";
 
@@ -246,7 +250,8 @@ void api_publish_end(struct api *api, const struct vm_end *end)
 		return;
 	publish_console(api);
 	publish_event(api, describe_end_event(end));
-	http_server_finish(api->server, FINISH_TIME_MS);
+	http_server_finish(api->server,
+			   end->kind == VM_END_STOPPED ? FINISH_STOPPED_MS : FINISH_TIME_MS);
 }
 
 int api_open(struct api *api, struct control *control, const char *id, const char *path,

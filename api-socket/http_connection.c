@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/event_priority.h"
 #include "base/fd.h"
 
 /* Output that waits for its reader while further requests are answered. */
@@ -500,7 +501,11 @@ void http_connection_open(struct http_server *server, int fd, bool serve)
 	connection->deadline = evtimer_new(server->base, on_deadline, connection);
 	connection->out = evbuffer_new();
 	if (!connection->readable || !connection->writable || !connection->deadline ||
-	    !connection->out || event_add(connection->readable, NULL) < 0) {
+	    !connection->out ||
+	    event_priority_set(connection->readable, EVENT_PRIORITY_FIRST) < 0 ||
+	    event_priority_set(connection->writable, EVENT_PRIORITY_FIRST) < 0 ||
+	    event_priority_set(connection->deadline, EVENT_PRIORITY_FIRST) < 0 ||
+	    event_add(connection->readable, NULL) < 0) {
 		http_connection_end(connection);
 		return;
 	}

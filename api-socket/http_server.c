@@ -12,6 +12,7 @@
 
 #include "api-socket/http_connection.h"
 #include "base/err.h"
+#include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
 
@@ -255,7 +256,11 @@ int http_server_open(struct http_server **opened, struct event_base *base, const
 		server->accept_timer = evtimer_new(base, on_accept_timer, server);
 		server->sweep = evtimer_new(base, on_sweep, server);
 		if (!server->acceptable || !server->limiter_timer || !server->accept_timer ||
-		    !server->sweep || event_add(server->acceptable, NULL) < 0)
+		    !server->sweep ||
+		    event_priority_set(server->acceptable, EVENT_PRIORITY_FIRST) < 0 ||
+		    event_priority_set(server->limiter_timer, EVENT_PRIORITY_FIRST) < 0 ||
+		    event_priority_set(server->sweep, EVENT_PRIORITY_FIRST) < 0 ||
+		    event_add(server->acceptable, NULL) < 0)
 			rc = err_sys(err, ENOMEM, "API socket %s", path);
 	}
 	if (rc < 0) {

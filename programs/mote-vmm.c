@@ -11,6 +11,7 @@
 #include "api-socket/api.h"
 #include "api-socket/config_file.h"
 #include "base/err.h"
+#include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "programs/vmm_options.h"
@@ -18,7 +19,7 @@
 #include "vmm/fatal.h"
 
 /* How long a guest that was asked to shut down may take. */
-static const struct timeval GRACE = { .tv_sec = 5 };
+static const struct timeval GRACE = { .tv_usec = 500000 };
 
 struct run {
 	struct event_base *base;
@@ -114,12 +115,37 @@ static void hold_signals(int how)
 	sigprocmask(how, &held, NULL);
 }
 
+/*
+ * The API's clients and signals come first: however much the devices have to do, after 5 ms of it
+ * the loop looks whether the owner wants something.
+ */
+static struct event_base *open_loop(void)
+{
+	static const struct timeval dispatch_max = { .tv_usec = 5000 };
+	struct event_config *config = event_config_new();
+	struct event_base *base = NULL;
+
+	if (config && event_config_set_max_dispatch_interval(config, &dispatch_max, -1,
+							     EVENT_PRIORITY_FIRST + 1) == 0)
+		base = event_base_new_with_config(config);
+	if (config)
+		event_config_free(config);
+	if (base && event_base_priority_init(base, EVENT_PRIORITIES) < 0) {
+		event_base_free(base);
+		base = NULL;
+	}
+	return base;
+}
+
 static int open_events(struct run *run, struct err *err)
 {
 	run->terminate = evsignal_new(run->base, SIGTERM, on_signal, run);
 	run->interrupt = evsignal_new(run->base, SIGINT, on_signal, run);
 	run->grace = evtimer_new(run->base, on_grace_over, run);
 	if (run->terminate && run->interrupt && run->grace &&
+	    event_priority_set(run->terminate, EVENT_PRIORITY_FIRST) == 0 &&
+	    event_priority_set(run->interrupt, EVENT_PRIORITY_FIRST) == 0 &&
+	    event_priority_set(run->grace, EVENT_PRIORITY_FIRST) == 0 &&
 	    event_add(run->terminate, NULL) == 0 && event_add(run->interrupt, NULL) == 0) {
 		hold_signals(SIG_UNBLOCK);
 		return 0;
@@ -183,7 +209,7 @@ int main(int argc, char **argv)
 	if (options.log_path && log_open(options.log_path, &err) < 0)
 		return fail(EXIT_BAD_ARGUMENTS, &err);
 	event_set_log_callback(on_libevent_log);
-	run.base = event_base_new();
+	run.base = open_loop();
 	if (!run.base) {
 		err_set(&err, ENOMEM, "mote-vmm: no event loop");
 		return fail(EXIT_FAILURE, &err);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "vmm/boot/layout.h"
@@ -15,8 +16,12 @@
 #include "vmm/kvm/stats.h"
 #include "vmm/seccomp.h"
 
-/* How long the reader of the console may take for the last bytes of an ended VM. */
+/*
+ * How long the reader of the console may take for the last bytes of a VM that has ended; and of one
+ * whose owner has ended it, who does not want to wait. A signal cuts it short.
+ */
 #define DRAIN_TIMEOUT_MS 5000
+#define DRAIN_STOPPED_MS 100
 
 #define METRICS_INTERVAL 60 /* seconds */
 
@@ -127,8 +132,9 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 	(void)fd;
 	(void)events;
 	vcpu_group_stop(&machine->vcpus);
-	serial_drain(&machine->serial, DRAIN_TIMEOUT_MS);
 	end = machine_end_reason(machine);
+	serial_drain(&machine->serial,
+		     end.kind == VM_END_STOPPED ? DRAIN_STOPPED_MS : DRAIN_TIMEOUT_MS);
 	if (machine->phases.init_ns == 0)
 		machine_log_phases(machine);
 	log_exits(&machine->vcpus);
@@ -157,8 +163,10 @@ static int watch(struct control *control, struct err *err)
 		event_new(control->base, control->machine.end_fd, EV_READ, on_end, control);
 	control->metrics_timer =
 		event_new(control->base, -1, EV_PERSIST, on_metrics_timer, control);
-	if (!control->ended_event || event_add(control->ended_event, NULL) < 0 ||
-	    !control->metrics_timer || event_add(control->metrics_timer, &interval) < 0)
+	if (!control->ended_event ||
+	    event_priority_set(control->ended_event, EVENT_PRIORITY_FIRST) < 0 ||
+	    event_add(control->ended_event, NULL) < 0 || !control->metrics_timer ||
+	    event_add(control->metrics_timer, &interval) < 0)
 		return err_set(err, ENOMEM, "machine: no memory for its events");
 	return 0;
 }

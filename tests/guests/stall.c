@@ -2,14 +2,17 @@
 /*
  * As much as a queue takes of what costs a disk the most: `requests` of `type`, with `pieces` times
  * a MiB of data, or that many ranges of `sectors`. With `reset`, a reset when the device has taken
- * all of them; or all of it again for `rounds`.
+ * all of them; or all of it again for `rounds`. On the first drive, or on `drives` at a time.
  */
 #include "block.h"
 
 #define PIECE (UINT32_C(1) << 20)
 #define RANGES_MAX 16
 
-static struct block block;
+#define DRIVES_MAX 16
+
+static struct block blocks[DRIVES_MAX];
+static unsigned int drives;
 
 static struct virtio_blk_discard_write_zeroes *make_ranges(uint32_t sectors)
 {
@@ -22,12 +25,12 @@ static struct virtio_blk_discard_write_zeroes *make_ranges(uint32_t sectors)
 	return ranges;
 }
 
-static unsigned int make_buffers(struct virtq_buffer *buffers, uint32_t type, unsigned int pieces,
-				 uint32_t sectors)
+static unsigned int make_buffers(struct block *block, struct virtq_buffer *buffers, uint32_t type,
+				 unsigned int pieces, uint32_t sectors)
 {
 	unsigned int count = 0;
 
-	buffers[count++] = (struct virtq_buffer){ block.header, sizeof(*block.header), false };
+	buffers[count++] = (struct virtq_buffer){ block->header, sizeof(*block->header), false };
 	if (type == VIRTIO_BLK_T_DISCARD || type == VIRTIO_BLK_T_WRITE_ZEROES) {
 		uint32_t len = pieces * sizeof(struct virtio_blk_discard_write_zeroes);
 
@@ -39,7 +42,7 @@ static unsigned int make_buffers(struct virtq_buffer *buffers, uint32_t type, un
 			buffers[count++] =
 				(struct virtq_buffer){ data, PIECE, type == VIRTIO_BLK_T_IN };
 	}
-	buffers[count++] = (struct virtq_buffer){ block.status, 1, true };
+	buffers[count++] = (struct virtq_buffer){ block->status, 1, true };
 	return count;
 }
 
@@ -51,42 +54,62 @@ static bool taken(const struct virtq *queue)
 	return *avail_event == queue->avail_idx;
 }
 
+static void add_requests(struct block *block, const struct virtq_buffer *buffers,
+			 unsigned int count, unsigned int requests)
+{
+	struct virtq *queue = &block->virtio.queues[0];
+
+	for (unsigned int i = 0; i < requests; i++)
+		virtq_make_available(queue,
+				     virtq_chain_indirect(queue, block->table, buffers, count));
+	virtio_notify(&block->virtio, 0);
+}
+
+static void await_requests(struct block *block, unsigned int requests)
+{
+	struct vring_used_elem element;
+
+	while (requests > 0) {
+		if (virtq_take_used(&block->virtio.queues[0], &element))
+			requests--;
+		else
+			__asm__ volatile("pause");
+	}
+}
+
 void guest_main(void *zero_page)
 {
 	const uint32_t type = guest_number(zero_page, "type", VIRTIO_BLK_T_IN);
 	const unsigned int requests = guest_number(zero_page, "requests", 200);
 	const unsigned int rounds = guest_number(zero_page, "rounds", 1);
-	struct virtq *queue = &block.virtio.queues[0];
 	struct virtq_buffer buffers[256];
-	struct vring_used_elem element;
-	void *table = guest_alloc(4096);
-	unsigned int count;
+	unsigned int count = 0;
 
-	if (!block_find(&block, 0) || !block_start(&block, UINT64_MAX, 256)) {
-		guest_put("FAIL no drive\n");
-		return;
+	drives = guest_number(zero_page, "drives", 1);
+	for (unsigned int i = 0; i < drives; i++) {
+		if (!block_find(&blocks[i], i) || !block_start(&blocks[i], UINT64_MAX, 256)) {
+			guest_put("FAIL no drive\n");
+			return;
+		}
+		blocks[i].header->type = type;
+		blocks[i].table = guest_alloc(4096);
 	}
-	block.header->type = type;
-	count = make_buffers(buffers, type, guest_number(zero_page, "pieces", 1),
+	count = make_buffers(&blocks[0], buffers, type, guest_number(zero_page, "pieces", 1),
 			     guest_number(zero_page, "sectors", 1));
 	for (unsigned int round = 0; round < rounds; round++) {
-		for (unsigned int i = 0; i < requests; i++)
-			virtq_make_available(queue,
-					     virtq_chain_indirect(queue, table, buffers, count));
-		virtio_notify(&block.virtio, 0);
+		for (unsigned int i = 0; i < drives; i++)
+			add_requests(&blocks[i], buffers, count, requests);
 		if (round == 0)
 			guest_put("in flight\n");
 		if (guest_number(zero_page, "reset", 0)) {
-			while (!taken(queue))
+			while (!taken(&blocks[0].virtio.queues[0]))
 				__asm__ volatile("pause");
-			virtio_reset(&block.virtio);
+			virtio_reset(&blocks[0].virtio);
 			guest_put("reset\n");
 			return;
 		}
-		for (unsigned int i = 0; i < requests; i++) {
-			while (!virtq_take_used(queue, &element))
-				__asm__ volatile("pause");
-		}
+		for (unsigned int i = 0; i < drives; i++)
+			await_requests(&blocks[i], requests);
 	}
 	guest_put("done\n");
 }

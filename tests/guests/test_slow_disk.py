@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """However slow a disk is, and whatever the guest asks of it: its owner is answered."""
 import os
-import socket
+import shutil
 import statistics
 import time
 
@@ -13,6 +13,7 @@ from slow_disk import slow_disk
 from support import wait_until
 
 READ, WRITE, DISCARD, WRITE_ZEROES = 0, 1, 11, 13
+DRIVES = 16
 GIB_SECTORS = (1 << 30) // 512
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a FUSE file system so")
@@ -24,15 +25,18 @@ def disk_fixture(tmp_path):
         yield disk
 
 
+def drive_on(name, path, engine="Async"):
+    return {"drive_id": name, "path_on_host": str(path), "is_root_device": False,
+            "is_read_only": False, "io_engine": engine, "cache_type": "Writeback"}
+
+
 def start(vmm, drive, engine="Async", **options):
     """A guest that asks for what the options say; the drive's disk does not answer any more."""
     arguments = " ".join(f"{name}={value}" for name, value in options.items())
     vmm.put("/boot-source", {"kernel_image_path": str(host.GUESTS / "stall"),
                              "boot_args": arguments})
     vmm.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 32})
-    vmm.put("/drives/data", {"drive_id": "data", "path_on_host": str(getattr(drive, "path", drive)),
-                             "is_root_device": False, "is_read_only": False, "io_engine": engine,
-                             "cache_type": "Writeback"})
+    vmm.put("/drives/data", drive_on("data", getattr(drive, "path", drive), engine))
     if hasattr(drive, "free"):
         drive.free.clear()
     vmm.action("InstanceStart")
@@ -120,21 +124,27 @@ def test_all_is_done_when_the_disk_goes_on(tmp_path, disk, engine):
         assert vmm.console_path.read_text() == "in flight\ndone\n"
 
 
-@pytest.mark.parametrize("kind", [WRITE_ZEROES, DISCARD])
-def test_ranges_in_memory_do_not_keep_others(tmp_path, kind):
-    """Gibibytes of them, on a file that the main thread itself works on."""
+@pytest.mark.parametrize("guest", [
+    {"type": WRITE_ZEROES, "requests": 100, "pieces": 16, "sectors": GIB_SECTORS},
+    {"type": DISCARD, "requests": 100, "pieces": 16, "sectors": GIB_SECTORS},
+    {"type": READ, "requests": 200, "pieces": 100},
+], ids=lambda guest: "-".join(map(str, guest.values())))
+def test_files_in_memory_do_not_keep_others(tmp_path, guest):
+    """The main thread itself works on them: on gibibytes, of as many drives as there can be."""
     folder = f"/dev/shm/mote-test-{os.getpid()}"
     os.mkdir(folder)
+    drives = [f"{folder}/drive{number}" for number in range(DRIVES)]
     try:
-        path = f"{folder}/drive"
-        with open(path, "wb") as file:
-            file.truncate(17 << 30)
+        for path in drives:
+            with open(path, "wb") as file:
+                file.truncate(17 << 30)
         with start_api(tmp_path) as vmm:
-            start(vmm, path, type=kind, requests=100, pieces=16, sectors=GIB_SECTORS, rounds=20)
+            for number, path in enumerate(drives[1:]):
+                vmm.put(f"/drives/more{number}", drive_on(f"more{number}", path))
+            start(vmm, drives[0], drives=DRIVES, rounds=20, **guest)
             says(vmm, "in flight")
             times = answer_times(vmm, 50)
             assert statistics.quantiles(times, n=100)[98] < 0.1 + slack(), times[-5:]
             end_in_time(vmm)
     finally:
-        os.unlink(path)
-        os.rmdir(folder)
+        shutil.rmtree(folder)
