@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -55,7 +54,6 @@ int guest_memory_open(struct guest_memory *memory, uint64_t size, uint64_t gap_s
 	}
 	memory->mapping = mapping;
 	memory->mapping_size = reserved;
-	memory->huge_pages = huge_pages;
 	/* It is the guest's, and nobody's else, also when the VMM crashes. */
 	if (madvise(host, size, MADV_DONTDUMP) < 0) {
 		int saved = errno;
@@ -131,41 +129,10 @@ int guest_memory_read(const struct guest_memory *memory, uint64_t addr, void *da
 	return 0;
 }
 
-int guest_memory_load(struct guest_memory *memory, uint64_t addr, int fd, uint64_t offset,
+int guest_memory_load(const struct guest_memory *memory, uint64_t addr, int fd, uint64_t offset,
 		      uint64_t len)
 {
-	uint8_t *to = guest_memory_range(memory, addr, len);
-	struct stat st;
+	void *to = guest_memory_range(memory, addr, len);
 
-	if (!to)
-		return -EFAULT;
-	/* A mapping past the end of the file would only show as SIGBUS, when the guest runs. */
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (offset > (uint64_t)st.st_size || len > (uint64_t)st.st_size - offset)
-		return -ENODATA;
-	if (memory->huge_pages == HUGE_PAGES_NONE && S_ISREG(st.st_mode) &&
-	    offset % GUEST_PAGE_SIZE == addr % GUEST_PAGE_SIZE) {
-		uint64_t head = (GUEST_PAGE_SIZE - addr % GUEST_PAGE_SIZE) % GUEST_PAGE_SIZE;
-
-		if (head < len) {
-			uint64_t whole = (len - head) & ~(GUEST_PAGE_SIZE - 1);
-
-			/* A mapping the file system refuses is not an error: copy instead. */
-			if (whole > 0 && mmap(to + head, whole, PROT_READ | PROT_WRITE,
-					      MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-					      (off_t)(offset + head)) != MAP_FAILED) {
-				int rc = 0;
-
-				if (head > 0)
-					rc = fd_pread_exact(fd, to, head, offset);
-				if (rc == 0 && head + whole < len)
-					rc = fd_pread_exact(fd, to + head + whole,
-							    len - head - whole,
-							    offset + head + whole);
-				return rc;
-			}
-		}
-	}
-	return fd_pread_exact(fd, to, len, offset);
+	return to ? fd_pread_exact(fd, to, len, offset) : -EFAULT;
 }

@@ -16,7 +16,7 @@ struct err;
 #define GUEST_MEMORY_REGIONS 2
 
 enum huge_pages {
-	HUGE_PAGES_NONE,	/* whatever the host's policy gives */
+	HUGE_PAGES_NONE,	/* what the host's policy for transparent ones gives */
 	HUGE_PAGES_TRANSPARENT, /* madvise(MADV_HUGEPAGE) */
 	HUGE_PAGES_2M,		/* hugetlbfs pages, which the host must have reserved */
 };
@@ -30,7 +30,6 @@ struct guest_memory_region {
 struct guest_memory {
 	struct guest_memory_region regions[GUEST_MEMORY_REGIONS];
 	unsigned int region_count;
-	enum huge_pages huge_pages;
 	void *mapping; /* owned; inaccessible before and behind the guest's memory */
 	size_t mapping_size;
 };
@@ -59,13 +58,11 @@ int guest_memory_write(const struct guest_memory *memory, uint64_t addr, const v
 int guest_memory_read(const struct guest_memory *memory, uint64_t addr, void *data, size_t len);
 
 /*
- * Puts len bytes at `offset` of fd to guest address addr. With HUGE_PAGES_NONE whole pages are
- * mapped privately from the file (shared page cache, copied when the guest writes) where addr and
- * offset agree within a page; the rest, and everything in huge pages, which a mapping would break,
- * is copied. Call before the guest runs and before the memory is given to KVM.
- * 0, -EFAULT if the range is not in one region, -ENODATA if the file is too short, or -errno.
+ * Copies len bytes at `offset` of fd to guest address addr: what happens to the file later is
+ * nothing to the guest. 0, -EFAULT if the range is not in one region, -ENODATA if the file is too
+ * short, or -errno; what was read before an error stays.
  */
-int guest_memory_load(struct guest_memory *memory, uint64_t addr, int fd, uint64_t offset,
+int guest_memory_load(const struct guest_memory *memory, uint64_t addr, int fd, uint64_t offset,
 		      uint64_t len);
 
 #endif

@@ -6,7 +6,8 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -Wno-missing-field-initializers -ff
 	-fno-asynchronous-unwind-tables -Itests/guests/lib -Wl,-T,tests/guests/lib/guest.ld \
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
-GUESTS := hello waits cpu counter flood exits echo highmem smp-1 smp-3 smp-31 block net vsock latency registers stall \
+GUESTS := hello waits cpu counter flood exits echo highmem files smp-1 smp-3 smp-31 block net vsock latency registers \
+	stall \
 	badring badtransport badblock badnet badvsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
@@ -22,6 +23,7 @@ build/guests/ends-spin: GUEST_DEFINES = -DEND=SPIN
 # What a guest takes from the library besides.
 guest_lib = $(patsubst %,tests/guests/lib/%.c,$(1))
 GUEST_LIB_block := $(call guest_lib,virtio block)
+GUEST_LIB_files := $(GUEST_LIB_block)
 GUEST_LIB_latency := $(GUEST_LIB_block)
 GUEST_LIB_stall := $(GUEST_LIB_block)
 GUEST_LIB_registers := $(call guest_lib,virtio)

@@ -56,8 +56,9 @@ def test_guest_sees_its_memory(name, mib):
     assert mib - mib // 32 - 40 <= memory_total_mib(result) <= mib
 
 
-def test_huge_pages_none_maps_the_kernel():
-    result = guest("true", options=["--huge-pages", "None"])
+@pytest.mark.parametrize("kind", ["None", "Transparent"])
+def test_huge_pages(kind):
+    result = guest("true", options=["--huge-pages", kind])
     assert result.returncode == 0, result.stderr
 
 
