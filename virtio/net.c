@@ -439,10 +439,11 @@ int net_open(struct net **net, const struct net_config *config, struct err *err)
 	if (!opened)
 		return err_sys(err, ENOMEM, "network interface %s", config->id);
 	snprintf(opened->name, sizeof(opened->name), "network interface %s", config->id);
-	rc = open_backend(opened, config, err);
+	rc = virtio_device_open(&opened->device, &net_ops, VIRTIO_ID_NET, opened->name, sizes, 2,
+				err);
+	/* Last: a descriptor that was inherited for it is closed with it. */
 	if (rc == 0)
-		rc = virtio_device_open(&opened->device, &net_ops, VIRTIO_ID_NET, opened->name,
-					sizes, 2, err);
+		rc = open_backend(opened, config, err);
 	if (rc < 0) {
 		net_close(opened);
 		return rc;

@@ -419,8 +419,11 @@ int vsock_open(struct vsock **opened, const struct vsock_config *config, struct 
 		if (vsock->wake_fd < 0)
 			rc = err_sys(err, errno, "vsock: eventfd");
 	}
+	/* Last: from here on the one that is replaced may be without its socket. */
 	if (rc == 0)
-		rc = vsock_listener_open(&vsock->listener, config->uds_path, err);
+		rc = vsock_listener_open(&vsock->listener, config->uds_path,
+					 config->replaces ? &config->replaces->listener : NULL,
+					 err);
 	if (rc < 0) {
 		vsock_close(vsock);
 		return rc;

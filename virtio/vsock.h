@@ -22,6 +22,9 @@ struct vsock;
 struct vsock_config {
 	uint64_t guest_cid;   /* 3 to 2^32 - 2 */
 	const char *uds_path; /* its directory must exist */
+	/* The device that is closed if this one opens: its socket at the same path is taken over;
+	   or NULL. Neither is attached. */
+	struct vsock *replaces;
 };
 
 struct vsock_metrics {

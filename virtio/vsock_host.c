@@ -96,7 +96,17 @@ static int create(int fd, const char *path, struct stat *st, struct err *err)
 	return rc;
 }
 
-int vsock_listener_open(struct vsock_listener *listener, const char *path, struct err *err)
+/* Whether its socket is still where it was created. */
+static bool is_there(const struct vsock_listener *listener)
+{
+	struct stat st;
+
+	return listener->path && lstat(listener->path, &st) == 0 && st.st_dev == listener->device &&
+	       st.st_ino == listener->inode;
+}
+
+int vsock_listener_open(struct vsock_listener *listener, const char *path,
+			struct vsock_listener *replaces, struct err *err)
 {
 	const struct sockaddr_un *addr;
 	struct stat st = { 0 };
@@ -109,6 +119,12 @@ int vsock_listener_open(struct vsock_listener *listener, const char *path, struc
 		return err_set(err, ENAMETOOLONG,
 			       "vsock socket %s: the path is longer than %zu bytes", path,
 			       sizeof(addr->sun_path) - PORT_SUFFIX_MAX - 1);
+
+	if (replaces && is_there(replaces) && strcmp(replaces->path, path) == 0) {
+		*listener = *replaces;
+		*replaces = (struct vsock_listener){ .fd = -1 };
+		return 0;
+	}
 
 	CLEANUP_FD int fd = open_socket();
 
@@ -131,12 +147,9 @@ int vsock_listener_open(struct vsock_listener *listener, const char *path, struc
 
 void vsock_listener_close(struct vsock_listener *listener)
 {
-	struct stat st;
-
 	if (!listener->path)
 		return;
-	if (lstat(listener->path, &st) == 0 && st.st_dev == listener->device &&
-	    st.st_ino == listener->inode)
+	if (is_there(listener))
 		unlink(listener->path);
 	fd_close(&listener->fd);
 	free(listener->path);

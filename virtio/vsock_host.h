@@ -19,10 +19,12 @@ struct vsock_listener {
 };
 
 /*
- * Creates the socket at path, 0600. One that nobody listens on is replaced. 0 or -errno with err
- * set; on failure there is nothing to close.
+ * Creates the socket at path, 0600. One that nobody listens on is replaced; one on which `replaces`
+ * (may be NULL) listens is taken over from it, which closes that. 0 or -errno with err set; on
+ * failure there is nothing to close, and `replaces` is as it was.
  */
-int vsock_listener_open(struct vsock_listener *listener, const char *path, struct err *err);
+int vsock_listener_open(struct vsock_listener *listener, const char *path,
+			struct vsock_listener *replaces, struct err *err);
 /* Removes the socket unless something else has taken its place. Safe on a closed object. */
 void vsock_listener_close(struct vsock_listener *listener);
 

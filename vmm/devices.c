@@ -179,24 +179,17 @@ int devices_set_vsock(struct devices *devices, struct vsock_device_config *confi
 	const struct vsock_config vsock_config = {
 		.guest_cid = (uint64_t)config->guest_cid,
 		.uds_path = config->uds_path,
+		.replaces = devices->vsock,
 	};
 	struct vsock *vsock;
 	int rc = devices->vsock ? 0 : check_room(devices, "vsock", err);
 
-	if (rc < 0)
-		return rc;
-	/* Its socket would be in the way of a new one at the same path. */
-	if (devices->vsock && strcmp(devices->vsock_config.uds_path, config->uds_path) == 0) {
-		vsock_close(devices->vsock);
-		devices->vsock = NULL;
-	}
-	rc = vsock_open(&vsock, &vsock_config, err);
 	if (rc == 0)
-		vsock_close(devices->vsock);
-	if (rc == 0 || !devices->vsock)
-		vsock_device_config_free(&devices->vsock_config);
+		rc = vsock_open(&vsock, &vsock_config, err);
 	if (rc < 0)
 		return rc;
+	vsock_close(devices->vsock);
+	vsock_device_config_free(&devices->vsock_config);
 	devices->vsock = vsock;
 	devices->vsock_config = *config;
 	memset(config, 0, sizeof(*config));

@@ -46,7 +46,7 @@ static void expect_refusal(const char *path, int error, const char *text)
 {
 	unsigned int fds = count_open_fds();
 
-	ck_assert_int_eq(vsock_listener_open(&listener, path, &err), error);
+	ck_assert_int_eq(vsock_listener_open(&listener, path, NULL, &err), error);
 	assert_contains(err.text, text);
 	ck_assert_uint_eq(count_open_fds(), fds);
 }
@@ -58,7 +58,7 @@ START_TEST(socket_is_for_its_user_alone_whatever_the_umask)
 	mode_t old = umask(umasks[_i]);
 	struct stat st;
 
-	ck_assert_int_eq(vsock_listener_open(&listener, PATH, &err), 0);
+	ck_assert_int_eq(vsock_listener_open(&listener, PATH, NULL, &err), 0);
 	umask(old);
 	ck_assert_int_eq(lstat(PATH, &st), 0);
 	ck_assert_uint_eq(st.st_mode, S_IFSOCK | 0600);
@@ -70,7 +70,7 @@ END_TEST
 START_TEST(stale_socket_is_replaced)
 {
 	close(make_socket(PATH, true));
-	ck_assert_int_eq(vsock_listener_open(&listener, PATH, &err), 0);
+	ck_assert_int_eq(vsock_listener_open(&listener, PATH, NULL, &err), 0);
 }
 END_TEST
 
@@ -107,7 +107,7 @@ START_TEST(path_leaves_room_for_a_port)
 	path[97] = '\0';
 	expect_refusal(path, -ENAMETOOLONG, "longer than 96 bytes");
 	path[96] = '\0';
-	ck_assert_int_eq(vsock_listener_open(&listener, path, &err), 0);
+	ck_assert_int_eq(vsock_listener_open(&listener, path, NULL, &err), 0);
 
 	char longest[128];
 
@@ -124,7 +124,7 @@ END_TEST
 
 START_TEST(another_socket_in_its_place_is_kept)
 {
-	ck_assert_int_eq(vsock_listener_open(&listener, PATH, &err), 0);
+	ck_assert_int_eq(vsock_listener_open(&listener, PATH, NULL, &err), 0);
 	unlink(PATH);
 	close(make_socket(PATH, false));
 	vsock_listener_close(&listener);
