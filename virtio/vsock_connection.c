@@ -38,6 +38,12 @@ static void wait_if_wanted(struct vsock_connection *connection)
 		vsock_table_wait(connection);
 }
 
+/* Starts anew whenever the host has read something. */
+static void limit_lingering(struct vsock_connection *connection)
+{
+	vsock_table_set_deadline(connection, connection->table->timeouts.linger);
+}
+
 /* The guest hears RST and nothing else; what is in `buffer` may still go to the host. */
 static void end_by_reset(struct vsock_connection *connection)
 {
@@ -46,6 +52,8 @@ static void end_by_reset(struct vsock_connection *connection)
 	vsock_table_clear_deadline(connection);
 	if (connection->buffer.used == 0)
 		vsock_table_close_host(connection);
+	else
+		limit_lingering(connection);
 	reply(connection, VSOCK_REPLY_RST);
 }
 
@@ -70,7 +78,7 @@ static void linger(struct vsock_connection *connection)
 	}
 	connection->state = VSOCK_LINGERING;
 	connection->replies = 0;
-	vsock_table_clear_deadline(connection);
+	limit_lingering(connection);
 	vsock_table_clear_ports(connection);
 }
 
@@ -199,6 +207,8 @@ void vsock_connection_writable(struct vsock_connection *connection)
 		connection->table->metrics->tx_bytes_count += (uint64_t)n;
 	}
 	if (connection->buffer.used > 0) {
+		if (connection->state >= VSOCK_RESETTING && n > 0)
+			limit_lingering(connection);
 		announce_space(connection);
 		return;
 	}
@@ -210,21 +220,39 @@ void vsock_connection_writable(struct vsock_connection *connection)
 		event_del(connection->write_event);
 	shut_host(connection);
 	announce_space(connection);
-	if (connection->state == VSOCK_RESETTING)
+	if (connection->state == VSOCK_RESETTING) {
+		vsock_table_clear_deadline(connection);
 		vsock_table_close_host(connection);
-	else
+	} else {
 		settle(connection);
+	}
 }
 
 void vsock_connection_expire(struct vsock_connection *connection)
 {
-	if (connection->state == VSOCK_HANDSHAKE) {
+	struct vsock_metrics *metrics = connection->table->metrics;
+
+	switch ((enum vsock_state)connection->state) {
+	case VSOCK_HANDSHAKE:
 		vsock_table_remove(connection);
-	} else if (connection->state == VSOCK_CLOSING) {
-		connection->table->metrics->conns_killed++;
-		end_by_reset(connection);
-	} else {
+		break;
+	case VSOCK_CONNECTING:
+	case VSOCK_ESTABLISHED:
 		kill_connection(connection);
+		break;
+	case VSOCK_CLOSING:
+		metrics->conns_killed++;
+		end_by_reset(connection);
+		break;
+	case VSOCK_RESETTING:
+		/* Its RST is still to be sent. */
+		metrics->conns_killed++;
+		vsock_table_close_host(connection);
+		break;
+	case VSOCK_LINGERING:
+		metrics->conns_killed++;
+		vsock_table_remove(connection);
+		break;
 	}
 }
 

@@ -32,7 +32,7 @@ void vsock_table_init(struct vsock_table *table)
 	table->hash_key |= 1;
 	table->last_port = HOST_PORTS_END - 1;
 	table->timeouts = (struct vsock_timeouts){ VSOCK_HANDSHAKE_TIMEOUT, VSOCK_CONNECT_TIMEOUT,
-						   VSOCK_CLOSE_TIMEOUT };
+						   VSOCK_CLOSE_TIMEOUT, VSOCK_LINGER_TIMEOUT };
 }
 
 static unsigned int bucket_of(const struct vsock_table *table, uint32_t host_port,

@@ -428,7 +428,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!vsock)
 		set_up();
-	vsock->table.timeouts = (struct vsock_timeouts){ 60000, 60000, 60000 };
+	vsock->table.timeouts = (struct vsock_timeouts){ 60000, 60000, 60000, 60000 };
 	start(take(&input));
 	for (unsigned int i = 0; i < OPERATIONS_MAX && input.size > 0; i++)
 		operate(&input);

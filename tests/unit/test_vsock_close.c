@@ -177,6 +177,75 @@ START_TEST(lingering_ends_with_the_host)
 }
 END_TEST
 
+static struct vsock_connection *only_connection(void)
+{
+	ck_assert_uint_eq(guest.vsock->table.count, 1);
+	return TAILQ_FIRST(&guest.vsock->table.all);
+}
+
+START_TEST(lingering_ends_when_the_host_never_reads)
+{
+	guest.vsock->table.timeouts.linger = 20;
+	fill_buffer();
+	send_op(VIRTIO_VSOCK_OP_SHUTDOWN, BOTH);
+	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
+	while (guest.vsock->table.count > 0)
+		event_base_loop(guest.driver.base, EVLOOP_ONCE);
+	ck_assert_uint_eq(vsock_metrics(guest.vsock)->conns_killed, 1);
+}
+END_TEST
+
+START_TEST(lingering_may_last_as_long_as_the_host_reads)
+{
+	uint32_t sent = fill_buffer(), got = 0;
+
+	send_op(VIRTIO_VSOCK_OP_SHUTDOWN, BOTH);
+	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
+	while (only_connection()->buffer.used > 0) {
+		const uint32_t used = only_connection()->buffer.used;
+		const int64_t deadline = only_connection()->deadline;
+
+		ck_assert_int_gt(deadline, 0);
+		vsock_client_expect(&guest, peer, data + got, 10000);
+		got += 10000;
+		vsock_guest_run(&guest);
+		if (guest.vsock->table.count == 0)
+			break;
+		ck_assert((only_connection()->buffer.used < used) ==
+			  (only_connection()->deadline > deadline));
+	}
+	vsock_client_expect(&guest, peer, data + got, sent - got);
+	vsock_client_expect_end(&guest, peer);
+	expect_gone();
+}
+END_TEST
+
+/* The host's end goes, and the place is kept until the guest has heard of it. */
+START_TEST(lingering_ends_before_the_guest_takes_its_reset)
+{
+	struct vsock_connection *connection;
+
+	vsock_guest_restart(&guest, 0);
+	close_peer();
+	vsock_guest_run(&guest);
+	close(server);
+	server = vsock_server_listen(16);
+	send_op(VIRTIO_VSOCK_OP_REQUEST, 0);
+	peer = accept4(server, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	fill_buffer();
+	guest.vsock->table.timeouts.linger = 20;
+	send_op(VIRTIO_VSOCK_OP_SHUTDOWN, BOTH);
+	connection = only_connection();
+	while (connection->fd >= 0)
+		event_base_loop(guest.driver.base, EVLOOP_ONCE);
+	ck_assert_uint_eq(connection->buffer.used, 0);
+	ck_assert_ptr_eq(only_connection(), connection);
+	vsock_guest_give(&guest, 8);
+	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
+	expect_gone();
+}
+END_TEST
+
 START_TEST(guest_that_does_not_receive_stops_the_host)
 {
 	send_op(VIRTIO_VSOCK_OP_SHUTDOWN, RCV);
@@ -469,6 +538,9 @@ Suite *vsock_close_suite(void)
 		end_of_the_guests_data_waits_for_the_data,
 		closing_guest_need_not_wait_for_a_slow_host,
 		confirmation_does_not_lose_what_was_sent, lingering_ends_with_the_host,
+		lingering_ends_when_the_host_never_reads,
+		lingering_may_last_as_long_as_the_host_reads,
+		lingering_ends_before_the_guest_takes_its_reset,
 		guest_that_does_not_receive_stops_the_host,
 		host_that_does_not_receive_stops_the_guest, dead_host_loses_nothing_it_has_sent,
 		host_that_dies_with_a_full_buffer_is_noticed, guest_that_does_not_confirm_is_reset,
