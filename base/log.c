@@ -16,6 +16,8 @@
 #include "base/printable.h"
 #include "base/text.h"
 
+#define NS_PER_S INT64_C(1000000000)
+
 static int log_fd = STDERR_FILENO;
 static enum log_level log_max = LOG_INFO;
 static const char *log_id = "anonymous-instance";
@@ -24,6 +26,7 @@ static bool log_shows_origin;
 static const char *log_module;
 static _Thread_local const char *thread_name = "main";
 static uint64_t missed_count, withheld_count;
+static int64_t guest_paid_ns; /* up to when the lines of the guest's objects are paid for */
 
 static const char *const level_names[] = { "ERROR", "WARN", "INFO", "DEBUG" };
 
@@ -226,26 +229,67 @@ void log_line_at(const char *file, int line, enum log_level level, const char *f
 	va_end(args);
 }
 
-void log_limited_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
-			 const char *fmt, ...)
+static int64_t monotonic_now(void)
 {
-	const struct origin origin = { file, line, level };
 	struct timespec now;
-	int64_t now_ns;
-	va_list args;
 
-	if (!wanted(&origin))
-		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (now_ns < limit->next_ns) {
+	return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* Takes one of the lines that all guest's objects have together, unless none is left. */
+static bool take_guest_line(int64_t at)
+{
+	int64_t paid = __atomic_load_n(&guest_paid_ns, __ATOMIC_RELAXED), next;
+
+	do {
+		next = (paid > at ? paid : at) + NS_PER_S;
+		if (next > at + LOG_GUEST_BURST * NS_PER_S)
+			return false;
+	} while (!__atomic_compare_exchange_n(&guest_paid_ns, &paid, next, true, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
+	return true;
+}
+
+__attribute__((format(printf, 4, 0))) static void limited_line(const struct origin *origin,
+							       struct log_limit *limit,
+							       bool of_guest, const char *fmt,
+							       va_list args)
+{
+	int64_t at = monotonic_now();
+
+	if (at < limit->next_ns || (of_guest && !take_guest_line(at))) {
 		limit->withheld++;
 		__atomic_fetch_add(&withheld_count, 1, __ATOMIC_RELAXED);
 		return;
 	}
-	va_start(args, fmt);
-	write_line(&origin, limit->withheld, fmt, args);
-	va_end(args);
+	write_line(origin, limit->withheld, fmt, args);
 	limit->withheld = 0;
-	limit->next_ns = now_ns + 1000000000;
+	limit->next_ns = at + NS_PER_S;
+}
+
+void log_limited_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
+			 const char *fmt, ...)
+{
+	const struct origin origin = { file, line, level };
+	va_list args;
+
+	if (!wanted(&origin))
+		return;
+	va_start(args, fmt);
+	limited_line(&origin, limit, false, fmt, args);
+	va_end(args);
+}
+
+void log_guest_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
+		       const char *fmt, ...)
+{
+	const struct origin origin = { file, line, level };
+	va_list args;
+
+	if (!wanted(&origin))
+		return;
+	va_start(args, fmt);
+	limited_line(&origin, limit, true, fmt, args);
+	va_end(args);
 }

@@ -39,7 +39,7 @@ void log_line_at(const char *file, int line, enum log_level level, const char *f
 	__attribute__((format(printf, 4, 5)));
 #define log_line(...) log_line_at(__FILE__, __LINE__, __VA_ARGS__)
 
-/* For lines that a guest can cause: one a second for each object that has such a limit. */
+/* For lines that can come too often: one a second for each object that has such a limit. */
 struct log_limit {
 	int64_t next_ns; /* CLOCK_MONOTONIC; zeroed: at once */
 	uint64_t withheld;
@@ -49,6 +49,16 @@ struct log_limit {
 void log_limited_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
 			 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 #define log_limited_line(...) log_limited_line_at(__FILE__, __LINE__, __VA_ARGS__)
+
+/*
+ * The same for lines that a guest can cause, which has many objects: of all of them together so
+ * many lines at once, and one a second from then on. What the host's side has to say is not held
+ * back by it.
+ */
+#define LOG_GUEST_BURST 20
+void log_guest_line_at(const char *file, int line, struct log_limit *limit, enum log_level level,
+		       const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+#define log_guest_line(...) log_guest_line_at(__FILE__, __LINE__, __VA_ARGS__)
 
 /*
  * The same for signal handlers (signal-safety(7)): what has been put together already, without its

@@ -154,9 +154,9 @@ static void log_failure(struct block *block, const struct block_request *request
 	const char *cause =
 		errnum == ENODATA ? "the file has become shorter" : strerrordesc_np(errnum);
 
-	log_limited_line(&block->log_limit, LOG_ERROR, "%s: %s at sector %llu: %s", block->name,
-			 type_name(request->type), (unsigned long long)failed_sector(request),
-			 cause ? cause : "unknown error");
+	log_guest_line(&block->log_limit, LOG_ERROR, "%s: %s at sector %llu: %s", block->name,
+		       type_name(request->type), (unsigned long long)failed_sector(request),
+		       cause ? cause : "unknown error");
 }
 
 static void execute_failed(struct block *block, struct block_request *request, int errnum)

@@ -138,9 +138,9 @@ void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	device->broken_count++;
-	log_limited_line(&device->log_limit, LOG_WARN,
-			 "%s: the driver broke a rule, the device needs a reset: %s", device->name,
-			 text);
+	log_guest_line(&device->log_limit, LOG_WARN,
+		       "%s: the driver broke a rule, the device needs a reset: %s", device->name,
+		       text);
 	device->active = false;
 	device->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	changed(device);

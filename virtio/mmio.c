@@ -69,8 +69,8 @@ static uint32_t read_register(struct virtio_mmio *mmio, uint64_t offset)
 
 static void refuse(struct virtio_device *device, const char *what)
 {
-	log_limited_line(&device->log_limit, LOG_WARN, "%s: the driver's access is ignored: %s",
-			 device->name, what);
+	log_guest_line(&device->log_limit, LOG_WARN, "%s: the driver's access is ignored: %s",
+		       device->name, what);
 }
 
 /* 3.1.1: what the driver accepts is part of the offer, and VERSION_1 of it. */

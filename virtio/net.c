@@ -124,8 +124,8 @@ static bool may_pass(struct rate_limiter *limiter, struct event *timer, uint64_t
 
 static void log_lost(struct net *net, const char *what, int error)
 {
-	log_limited_line(&net->log_limit, LOG_WARN, "%s: %s: %s", net->name, what,
-			 strerrordesc_np(error));
+	log_guest_line(&net->log_limit, LOG_WARN, "%s: %s: %s", net->name, what,
+		       strerrordesc_np(error));
 }
 
 /*

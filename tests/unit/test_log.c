@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -80,6 +82,56 @@ START_TEST(lines_that_are_lost_are_counted)
 	ck_assert_int_eq(log_open("/dev/full", &err), 0);
 	log_warn("three");
 	ck_assert_uint_eq(log_missed_count(), 1);
+}
+END_TEST
+
+/* How many lines the log has. */
+static unsigned int count_lines(void)
+{
+	char *text = read_text("log");
+	unsigned int lines = 0;
+
+	for (const char *at = text; *at; at++)
+		lines += *at == '\n';
+	free(text);
+	return lines;
+}
+
+#define THREADS 8
+#define OBJECTS 1000 /* a thread's */
+
+static void *log_from_many_objects(void *opaque)
+{
+	(void)opaque;
+	for (unsigned int i = 0; i < OBJECTS; i++) {
+		struct log_limit limit = { 0 };
+
+		log_guest_line(&limit, LOG_WARN, "one of many");
+		ck_assert_uint_eq(limit.withheld, limit.next_ns == 0);
+	}
+	return NULL;
+}
+
+START_TEST(lines_of_all_that_a_guest_has_are_limited_together)
+{
+	struct log_limit host = { 0 };
+	pthread_t threads[THREADS];
+	struct timespec start, end;
+	unsigned int lines;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (unsigned int i = 0; i < THREADS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, log_from_many_objects, NULL), 0);
+	for (unsigned int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	lines = count_lines();
+	ck_assert_uint_ge(lines, LOG_GUEST_BURST);
+	ck_assert_uint_le(lines, LOG_GUEST_BURST + (uint64_t)(end.tv_sec - start.tv_sec) + 1);
+	ck_assert_uint_eq(log_withheld_count(), THREADS * OBJECTS - lines);
+	/* What the host has to say comes through. */
+	log_limited_line(&host, LOG_WARN, "of the host");
+	ck_assert_uint_eq(count_lines(), lines + 1);
 }
 END_TEST
 
@@ -269,6 +321,7 @@ Suite *log_suite(void)
 	Suite *suite = SUITE(
 		"log", set_up, NULL, line_has_time_id_thread_and_level,
 		line_of_a_signal_handler_is_like_any_other, lines_that_are_lost_are_counted,
+		lines_of_all_that_a_guest_has_are_limited_together,
 		lines_above_the_level_are_dropped, wants_what_would_be_written,
 		long_line_is_cut_and_ended, open_appends_to_what_is_there,
 		reopening_leaks_no_descriptor, failed_open_names_the_file_and_keeps_the_old_one,
