@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/magic.h>
 #include <sched.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,7 +21,9 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/ring_memory.h"
 #include "cli/cli.h"
+#include "cli/jail_user.h"
 
 enum verdict { GOOD, NOTE, BAD };
 
@@ -224,23 +228,65 @@ static void check_jail(void)
 			   "lsm=landlock,...)");
 }
 
+/* Makes the rings of all drives that a VM can have, as a jailed VMM does: 0 or an errno. */
+static int make_rings(void)
+{
+	const struct rlimit limit = { RING_MEMORY, RING_MEMORY };
+	struct err err;
+	unsigned int user;
+
+	/* Whoever may not have more has what there is. */
+	(void)setrlimit(RLIMIT_MEMLOCK, &limit);
+	if (geteuid() == 0 && (jail_user_choose(&user, &err) < 0 || setuid(user) < 0))
+		return ECANCELED;
+	for (unsigned int i = 0; i < RINGS_MAX; i++) {
+		struct io_uring_params params = { 0 };
+
+		if (syscall(SYS_io_uring_setup, RING_ENTRIES, &params) < 0)
+			return errno;
+	}
+	return 0;
+}
+
+/* In a process of its own, which what it takes upon itself ends with. */
+static int try_rings(void)
+{
+	int status = -1;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(make_rings());
+	if (child < 0 || waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
+		return ECANCELED;
+	return WEXITSTATUS(status);
+}
+
 static void check_io_uring(void)
 {
+	static const char otherwise[] = "drives use the Sync engine";
 	char value[16] = "";
+	int errnum = try_rings();
 
-	if (syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno == ENOSYS)
-		fact(NOTE, "io_uring is not in this kernel: block devices use synchronous I/O");
-	else if (read_line("/proc/sys/kernel/io_uring_disabled", value, sizeof(value)) &&
+	if (errnum == 0)
+		fact(GOOD, "io_uring works under the jail's limits");
+	else if (errnum == ENOSYS)
+		fact(NOTE, "io_uring is not in this kernel: %s", otherwise);
+	else if (errnum == EPERM &&
+		 read_line("/proc/sys/kernel/io_uring_disabled", value, sizeof(value)) &&
 		 strcmp(value, "0") != 0)
 		fact(NOTE,
-		     "io_uring is restricted (kernel.io_uring_disabled=%s): sysctl "
+		     "io_uring is restricted (kernel.io_uring_disabled=%s): %s; sysctl "
 		     "kernel.io_uring_disabled=0 allows it",
-		     value);
-	else if (syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno == EPERM)
-		fact(NOTE, "io_uring is forbidden by a seccomp filter: block devices use "
-			   "synchronous I/O");
+		     value, otherwise);
+	else if (errnum == EPERM)
+		fact(NOTE, "io_uring is forbidden by a seccomp filter: %s", otherwise);
+	else if (errnum == ENOMEM)
+		fact(NOTE,
+		     "io_uring lacks locked memory for the drives of a VM: %s where it does not "
+		     "suffice; a limit of %u KiB does (LimitMEMLOCK=, ulimit -l)",
+		     otherwise, RING_MEMORY / 1024);
 	else
-		fact(GOOD, "io_uring is allowed");
+		fact(NOTE, "io_uring does not work (%s): %s", strerrordesc_np(errnum), otherwise);
 }
 
 static void check_userfaultfd(void)

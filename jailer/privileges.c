@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/ring_memory.h"
 #include "jailer/args.h"
 
 static int limit(__rlimit_resource_t resource, const char *name, uint64_t value, struct err *err)
@@ -25,13 +26,26 @@ static int limit(__rlimit_resource_t resource, const char *name, uint64_t value,
 	return 0;
 }
 
+/* As much of it as the caller has: one without privilege cannot have more. */
+static int limit_locked_memory(struct err *err)
+{
+	struct rlimit has;
+	int rc = limit(RLIMIT_MEMLOCK, "memlock", RING_MEMORY, err);
+
+	if (rc != -EPERM)
+		return rc;
+	if (getrlimit(RLIMIT_MEMLOCK, &has) < 0)
+		return err_sys(err, errno, "resource limit memlock");
+	return limit(RLIMIT_MEMLOCK, "memlock", has.rlim_max, err);
+}
+
 int privileges_limit(const struct jailer_args *args, struct err *err)
 {
 	/* No byte fits, and a handler that is a pipe gets none either: with 0 it would get all. */
 	int rc = limit(RLIMIT_CORE, "core", 1, err);
 
 	if (rc == 0)
-		rc = limit(RLIMIT_MEMLOCK, "memlock", 0, err);
+		rc = limit_locked_memory(err);
 	if (rc == 0)
 		rc = limit(RLIMIT_NOFILE, "no-file", args->limits.no_file, err);
 	if (rc == 0)

@@ -6,7 +6,9 @@
 struct err;
 struct jailer_args;
 
-/* Of the calling process; core dumps and locked memory are none, even for a handler that is a pipe.
+/*
+ * Of the calling process. Core dumps are none, even for a handler that is a pipe; locked memory is
+ * what io_uring takes for the drives.
  */
 int privileges_limit(const struct jailer_args *args, struct err *err);
 

@@ -42,6 +42,9 @@ const struct metric block_metric_table[] = {
 	METRIC(block_metrics, write_count),
 	METRIC(block_metrics, discard_count),
 	METRIC(block_metrics, write_zeroes_count),
+	METRIC(block_metrics, engine_async_count),
+	METRIC(block_metrics, engine_sync_count),
+	METRIC(block_metrics, engine_memory_count),
 	{ NULL, 0 },
 };
 

@@ -52,6 +52,10 @@ struct block_metrics {
 	uint64_t write_count;
 	uint64_t discard_count;
 	uint64_t write_zeroes_count;
+	/* Requests by what served them: io_uring, a thread, or at once, for files in memory. */
+	uint64_t engine_async_count;
+	uint64_t engine_sync_count;
+	uint64_t engine_memory_count;
 };
 
 extern const struct metric block_metric_table[];

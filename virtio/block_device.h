@@ -21,7 +21,8 @@ struct block {
 	char serial[BLOCK_ID_SIZE];
 	bool read_only;
 	bool writeback;
-	enum block_engine_kind engine_kind;
+	enum block_engine_kind engine_kind; /* as it is configured */
+	bool on_ring;			    /* what `engine` is */
 	/*
 	 * A slot for each I/O in flight: requests[i] owns iovs[i * VIRTQ_SIZE_MAX] and following.
 	 * The last one given back is the next one used, so that only as many pages are touched as

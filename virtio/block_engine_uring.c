@@ -14,10 +14,12 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/ring_memory.h"
 #include "virtio/block_engine.h"
 #include "virtio/block_file.h"
 
 #define REAP_BATCH 64
+_Static_assert(BLOCK_ENGINE_DEPTH == RING_ENTRIES, "what a ring takes is another");
 /* The file's index among the registered ones. */
 #define FILE_INDEX 0
 

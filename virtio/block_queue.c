@@ -203,6 +203,16 @@ static struct block_engine *engine_of(struct block *block)
 	return block->file.in_memory ? block->here : block->engine;
 }
 
+static void count_engine(struct block *block)
+{
+	if (block->file.in_memory)
+		block->metrics.engine_memory_count++;
+	else if (block->on_ring)
+		block->metrics.engine_async_count++;
+	else
+		block->metrics.engine_sync_count++;
+}
+
 static void use_engine(struct block *block, struct block_engine *engine)
 {
 	engine->done = request_done;
@@ -217,6 +227,7 @@ static struct block_engine *open_engine(struct block *block, block_confine *conf
 	if (block->engine_kind == BLOCK_ENGINE_ASYNC) {
 		engine = block_engine_uring_open(block->file.fd, block->file.block_device, confine,
 						 err);
+		block->on_ring = engine != NULL;
 		if (engine)
 			return engine;
 		log_warn("%s: %s; using the Sync engine instead", block->name, err->text);
@@ -318,6 +329,7 @@ static void start(struct block *block, struct block_request *request)
 	io->durable = block->writeback && !virtio_has_feature(&block->device, VIRTIO_BLK_F_FLUSH);
 	request->submitted = true;
 	block->cost_in_flight += cost(request);
+	count_engine(block);
 	engine->ops->submit(engine, io);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/metrics.h"
+#include "base/ring_memory.h"
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
@@ -16,6 +17,8 @@
 
 /* What drives have in flight is given so long to end when the VM has. */
 #define DETACH_MS 200
+
+_Static_assert(LAYOUT_VIRTIO_MAX == RINGS_MAX, "what the rings of all drives take is another");
 
 static bool id_good(const char *id)
 {

@@ -15,6 +15,8 @@ PAYLOAD = BUILD.parent / "payload"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 CGROUP_VERSION = 2 if (CGROUPS / "cgroup.controllers").exists() else 1
 UID, GID = 64017, 64018
+# What a jailed process may lock: twice the 28 KiB of a ring for each of 19 drives.
+LOCKED = 2 * 19 * 28 << 10
 
 # The same limits in both versions.
 MEMORY = "memory.max" if CGROUP_VERSION == 2 else "memory.limit_in_bytes"

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from jail import GID, PAYLOAD, UID, Jail
+from jail import GID, LOCKED, PAYLOAD, UID, Jail
 from support import GUESTS, MOTE, TIME_LIMIT, VMM, wait_until
 from test_vmm import put_guest
 
@@ -64,7 +64,7 @@ def test_nothing_is_left_of_the_namespaces_privileges(rootless):
     assert state.pop("groups") == "1"
     assert state.pop("dumpable") != "1"
     assert state == {"capabilities": "0", "bounding": "0", "securebits": "ef", "no_new_privs": "1",
-                     "seccomp": "2", "uid": str(UID), "gid": str(GID), "core": "1", "memlock": "0",
+                     "seccomp": "2", "uid": str(UID), "gid": str(GID), "core": "1", "memlock": str(LOCKED),
                      "no_file": "2048", "session": "1", "environment": "0"}
 
 

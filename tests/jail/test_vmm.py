@@ -141,6 +141,27 @@ def test_every_thread_is_under_both_filters(jail):
         wait_until(lambda: filters() == {"2"}, "the second filter")
 
 
+def count_rings(pid):
+    links = (os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+    return sum(link == "anon_inode:[io_uring]" for link in links)
+
+
+def test_every_drive_has_the_engine_that_it_is_configured_for(jail):
+    """As many rings as there can be drives, also right after a VM of the same user has ended."""
+    put_guest(jail, "counter")
+    for _ in range(2):
+        with jailed_api(jail) as vmm:
+            for number in range(19):
+                disk = jail.root / f"disk{number}"
+                disk.write_bytes(bytes(4096))
+                os.chown(disk, UID, GID)
+                vmm.put(f"/drives/d{number}", {
+                    "drive_id": f"d{number}", "path_on_host": f"/disk{number}",
+                    "is_root_device": False, "io_engine": "Async"})
+            start(vmm)
+            assert count_rings(jail.pid()) == 19, vmm.log()
+
+
 def test_status_on_the_host_is_an_ordinary_users(jail):
     put_guest(jail, "counter")
     with jailed_api(jail) as vmm:

@@ -14,7 +14,7 @@ import subprocess
 
 import pytest
 
-from jail import GID, MEMORY, PAYLOAD, UID, cgroups
+from jail import GID, LOCKED, MEMORY, PAYLOAD, UID, cgroups
 from support import TIME_LIMIT, TOP
 
 MIB = 1 << 20
@@ -264,7 +264,7 @@ def test_nothing_is_left_of_roots_privileges(jail):
     assert state == {
         "capabilities": "0", "bounding": "0", "securebits": "ef", "no_new_privs": "1",
         "seccomp": "2", "dumpable": state["dumpable"], "groups": "0", "uid": str(UID),
-        "gid": str(GID), "core": "1", "memlock": "0", "no_file": "99", "session": "1",
+        "gid": str(GID), "core": "1", "memlock": str(LOCKED), "no_file": "99", "session": "1",
         "environment": "0"}
     # Where fs.suid_dumpable is 2 only root may read a dump.
     assert state["dumpable"] == pathlib.Path("/proc/sys/fs/suid_dumpable").read_text().strip()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts that build things, and what `make install` installs."""
 import os
+import pathlib
 import pwd
 import re
 import signal
@@ -161,6 +162,24 @@ def test_doctor_tells_an_ordinary_user_which_option_is_needed():
     said = doctor(["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]).stdout
     assert "mote run refuses without: systemd-run --user --scope mote run ..., or mote run " \
            "--weaker-jail cgroup\n" in said
+
+
+def may_raise_limits(user):
+    """Not every root has CAP_SYS_RESOURCE."""
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    return user == 0 and bool(int(re.search(r"CapEff:\t(\w+)", status)[1], 16) >> 24 & 1)
+
+
+@pytest.mark.parametrize("user", [0, 54321])
+def test_doctor_tries_io_uring_as_a_jailed_vmm_does(user):
+    """With the memory that the jail leaves it, which is no more than the caller may have."""
+    command = ["prlimit", "--memlock=0", "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    counts = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 14)
+    if counts and not may_raise_limits(user):
+        expected = "note  io_uring lacks locked memory for the drives of a VM: "
+    else:
+        expected = "ok    io_uring works under the jail's limits\n"
+    assert f"\n{expected}" in doctor(command).stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/sys/module/kvm_pvm") or not os.path.exists("/dev/kvm"),
