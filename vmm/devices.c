@@ -184,7 +184,7 @@ int devices_set_vsock(struct devices *devices, struct vsock_device_config *confi
 		.uds_path = config->uds_path,
 		.replaces = devices->vsock,
 	};
-	struct vsock *vsock;
+	struct vsock *vsock = NULL;
 	int rc = devices->vsock ? 0 : check_room(devices, "vsock", err);
 
 	if (rc == 0)
