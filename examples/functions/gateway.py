@@ -244,7 +244,9 @@ def main():
     parser.add_argument("--mote", type=pathlib.Path, default=find_mote(),
                         help="the folder of mote-vmm and initrd.cpio")
     parser.add_argument("--kernel", help="(default: `mote kernel path`)")
-    parser.add_argument("--start-seconds", type=float, default=10.0)
+    parser.add_argument("--start-seconds", type=float, default=10.0, help="in which a microVM is ready")
+    parser.add_argument("--end-seconds", type=float, default=5.0,
+                        help="how much later than its timeout a function may end")
     options = parser.parse_args()
     kernel = options.kernel
     if not kernel:
@@ -257,7 +259,7 @@ def main():
         print("gateway: not root: microVMs run without a jail", file=sys.stderr)
     settings = {"vmm": str(options.mote / "mote-vmm"), "jailer": jailer, "kernel": kernel,
                 "initrd": str(options.mote / "initrd.cpio"),
-                "start_seconds": options.start_seconds}
+                "start_seconds": options.start_seconds, "end_seconds": options.end_seconds}
     gateway = Gateway(("127.0.0.1", options.port), json.loads(options.functions.read_text()),
                       settings, options.most, options.clients, options.request_seconds)
     # serve_forever() is only to be ended from another thread.

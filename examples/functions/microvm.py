@@ -81,8 +81,8 @@ def memory_limit(size):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=10)
+    def __init__(self, path, seconds):
+        super().__init__("localhost", timeout=seconds)
         self.path = path
 
     def connect(self):
@@ -173,7 +173,7 @@ class MicroVM:
     def connect_api(self):
         end = time.monotonic() + self.settings.start_seconds
         while True:
-            api = UnixConnection(self.path("api.sock"))
+            api = UnixConnection(self.path("api.sock"), self.settings.start_seconds)
             try:
                 api.connect()
                 return api
