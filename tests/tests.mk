@@ -7,7 +7,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -Wno-missing-field-initializers -ff
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
 GUESTS := hello waits cpu counter flood exits echo highmem files smp-1 smp-3 smp-31 block net vsock latency registers \
-	stall 	badring badtransport badblock badnet badvsock \
+	stall badring badtransport badblock badnet badvsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
