@@ -192,10 +192,10 @@ endef
 $(foreach floor,base virtio vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
-build/compile-policy: tools/compile-policy.c
+build/compile-policy: tools/compile-policy.c vmm/policies.h
 	@mkdir -p $(@D)
 	$(say) CC $@
-	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -o $@ $< -lseccomp
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -I. -o $@ $< -lseccomp
 build/policies/%.c: vmm/policies/%.policy build/compile-policy
 	@mkdir -p $(@D)
 	$(say) POLICY $@

@@ -8,7 +8,7 @@
  * A policy is lines of "CALL" or "CALL: CONDITION, CONDITION...", a condition being
  * "argN == VALUE" or "argN & MASK == VALUE". Values are numbers, names out of the table below, or
  * several of those with '|' between them; they are compared with all 64 bits of the argument. What
- *no line allows kills the process.
+ * no line allows kills the process. OWN_PID, alone, is the process that the policy is loaded in.
  */
 #include <asm/termbits.h>
 #include <ctype.h>
@@ -30,6 +30,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "vmm/policies.h"
 
 #define CONDITIONS_MAX 6
 
@@ -61,6 +63,9 @@ static const struct {
 	NAME(KVM_RUN),
 	NAME(O_CLOEXEC),
 	NAME(O_CREAT),
+	NAME(O_TMPFILE),
+	NAME(O_TRUNC),
+	{ "OWN_PID", POLICY_OWN_PID },
 	NAME(PROT_EXEC),
 	NAME(SCHED_BATCH),
 	NAME(SCHED_OTHER),

@@ -5,6 +5,9 @@
 
 #include <linux/filter.h>
 
+/* Stands in a compiled policy where the number of the process is to be; no argument is this. */
+#define POLICY_OWN_PID 0x4f57504eU
+
 extern const struct sock_filter policy_main[];
 extern const unsigned short policy_main_length; /* instructions */
 extern const struct sock_filter policy_vcpu[];

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -29,8 +30,8 @@ static const struct {
 	[SECCOMP_BLOCK] = { "block", policy_block, &policy_block_length },
 };
 
-/* The same policy, whose refusals are signals that a handler sees. */
-static struct sock_filter *trapping(const struct sock_filter *filter, unsigned short length)
+/* The policy for this process. At level Debug its refusals are signals that a handler sees. */
+static struct sock_filter *instance(const struct sock_filter *filter, unsigned short length)
 {
 	struct sock_filter *copy = malloc(length * sizeof(*copy));
 
@@ -38,16 +39,18 @@ static struct sock_filter *trapping(const struct sock_filter *filter, unsigned s
 		return NULL;
 	memcpy(copy, filter, length * sizeof(*copy));
 	for (unsigned short i = 0; i < length; i++) {
-		if (copy[i].code == (BPF_RET | BPF_K) && copy[i].k == SECCOMP_RET_KILL_PROCESS)
+		if (copy[i].code == (BPF_JMP | BPF_JEQ | BPF_K) && copy[i].k == POLICY_OWN_PID)
+			copy[i].k = (uint32_t)getpid();
+		if (log_wants(LOG_DEBUG) && copy[i].code == (BPF_RET | BPF_K) &&
+		    copy[i].k == SECCOMP_RET_KILL_PROCESS)
 			copy[i].k = SECCOMP_RET_TRAP;
 	}
 	return copy;
 }
 
-static int load(const struct sock_filter *filter, unsigned short length)
+static int load(struct sock_filter *filter, unsigned short length)
 {
-	/* The kernel's type has no const, and the kernel only reads. */
-	const struct sock_fprog program = { length, (struct sock_filter *)(uintptr_t)filter };
+	const struct sock_fprog program = { length, filter };
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
@@ -57,19 +60,14 @@ static int load(const struct sock_filter *filter, unsigned short length)
 
 int seccomp_enter(enum seccomp_role role, struct err *err)
 {
-	const struct sock_filter *filter = roles[role].filter;
 	const unsigned short length = *roles[role].length;
-	struct sock_filter *copy = NULL;
+	struct sock_filter *filter;
 	int rc;
 
 	if (SANITIZED)
 		return 0;
-	if (log_wants(LOG_DEBUG)) {
-		copy = trapping(filter, length);
-		if (!copy)
-			return err_sys(err, ENOMEM, "seccomp policy %s", roles[role].name);
-	}
-	rc = load(copy ? copy : filter, length);
-	free(copy);
+	filter = instance(roles[role].filter, length);
+	rc = filter ? load(filter, length) : -ENOMEM;
+	free(filter);
 	return rc < 0 ? err_sys(err, -rc, "seccomp policy %s", roles[role].name) : 0;
 }
