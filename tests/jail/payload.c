@@ -10,11 +10,13 @@
 #include <grp.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <linux/keyctl.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -184,6 +186,43 @@ static void try_raw(const char *unused)
 	say(socket(AF_NETLINK, SOCK_RAW, 0));
 	say(socket(AF_INET, SOCK_STREAM, 0));
 	say(socket(AF_VSOCK, SOCK_STREAM, 0));
+}
+
+static int run_on_ring(int ring, const struct io_uring_params *params,
+		       const struct io_uring_sqe *sqe)
+{
+	char *sq = mmap(NULL, params->sq_off.array + params->sq_entries * sizeof(unsigned int),
+			PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	char *cq =
+		mmap(NULL, params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe),
+		     PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_CQ_RING);
+	struct io_uring_sqe *sqes = mmap(NULL, params->sq_entries * sizeof(*sqes),
+					 PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+	const struct io_uring_cqe *cqe = (const void *)(cq + params->cq_off.cqes);
+
+	sqes[0] = *sqe;
+	*(unsigned int *)(void *)(sq + params->sq_off.array) = 0;
+	__atomic_store_n((unsigned int *)(void *)(sq + params->sq_off.tail), 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
+		return -1;
+	errno = cqe->res < 0 ? -cqe->res : 0;
+	return cqe->res < 0 ? -1 : cqe->res;
+}
+
+/* A TCP socket that socket() would not make, and what it reaches. */
+static void try_ring_socket(const char *port)
+{
+	struct io_uring_params params = { 0 };
+	int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+	const struct io_uring_sqe sqe = { .opcode = IORING_OP_SOCKET,
+					  .fd = AF_INET,
+					  .off = SOCK_STREAM };
+	const struct sockaddr_in host = { .sin_family = AF_INET,
+					  .sin_port = htons((uint16_t)atoi(port)),
+					  .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = ring < 0 ? -1 : run_on_ring(ring, &params, &sqe);
+
+	say(fd < 0 ? -1 : connect(fd, (const struct sockaddr *)&host, sizeof(host)));
 }
 
 static void try_interfaces(const char *unused)
@@ -467,6 +506,7 @@ static const struct {
 	{ "processes", try_processes },
 	{ "abstract", try_abstract },
 	{ "raw", try_raw },
+	{ "ring-socket", try_ring_socket },
 	{ "interfaces", try_interfaces },
 	{ "keys", try_keys },
 	{ "terminal", try_terminal },

@@ -28,6 +28,7 @@
 	X(err) \
 	X(fatal) \
 	X(fd) \
+	X(filter) \
 	X(guest_memory) \
 	X(http_server) \
 	X(i8042) \
