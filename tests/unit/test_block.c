@@ -351,6 +351,18 @@ static const struct {
 	{ VIRTIO_BLK_T_WRITE_ZEROES, 1, IMAGE_SECTORS - 7, 8, 1, VIRTIO_BLK_S_IOERR },
 };
 
+/* What the device says of itself holds for a disk that is larger, too. */
+START_TEST(range_above_the_maximum_is_refused)
+{
+	ck_assert_int_eq(truncate(IMAGE, 2 * (off_t)BLOCK_RANGE_SECTORS_MAX * SECTOR), 0);
+	open_block();
+	put_range(0, 0, BLOCK_RANGE_SECTORS_MAX + 1, 0);
+	ck_assert_uint_eq(request_ranges(VIRTIO_BLK_T_DISCARD, 1), VIRTIO_BLK_S_IOERR);
+	put_range(0, 0, BLOCK_RANGE_SECTORS_MAX, 0);
+	ck_assert_uint_eq(request_ranges(VIRTIO_BLK_T_DISCARD, 1), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
 /* The bad one is the last: those before it must not be done, either. */
 START_TEST(bad_range_is_refused)
 {
@@ -572,7 +584,8 @@ Suite *block_suite(void)
 		     id_is_padded_with_zeroes, id_is_cut_and_may_be_scattered,
 		     id_needs_its_20_bytes, flush_is_done_with_and_without_writeback,
 		     writes_are_durable_for_a_driver_that_declines_flush, zeroes_are_written,
-		     discarded_blocks_are_given_back, sixteen_ranges_are_done,
+		     range_above_the_maximum_is_refused, discarded_blocks_are_given_back,
+		     range_above_the_maximum_is_refused, sixteen_ranges_are_done,
 		     ranges_of_odd_length_are_refused, ranges_need_their_feature,
 		     read_only_drive_is_not_written, read_of_a_file_that_was_cut_off_fails,
 		     write_that_the_host_refuses_fails, many_requests_at_a_time_keep_their_data,

@@ -222,11 +222,88 @@ START_TEST(error_of_the_host_fails_one_request)
 }
 END_TEST
 
+/* The device's ring, as a VMM that is not ours any more would use it; false if there is none. */
+static bool find_ring(struct io_uring *ring)
+{
+	struct io_uring_params params = { 0 };
+	int other = (int)syscall(__NR_io_uring_setup, BLOCK_ENGINE_DEPTH, &params);
+	char path[64], target[64] = "";
+
+	for (int fd = 3; other >= 0 && fd < other; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		memset(target, 0, sizeof(target));
+		if (readlink(path, target, sizeof(target) - 1) > 0 &&
+		    strcmp(target, "anon_inode:[io_uring]") == 0 &&
+		    io_uring_queue_mmap(fd, &params, ring) == 0) {
+			close(other);
+			return true;
+		}
+	}
+	return false;
+}
+
+static int run_on(struct io_uring *ring, uint8_t operation, uint8_t flags)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+	static char data[SECTOR];
+	struct iovec iov = { data, sizeof(data) };
+	int result;
+
+	if (!sqe)
+		ck_abort();
+	io_uring_prep_rw(operation, sqe, 0, &iov, 1, 0);
+	if (operation == IORING_OP_READ)
+		io_uring_prep_read(sqe, 0, data, sizeof(data), 0);
+	sqe->flags = flags;
+	ck_assert_int_ge(io_uring_submit_and_wait(ring, 1), 0);
+	ck_assert_int_eq(io_uring_peek_cqe(ring, &cqe), 0);
+	result = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	return result;
+}
+
+/* Files and sockets, other processes' memory, and operations that go on without being asked. */
+START_TEST(ring_does_nothing_but_the_io_of_its_file)
+{
+	static const uint8_t allowed[] = { IORING_OP_NOP,      IORING_OP_READ,	 IORING_OP_READV,
+					   IORING_OP_WRITE,    IORING_OP_WRITEV, IORING_OP_FSYNC,
+					   IORING_OP_FALLOCATE };
+	static const unsigned int registrations[] = {
+		IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS, IORING_UNREGISTER_EVENTFD,
+		IORING_REGISTER_PERSONALITY, IORING_REGISTER_RESTRICTIONS
+	};
+	struct io_uring ring;
+	int rc;
+
+	open_block();
+	if (block->engine->discards || !find_ring(&ring))
+		return;
+	ck_assert_int_eq(run_on(&ring, IORING_OP_READ, IOSQE_FIXED_FILE), SECTOR);
+	for (unsigned int operation = 0; operation < IORING_OP_LAST; operation++) {
+		/* Of any other file, by its descriptor. */
+		ck_assert_int_eq(run_on(&ring, (uint8_t)operation, 0), -EACCES);
+		if (!memchr(allowed, (int)operation, sizeof(allowed)))
+			ck_assert_int_eq(run_on(&ring, (uint8_t)operation, IOSQE_FIXED_FILE),
+					 -EACCES);
+	}
+	ck_assert_int_eq(run_on(&ring, IORING_OP_NOP, IOSQE_FIXED_FILE | IOSQE_ASYNC), -EACCES);
+	ck_assert_int_eq(run_on(&ring, IORING_OP_NOP, IOSQE_FIXED_FILE | IOSQE_IO_LINK), -EACCES);
+	for (size_t i = 0; i < ARRAY_SIZE(registrations); i++) {
+		rc = (int)syscall(__NR_io_uring_register, ring.ring_fd, registrations[i], NULL, 0);
+		ck_assert_int_eq(rc, -1);
+		ck_assert_msg(errno == EACCES || registrations[i] == IORING_REGISTER_RESTRICTIONS,
+			      "registration %u: %s", registrations[i], strerror(errno));
+	}
+}
+END_TEST
+
 Suite *block_engines_suite(void)
 {
 	Suite *suite = SUITE(
 		"block_engines", set_up, block_tear_down, ring_is_there_before_the_first_request,
-		another_file_goes_through_the_same_ring, ring_that_breaks_is_done_without);
+		another_file_goes_through_the_same_ring, ring_that_breaks_is_done_without,
+		ring_does_nothing_but_the_io_of_its_file);
 
 	add_tests(suite, "memory", set_up, remove_memory_image, file_in_memory_is_served_at_once);
 	add_table_test(suite, set_up, block_tear_down, error_of_the_host_fails_one_request,

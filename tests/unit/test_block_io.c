@@ -88,11 +88,35 @@ START_TEST(ranges_are_done_in_bounded_steps)
 }
 END_TEST
 
+START_TEST(transfer_goes_on_after_an_interruption_and_ends_with_the_file)
+{
+	char data[1024];
+	struct iovec iov = { data, sizeof(data) };
+	struct block_io io = { .kind = _i ? BLOCK_IO_WRITE : BLOCK_IO_READ,
+			       .file = &file,
+			       .iov = &iov,
+			       .iov_count = 1,
+			       .len = sizeof(data) };
+
+	ck_assert_int_eq(block_io_advance(&io, -EINTR), 1);
+	ck_assert_uint_eq(io.len, sizeof(data));
+	ck_assert_int_eq(block_io_advance(&io, 512), 1);
+	ck_assert_uint_eq(io.offset, 512);
+	ck_assert_ptr_eq(io.iov[0].iov_base, data + 512);
+	/* Nothing more is there, and would not be the next time either. */
+	ck_assert_int_eq(block_io_advance(&io, 0), -ENODATA);
+	ck_assert_int_eq(block_io_advance(&io, 513), -EIO);
+	ck_assert_int_eq(block_io_advance(&io, 512), 0);
+}
+END_TEST
+
 Suite *block_io_suite(void)
 {
 	Suite *suite = suite_create("block_io");
 
 	add_table_test(suite, set_up, NULL, two_that_are_refused_at_once_teach_the_same, 2);
 	add_table_test(suite, set_up, NULL, ranges_are_done_in_bounded_steps, 2);
+	add_table_test(suite, set_up, NULL,
+		       transfer_goes_on_after_an_interruption_and_ends_with_the_file, 2);
 	return suite;
 }

@@ -22,6 +22,7 @@ static struct echo {
 	bool busy; /* a reset has to wait */
 	int holds; /* begun and not done */
 	uint8_t config[5];
+	uint8_t beyond[VIRTIO_MMIO_SIZE]; /* what no driver sees */
 } echo;
 
 static struct driver driver;
@@ -69,6 +70,7 @@ static void set_up(void)
 	struct err err;
 
 	memset(&echo, 0, sizeof(echo));
+	memset(echo.beyond, 0xee, sizeof(echo.beyond));
 	driver_open(&driver);
 	ck_assert_int_eq(
 		virtio_device_open(&echo.device, &echo_ops, VIRTIO_ID_RNG, "echo", sizes, 2, &err),
@@ -252,6 +254,23 @@ START_TEST(queues_are_set_up_in_their_time)
 }
 END_TEST
 
+/* 4.2.2.2: neither while it is ready, before the device is. */
+START_TEST(ready_queue_is_not_changed)
+{
+	negotiate(VERSION_1);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_SEL, 0);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_NUM, 32);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_READY, 1);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_NUM, 16);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_USED_HIGH, 1);
+	ck_assert_uint_eq(echo.device.queues[0].size, 32);
+	ck_assert_uint_eq(echo.device.queues[0].used_addr, 0);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_READY, 0);
+	driver_write(&driver, VIRTIO_MMIO_QUEUE_NUM, 16);
+	ck_assert_uint_eq(echo.device.queues[0].size, 16);
+}
+END_TEST
+
 START_TEST(bad_queue_does_not_become_ready)
 {
 	negotiate(VERSION_1);
@@ -404,6 +423,9 @@ START_TEST(reset_that_has_to_wait_holds_its_driver)
 	/* Another vCPU's writes: one more reset, and the next driver's first steps. */
 	driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
 	driver_write(&driver, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	driver_write(&driver, VIRTIO_MMIO_STATUS,
+		     driver_read(&driver, VIRTIO_MMIO_STATUS) | VIRTIO_CONFIG_S_FAILED);
+	ck_assert(!(driver_read(&driver, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_FAILED));
 	ck_assert_uint_eq(echo.resets, 1);
 	ck_assert_int_eq(echo.holds, 1);
 	ck_assert(echo.device.queues[0].ready);
@@ -423,9 +445,9 @@ Suite *mmio_suite(void)
 		     configuration_is_read_in_any_width, registers_are_words,
 		     every_register_takes_every_value, negotiation_takes_a_part_of_the_offer,
 		     negotiation_refuses_what_was_not_offered, status_bits_come_in_their_order,
-		     queues_are_set_up_in_their_time, bad_queue_does_not_become_ready,
-		     buffers_go_and_come_back, what_is_there_at_the_start_is_served,
-		     broken_ring_needs_a_reset, device_that_refuses_to_start_needs_a_reset,
-		     configuration_change_is_told, reset_forgets_the_driver,
-		     reset_that_has_to_wait_holds_its_driver);
+		     queues_are_set_up_in_their_time, ready_queue_is_not_changed,
+		     bad_queue_does_not_become_ready, buffers_go_and_come_back,
+		     what_is_there_at_the_start_is_served, broken_ring_needs_a_reset,
+		     device_that_refuses_to_start_needs_a_reset, configuration_change_is_told,
+		     reset_forgets_the_driver, reset_that_has_to_wait_holds_its_driver);
 }

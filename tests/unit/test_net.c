@@ -421,6 +421,55 @@ START_TEST(receive_buffer_that_is_not_writable_breaks_the_device)
 }
 END_TEST
 
+START_TEST(receive_buffer_that_is_partly_readable_breaks_the_device)
+{
+	const struct driver_buffer buffers[] = { { DRIVER_DATA, 100, false },
+						 { DRIVER_DATA + 100, 1526, true } };
+	uint8_t frame[100] = { 0 };
+
+	start(MERGE);
+	driver_add(&driver, RX, buffers, 2);
+	send_to_guest(frame, sizeof(frame));
+	driver_notify(&driver, RX);
+	driver_run(&driver);
+	ck_assert(driver_read(&driver, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+END_TEST
+
+START_TEST(receive_buffer_without_room_for_a_header_breaks_the_device)
+{
+	const struct driver_buffer buffer = { DRIVER_DATA, HEADER - 1, true };
+	uint8_t frame[100] = { 0 };
+
+	start(MERGE);
+	driver_add(&driver, RX, &buffer, 1);
+	send_to_guest(frame, sizeof(frame));
+	driver_notify(&driver, RX);
+	driver_run(&driver);
+	ck_assert(driver_read(&driver, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+END_TEST
+
+START_TEST(frames_of_another_source_are_counted)
+{
+	const struct driver_buffer buffer = { DRIVER_DATA, HEADER + 60, false };
+	uint8_t *frame;
+	uint32_t head, len;
+
+	start(MERGE | UINT64_C(1) << VIRTIO_NET_F_MAC);
+	frame = driver_memory(&driver, DRIVER_DATA, HEADER + 60);
+	memset(frame, 0, HEADER + 60);
+	for (unsigned int other = 0; other < 2; other++) {
+		memcpy(frame + HEADER + NET_MAC_SIZE, mac, NET_MAC_SIZE);
+		frame[HEADER + NET_MAC_SIZE] ^= (uint8_t)(4 * other);
+		driver_add(&driver, TX, &buffer, 1);
+		driver_notify(&driver, TX);
+		driver_wait_used(&driver, TX, &head, &len);
+		ck_assert_uint_eq(net_metrics(net)->tx_spoofed_mac_count, other);
+	}
+}
+END_TEST
+
 START_TEST(limits_hold_frames_back)
 {
 	const struct net_config config = {
@@ -498,7 +547,10 @@ Suite *net_suite(void)
 		      slow_host_loses_no_frame, peer_that_goes_away_is_survived,
 		      peer_with_another_protocol_is_left, reset_drops_what_was_on_its_way,
 		      receive_buffer_that_is_not_writable_breaks_the_device,
-		      limits_hold_frames_back, bad_configuration_is_refused);
+		      receive_buffer_that_is_partly_readable_breaks_the_device,
+		      receive_buffer_without_room_for_a_header_breaks_the_device,
+		      frames_of_another_source_are_counted, limits_hold_frames_back,
+		      bad_configuration_is_refused);
 
 	add_table_test(suite, set_up, tear_down, large_frame_takes_several_buffers, 2);
 	return suite;

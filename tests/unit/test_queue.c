@@ -4,7 +4,11 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #include "base/guest_memory.h"
 #include "tests/unit/suites.h"
@@ -16,6 +20,7 @@
 #define USED 0x3000
 #define TABLE 0x4000 /* indirect */
 #define DATA 0x100000
+#define TRAP_FLAG 0x100 /* of the processor: one instruction, then SIGTRAP */
 #define FEATURES                                                                                   \
 	(UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX | UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
 
@@ -430,6 +435,77 @@ START_TEST(random_chains_are_what_a_model_says)
 }
 END_TEST
 
+START_TEST(indirect_chain_is_no_longer_than_the_queue)
+{
+	vring_desc_t table[SIZE + 1];
+
+	for (unsigned int i = 0; i <= SIZE; i++)
+		table[i] = (vring_desc_t){ DATA, 1, i < SIZE ? VRING_DESC_F_NEXT : 0,
+					   (uint16_t)(i + 1) };
+	ck_assert_int_eq(guest_memory_write(&memory, TABLE, table, sizeof(table)), 0);
+	set_desc(0, TABLE, sizeof(table), VRING_DESC_F_INDIRECT, 0);
+	make_available(0);
+	ck_assert_int_eq(pop(), -EPROTO);
+	assert_contains(virtq_error(&queue), "longer than the queue");
+}
+END_TEST
+
+/*
+ * A guest that changes a descriptor between two looks at it: its page is closed, so that each
+ * instruction that reads it is seen, and after the one with this number the length is another.
+ */
+static struct watch {
+	void *page;
+	unsigned int reads, change_after;
+} watch;
+
+static void on_read(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *state = context;
+
+	(void)number;
+	if ((uintptr_t)info->si_addr - (uintptr_t)watch.page >= 4096)
+		_exit(EXIT_FAILURE);
+	mprotect(watch.page, 4096, PROT_READ | PROT_WRITE);
+	state->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+}
+
+static void after_read(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *state = context;
+
+	(void)number;
+	(void)info;
+	if (++watch.reads == watch.change_after)
+		vring.desc[0].len = UINT32_MAX;
+	state->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+	mprotect(watch.page, 4096, PROT_NONE);
+}
+
+START_TEST(descriptor_that_changes_is_looked_at_once)
+{
+	const struct sigaction on_fault = { .sa_sigaction = on_read, .sa_flags = SA_SIGINFO };
+	const struct sigaction on_step = { .sa_sigaction = after_read, .sa_flags = SA_SIGINFO };
+	int rc;
+
+	watch = (struct watch){ vring.desc, 0, (unsigned int)_i };
+	set_desc(0, MIB(16) - 4096, 4096, 0, 0);
+	make_available(0);
+	sigaction(SIGSEGV, &on_fault, NULL);
+	sigaction(SIGTRAP, &on_step, NULL);
+	mprotect(watch.page, 4096, PROT_NONE);
+	rc = pop();
+	mprotect(watch.page, 4096, PROT_READ | PROT_WRITE);
+	ck_assert_uint_ge(watch.reads, 1);
+	/* Before it was looked at, or too late: what was checked is what is used. */
+	if (rc == 1)
+		ck_assert_uint_eq(iov[0].iov_len, 4096);
+	else
+		ck_assert_int_eq(rc, -EPROTO);
+	ck_assert_int_eq(rc, watch.change_after >= watch.reads ? 1 : rc);
+}
+END_TEST
+
 Suite *queue_suite(void)
 {
 	Suite *suite =
@@ -438,9 +514,11 @@ Suite *queue_suite(void)
 		      indirect_table_may_lie_anywhere_and_follow_others,
 		      chain_of_the_whole_queue_is_the_longest, event_index_says_when_to_interrupt,
 		      flags_say_when_to_interrupt_without_it,
-		      notifications_are_wanted_from_the_next_chain_on, indexes_wrap);
+		      notifications_are_wanted_from_the_next_chain_on, indexes_wrap,
+		      indirect_chain_is_no_longer_than_the_queue);
 
 	add_table_test(suite, set_up, tear_down, broken_rule_breaks_the_queue, ARRAY_SIZE(broken));
+	add_table_test(suite, set_up, tear_down, descriptor_that_changes_is_looked_at_once, 8);
 	add_table_test(suite, set_up, tear_down, random_chains_are_what_a_model_says, 3);
 	return suite;
 }

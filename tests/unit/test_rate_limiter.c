@@ -142,14 +142,39 @@ START_TEST(extreme_values_do_not_overflow)
 }
 END_TEST
 
+START_TEST(what_comes_back_does_not_overflow_the_bucket)
+{
+	init_bytes(1000, 0, 1000000);
+	rate_limiter_charge(&limiter, 100);
+	rate_limiter_give_back(&limiter, 500);
+	ck_assert_int_eq(rate_limiter_take(&limiter, 1000, 0), 0);
+	ck_assert_int_gt(rate_limiter_take(&limiter, 1, 0), 0);
+	rate_limiter_give_back(&limiter, UINT64_MAX);
+	ck_assert_int_eq(rate_limiter_take(&limiter, 1000, 0), 0);
+	ck_assert_int_gt(rate_limiter_take(&limiter, 1, 0), 0);
+}
+END_TEST
+
+START_TEST(clock_that_goes_back_fills_nothing)
+{
+	const struct rate_limiter_config config = { .ops = { 10, 0, 1000 } };
+
+	rate_limiter_init(&limiter, &config, 5000 * MS);
+	for (int i = 0; i < 10; i++)
+		ck_assert_int_eq(rate_limiter_take(&limiter, 1, 5000 * MS), 0);
+	ck_assert_int_gt(rate_limiter_take(&limiter, 1, 4000 * MS), 0);
+}
+END_TEST
+
 Suite *rate_limiter_suite(void)
 {
-	Suite *suite = SUITE("rate_limiter", NULL, NULL, without_limits_everything_passes,
-			     full_bucket_then_linear_refill, bucket_never_holds_more_than_its_size,
-			     burst_is_spent_first_and_never_comes_back,
-			     oversized_request_passes_and_blocks_in_proportion,
-			     what_is_refused_takes_nothing, charge_goes_into_debt,
-			     extreme_values_do_not_overflow);
+	Suite *suite = SUITE(
+		"rate_limiter", NULL, NULL, without_limits_everything_passes,
+		full_bucket_then_linear_refill, bucket_never_holds_more_than_its_size,
+		burst_is_spent_first_and_never_comes_back,
+		oversized_request_passes_and_blocks_in_proportion, what_is_refused_takes_nothing,
+		charge_goes_into_debt, extreme_values_do_not_overflow,
+		what_comes_back_does_not_overflow_the_bucket, clock_that_goes_back_fills_nothing);
 
 	add_table_test(suite, NULL, NULL, rate_is_exact_over_time, 6);
 	return suite;

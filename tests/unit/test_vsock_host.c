@@ -165,6 +165,7 @@ static const struct {
 	{ "\n", -EINVAL, 0, "" },
 	{ "CONNECT\n", -EINVAL, 0, "" },
 	{ "CONNECT \n", -EINVAL, 0, "" },
+	{ "CONNECT  \n", -EINVAL, 0, "" },
 	{ "CONNECT52\n", -EINVAL, 0, "" },
 	{ "CONNECT 4294967296\n", -EINVAL, 0, "" },
 	{ "CONNECT 18446744073709551668\n", -EINVAL, 0, "" },

@@ -133,6 +133,37 @@ START_TEST(packet_of_another_kind_is_reset)
 }
 END_TEST
 
+/* Who is not the guest, or speaks to another, has no part in a connection with these ports. */
+START_TEST(packet_of_another_kind_belongs_to_no_connection)
+{
+	struct vsock_header header = packet(VIRTIO_VSOCK_OP_RW);
+	uint32_t host_port;
+	int client = vsock_guest_accept(&guest, &host_port);
+	char byte;
+
+	header.src_port = VSOCK_PORT;
+	header.dst_port = host_port;
+	header.len = 1;
+	if (_i == 0)
+		header.type = VIRTIO_VSOCK_TYPE_SEQPACKET;
+	else if (_i == 1)
+		header.src_cid = 4;
+	else
+		header.dst_cid = 5;
+	vsock_guest_send_raw(&guest, &header, "x", 1, VSOCK_HEADER_SIZE + 1);
+	vsock_guest_run(&guest);
+	ck_assert(vsock_guest_receive(&guest));
+	ck_assert_uint_eq(guest.header.op, VIRTIO_VSOCK_OP_RST);
+	ck_assert_int_eq(recv(client, &byte, 1, MSG_DONTWAIT), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+	ck_assert_uint_eq(metrics()->invalid_packets_count, 1);
+	/* And the connection does not suffer. */
+	vsock_guest_write(&guest, host_port, VSOCK_PORT, "y", 1);
+	vsock_client_expect(&guest, client, "y", 1);
+	close(client);
+}
+END_TEST
+
 START_TEST(resets_without_buffers_hold_back_the_guest)
 {
 	const struct vsock_header header = packet(VIRTIO_VSOCK_OP_RW);
@@ -263,7 +294,10 @@ START_TEST(connections_are_limited)
 	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
 	int client = vsock_client_connect();
 
+	/* At once, and not when its time for a command is over. */
+	guest.vsock->table.timeouts.handshake = 60000;
 	vsock_client_expect_end(&guest, client);
+	ck_assert_uint_eq(guest.vsock->table.count, VSOCK_CONNECTIONS_MAX);
 	close(client);
 	/* All work; and the end of one makes room. */
 	for (unsigned int i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
@@ -367,6 +401,8 @@ Suite *vsock_limits_suite(void)
 	add_table_test(suite, set_up, tear_down, malformed_packet_is_counted_and_dropped,
 		       ARRAY_SIZE(malformed));
 	add_table_test(suite, set_up, tear_down, packet_of_another_kind_is_reset, 5);
+	add_table_test(suite, set_up, tear_down, packet_of_another_kind_belongs_to_no_connection,
+		       3);
 	add_table_test(suite, set_up, tear_down, unusable_rx_buffer_fails_the_device,
 		       ARRAY_SIZE(bad_rx));
 	return suite;
