@@ -120,6 +120,9 @@ static const struct {
 	{ "{\"boot-source\": null}", { "boot-source" } },
 	{ "{\"boot-source\": {}}", { "boot-source", "kernel_image_path" } },
 	{ "{\"boot-source\": []}", { "boot-source", "object" } },
+	{ "{" BOOT ", \"drives\": [{\"drive_id\": \"a\", \"is_root_device\": false, "
+	  "\"rate_limiter\": {\"ops\": {\"size\": \"x\", \"refill_time\": 1}}}]}",
+	  { "size", "integer" } },
 	{ "{\"boot-source\": {\"kernel_image_path\": 7}}", { "boot-source", "kernel_image_path" } },
 	{ "{\"boot-source\": {\"kernel_image_path\": null}}",
 	  { "boot-source", "kernel_image_path" } },

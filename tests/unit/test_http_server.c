@@ -122,6 +122,45 @@ static void limiter_fires(int64_t steps)
 }
 
 /* The one that is first in the list is found dead by the accept that comes before its turn. */
+/* Names and values of any length have room for what matters of them. */
+START_TEST(long_fields_are_cut)
+{
+	static char text[6000];
+	const int fd = client();
+
+	for (unsigned int in_value = 0; in_value < 2; in_value++) {
+		size_t used = (size_t)sprintf(text, "GET /answer HTTP/1.1\r\n%s",
+					      in_value ? "Accept: " : "");
+
+		memset(text + used, 'x', 5000);
+		sprintf(text + used + 5000, "%s\r\n\r\n", in_value ? "" : ": x");
+		say(fd, text);
+		turns(10);
+		ck_assert_uint_eq(handled, in_value + 1);
+	}
+	ck_assert(!has_ended(fd));
+	close(fd);
+}
+END_TEST
+
+START_TEST(only_a_socket_without_a_listener_gives_way)
+{
+	struct http_server *other;
+	char long_path[200];
+	struct err err;
+
+	write_text("file", "precious");
+	ck_assert_int_lt(http_server_open(&other, base, "file", 1000, handle, NULL, &err), 0);
+	ck_assert_int_eq(access("file", F_OK), 0);
+	ck_assert_int_lt(http_server_open(&other, base, PATH, 1000, handle, NULL, &err), 0);
+	ck_assert_int_eq(access(PATH, F_OK), 0);
+	memset(long_path, 'x', sizeof(long_path) - 1);
+	long_path[sizeof(long_path) - 1] = '\0';
+	ck_assert_int_eq(http_server_open(&other, base, long_path, 1000, handle, NULL, &err),
+			 -ENAMETOOLONG);
+}
+END_TEST
+
 START_TEST(a_newcomer_takes_the_place_of_the_first)
 {
 	int fds[HTTP_CONNECTIONS_MAX], newcomer;
@@ -330,7 +369,8 @@ END_TEST
 
 Suite *http_server_suite(void)
 {
-	Suite *suite = SUITE("http_server", set_up, tear_down,
+	Suite *suite = SUITE("http_server", set_up, tear_down, long_fields_are_cut,
+			     only_a_socket_without_a_listener_gives_way,
 			     a_newcomer_takes_the_place_of_the_first, a_handler_ends_the_next_one,
 			     a_place_is_free_before_the_memory_is, steps_are_limited,
 			     a_new_limit_is_no_full_bucket, clients_wait_for_a_descriptor,

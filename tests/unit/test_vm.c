@@ -51,6 +51,22 @@ START_TEST(what_is_first_published_is_whole)
 }
 END_TEST
 
+START_TEST(name_is_a_word)
+{
+	static const char *const bad[] = { "", "-x", ".x", "a b", "a/b", "a\n" };
+	char text[VM_NAME_MAX + 2];
+
+	memset(text, 'x', sizeof(text));
+	text[VM_NAME_MAX + 1] = '\0';
+	ck_assert_int_eq(vm_create(&vm, text, some_meta(), &err), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_int_eq(vm_create(&vm, bad[i], some_meta(), &err), -EINVAL);
+	text[VM_NAME_MAX] = '\0';
+	ck_assert_int_eq(vm_create(&vm, text, some_meta(), &err), 0);
+	vm_remove(&vm);
+}
+END_TEST
+
 START_TEST(name_is_of_one_alone)
 {
 	struct vm other;
@@ -99,7 +115,7 @@ END_TEST
 
 Suite *vm_suite(void)
 {
-	return SUITE("vm", set_up, NULL, what_is_first_published_is_whole, name_is_of_one_alone,
-		     process_with_the_number_of_another_is_not_touched,
+	return SUITE("vm", set_up, NULL, what_is_first_published_is_whole, name_is_a_word,
+		     name_is_of_one_alone, process_with_the_number_of_another_is_not_touched,
 		     socket_without_a_path_is_none);
 }
