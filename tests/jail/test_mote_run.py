@@ -64,6 +64,14 @@ def test_vmm_is_in_a_jail():
         place = [line.split(":", 2) for line in
                  pathlib.Path(f"/proc/{vmm}/cgroup").read_text().splitlines()]
         assert any("mote-vmm/" in path for _, _, path in place)
+        mounts = {line.split()[4]: line.split()[5].split(",") for line in
+                  pathlib.Path(f"/proc/{vmm}/mountinfo").read_text().splitlines()}
+        assert "ro" in mounts["/"] and "rw" in mounts["/run"]
+        # Those of one vCPU, and not many more.
+        (most,) = {int((CGROUPS / controllers.split(",")[0] / path.lstrip("/") / "pids.max")
+                       .read_text()) for _, controllers, path in place
+                   if "mote-vmm/" in path and controllers in ("", "pids")}
+        assert most <= 128
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -281,6 +281,11 @@ def test_nothing_is_left_of_roots_privileges(jail):
     assert state["dumpable"] != "1"
 
 
+def test_groups_of_the_caller_are_left(jail):
+    state = jail.run("state", extra_groups=[10, 12345]).stdout
+    assert "groups 0\n" in state
+
+
 def test_every_namespace_is_its_own(jail):
     with jail.waiting() as process:
         for kind in ("mnt", "pid", "ipc", "uts", "cgroup", "net"):

@@ -128,6 +128,27 @@ def test_runtime_directory_in_the_directory_of_another(theirs, monkeypatch, usua
     assert not any((theirs / "run").iterdir()) and usual.is_dir()
 
 
+def test_runtime_directory_that_others_may_enter(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "mote").mkdir(mode=0o755)
+    result = run_mote("ps")
+    assert result.returncode != 0 and b"nobody else may enter\n" in result.stderr
+
+
+def test_runtime_directory_of_another_owner():
+    """Root's, in the environment of an ordinary user: after su, say."""
+    with tempfile.TemporaryDirectory() as home:
+        own(home)
+        copy = shutil.copy(MOTE, home)
+        with tempfile.TemporaryDirectory() as runtime:
+            os.chmod(runtime, 0o755)
+            result = subprocess.run([copy, "ps"], env={"HOME": home, "XDG_RUNTIME_DIR": runtime},
+                                    user=USER, group=USER, extra_groups=[], capture_output=True,
+                                    timeout=TIME_LIMIT, check=False)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert (pathlib.Path(home) / ".cache" / "mote" / "run" / "vms").is_dir()
+
+
 def test_nobody_is_kept_out_by_who_was_first_in_tmp():
     """An ordinary user without a runtime directory, whose name in /tmp somebody else has taken."""
     squatted = pathlib.Path(f"/tmp/mote-{USER}")

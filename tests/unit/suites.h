@@ -34,6 +34,7 @@
 	X(i8042) \
 	X(image) \
 	X(io_bus) \
+	X(jail_steps) \
 	X(jailer_args) \
 	X(kernel_image) \
 	X(log) \
