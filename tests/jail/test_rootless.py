@@ -120,7 +120,9 @@ def test_mote_run_of_an_ordinary_user(home):
     assert refused.returncode == 125 and "--weaker-jail cgroup" in refused.stderr
     # The guest has run, and has no agent.
     weaker = run("--weaker-jail", "cgroup")
-    assert weaker.returncode == 125 and "The guest powered off" in weaker.stderr
+    assert weaker.returncode == 125
+    # Where KVM runs only such small guests that is the sentence.
+    assert "The guest powered off" in weaker.stderr or "the guest did not boot" in weaker.stderr
     assert not list((home / "mote" / "jail" / "mote-vmm").iterdir())
 
 
