@@ -10,10 +10,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -29,7 +27,7 @@
 
 static struct jailer_args args = { .id = "one", .exec_name = "vmm", .uid = USER, .gid = USER };
 
-/* From now on this process's system call fails so. */
+/* From now on this process's system call fails so, in each of its threads. */
 static void refuse_call(unsigned int number, unsigned int errnum)
 {
 	struct sock_filter filter[] = {
@@ -40,7 +38,9 @@ static void refuse_call(unsigned int number, unsigned int errnum)
 	};
 	const struct sock_fprog program = { ARRAY_SIZE(filter), filter };
 
-	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+	ck_assert_int_eq(
+		syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program),
+		0);
 }
 
 static const struct {

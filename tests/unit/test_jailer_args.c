@@ -140,6 +140,7 @@ static const struct {
 	{ "--parent-cgroup", "x/../y", "relative" },
 	{ "--parent-cgroup", "x/./y", "relative" },
 	{ "--resource-limit", "fsize", "is expected" },
+	{ "--resource-limit", "fsize=18446744073709551615", "not a number" },
 	{ "--resource-limit", "fsize=-1", "not a number" },
 	{ "--resource-limit", "no-file=", "not a number" },
 	{ "--keep-fd", "-1", "not a descriptor" },
