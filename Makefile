@@ -76,7 +76,7 @@ say = @$(if $(V),:,printf '  %-6s %s\n')
 
 .DEFAULT_GOAL := all
 .PHONY: all help packages-build packages-test programs initrds kernel kernels demo test lint asan \
-	tsan fuzz soak bench install clean
+	tsan fuzz mutate soak bench install clean
 all: programs initrds
 
 help:
@@ -86,6 +86,7 @@ help:
 	@echo "make lint       formatting, warnings as errors with gcc and clang, clang-tidy, shellcheck"
 	@echo "make asan tsan  unit and guests tiers under the sanitizers"
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
+	@echo "make mutate     break the product in many ways, and see a test fail for each"
 	@echo "make soak       the long tests"
 	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools"
 	@echo "make policies   count the system calls that a running VM's threads may make"
@@ -133,11 +134,17 @@ fuzz:
 	@$(MAKE) --no-print-directory -j$(shell nproc) fuzzers
 	@FUZZ_SECONDS=$(SECONDS) tests/run-tests fuzz
 
+mutate:
+	@$(MAKE) --no-print-directory packages-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
+	@tests/mutate/run
+
 soak:
 	@$(MAKE) --no-print-directory asan
 	@$(MAKE) --no-print-directory tsan
 	@$(MAKE) --no-print-directory fuzz SECONDS=300
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory mutate
 	@for round in 1 2 3; do tests/run-tests guests linux || exit 1; done
 	@tests/run-tests soak
 
