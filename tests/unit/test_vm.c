@@ -59,8 +59,11 @@ START_TEST(name_is_a_word)
 	memset(text, 'x', sizeof(text));
 	text[VM_NAME_MAX + 1] = '\0';
 	ck_assert_int_eq(vm_create(&vm, text, some_meta(), &err), -EINVAL);
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+	vm_close(&vm);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		ck_assert_int_eq(vm_create(&vm, bad[i], some_meta(), &err), -EINVAL);
+		vm_close(&vm);
+	}
 	text[VM_NAME_MAX] = '\0';
 	ck_assert_int_eq(vm_create(&vm, text, some_meta(), &err), 0);
 	vm_remove(&vm);
