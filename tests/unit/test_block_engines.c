@@ -287,7 +287,7 @@ START_TEST(ring_does_nothing_but_the_io_of_its_file)
 			ck_assert_int_eq(run_on(&ring, (uint8_t)operation, IOSQE_FIXED_FILE),
 					 -EACCES);
 	}
-	ck_assert_int_eq(run_on(&ring, IORING_OP_NOP, IOSQE_FIXED_FILE | IOSQE_ASYNC), -EACCES);
+	ck_assert_int_eq(run_on(&ring, IORING_OP_NOP, IOSQE_FIXED_FILE | IOSQE_IO_DRAIN), -EACCES);
 	ck_assert_int_eq(run_on(&ring, IORING_OP_NOP, IOSQE_FIXED_FILE | IOSQE_IO_LINK), -EACCES);
 	for (size_t i = 0; i < ARRAY_SIZE(registrations); i++) {
 		rc = (int)syscall(__NR_io_uring_register, ring.ring_fd, registrations[i], NULL, 0);
