@@ -184,8 +184,6 @@ static void finish_reset(struct virtio_device *device)
 
 void virtio_device_reset(struct virtio_device *device)
 {
-	if (device->resetting)
-		return;
 	device->active = false;
 	if (!device->ops->reset || device->ops->reset(device)) {
 		finish_reset(device);

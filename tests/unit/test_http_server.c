@@ -241,6 +241,9 @@ START_TEST(a_place_is_free_before_the_memory_is)
 {
 	int fd = client();
 
+	say(fd, LISTEN);
+	turns(2);
+	ck_assert(http_server_has_reader(server, HTTP_STREAM_EVENTS));
 	http_connection_end(TAILQ_FIRST(&server->connections));
 	ck_assert_uint_eq(server->count, 0);
 	ck_assert_uint_eq(listed(), 1);
