@@ -104,7 +104,8 @@ void guest_main(void *zero_page)
 		if (guest_number(zero_page, "reset", 0)) {
 			while (!taken(&blocks[0].virtio.queues[0]))
 				__asm__ volatile("pause");
-			virtio_reset(&blocks[0].virtio);
+			/* As Linux does it, which does not look whether that is done. */
+			virtio_write(&blocks[0].virtio, VIRTIO_MMIO_STATUS, 0);
 			guest_put("reset\n");
 			return;
 		}
