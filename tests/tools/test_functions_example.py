@@ -4,6 +4,7 @@ examples/functions: what goes wrong before a guest runs is a MicroVMError, which
 clients, of which none gets a function run with less than its request, or keeps others waiting.
 """
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -13,11 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 
 import pytest
 
-from support import BUILD, GUESTS, TIME_LIMIT, TOP, wait_until
+from support import BUILD, GUESTS, TIME_LIMIT, TOP, running, wait_until
 
 sys.path.insert(0, str(TOP / "examples" / "functions"))
 import gateway  # pylint: disable=wrong-import-position
@@ -66,13 +66,10 @@ def serving(monkeypatch, **limits):
     monkeypatch.setattr(Upper, "ran", [])
     server = gateway.Gateway(("127.0.0.1", 0), {"upper": {"argv": ["x"]}},
                              {"vmm": "", "kernel": "", "initrd": ""}, 4, **limits)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
     try:
-        yield server
+        with running(functools.partial(server.serve_forever, 0.01), stop=server.shutdown):
+            yield server
     finally:
-        server.shutdown()
-        thread.join()
         server.end()
 
 
