@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * As much as a queue takes of what costs a disk the most: `requests` of `type`, with `pieces` times
- * a MiB of data, or that many ranges of `sectors`. With `reset`, a reset when the device has taken
- * all of them; or all of it again for `rounds`. On the first drive, or on `drives` at a time.
+ * a MiB of data, or that many ranges of `sectors`. With `reset`, a reset when the host says so, by
+ * another size of the second drive; or all of it again for `rounds`. On the first drive, or on
+ * `drives` at a time.
  */
 #include "block.h"
 
@@ -46,14 +47,6 @@ static unsigned int make_buffers(struct block *block, struct virtq_buffer *buffe
 	return count;
 }
 
-/* 2.7.10: asking for a notification of the next one, the device says which that is. */
-static bool taken(const struct virtq *queue)
-{
-	volatile uint16_t *avail_event = (volatile void *)&queue->used->ring[queue->size];
-
-	return *avail_event == queue->avail_idx;
-}
-
 static void add_requests(struct block *block, const struct virtq_buffer *buffers,
 			 unsigned int count, unsigned int requests)
 {
@@ -84,7 +77,11 @@ void guest_main(void *zero_page)
 	const unsigned int rounds = guest_number(zero_page, "rounds", 1);
 	struct virtq_buffer buffers[256];
 	unsigned int count = 0;
+	struct block signal;
+	uint64_t size = 0;
 
+	if (guest_number(zero_page, "reset", 0) && block_find(&signal, 1))
+		size = block_capacity(&signal);
 	drives = guest_number(zero_page, "drives", 1);
 	for (unsigned int i = 0; i < drives; i++) {
 		if (!block_find(&blocks[i], i) || !block_start(&blocks[i], UINT64_MAX, 256)) {
@@ -102,8 +99,9 @@ void guest_main(void *zero_page)
 		if (round == 0)
 			guest_put("in flight\n");
 		if (guest_number(zero_page, "reset", 0)) {
-			while (!taken(&blocks[0].virtio.queues[0]))
+			while (block_capacity(&signal) == size)
 				__asm__ volatile("pause");
+			guest_put("resetting\n");
 			/* As Linux does it, which does not look whether that is done. */
 			virtio_write(&blocks[0].virtio, VIRTIO_MMIO_STATUS, 0);
 			guest_put("reset\n");

@@ -160,7 +160,7 @@ def test_console_byte_by_byte(vmm):
     """A line that has no end yet is printed, too."""
     vmm.start("ends-spin")
     with streaming(vmm, "/console") as console:
-        assert os.read(console.stdout.fileno(), 7) == b"ending\n"
+        assert console.stdout.read(7) == b"ending\n"
         console.send_signal(signal.SIGINT)
     assert console.returncode == -signal.SIGINT
     assert vmm.state() == "Running"
