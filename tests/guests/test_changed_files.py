@@ -14,7 +14,7 @@ import pytest
 import host
 from api import start_api
 from host import drive, start_vmm
-from support import GUESTS, VARIANT, wait_until
+from support import GUESTS, wait_until
 
 PAGE = 4096
 KERNEL = GUESTS / "files"
@@ -137,7 +137,7 @@ def test_files_that_are_written(tmp_path, boot):
     assert "Stopped from the host" in files["log"].read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(VARIANT != "release", reason="a sanitizer's runtime maps files of its own")
+@pytest.mark.release_build
 @pytest.mark.parametrize("engine", ["Sync", "Async"])
 def test_no_file_is_mapped(tmp_path, boot, engine):
     """Only the program itself: what becomes shorter below a mapping would be a SIGBUS."""
