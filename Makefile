@@ -88,7 +88,8 @@ help:
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make mutate     break the product in many ways, and see a test fail for each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools;"
+	@echo "                ROUNDS=1 is the least work, 5 the usual"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
@@ -149,11 +150,12 @@ soak:
 	@tests/run-tests soak
 
 BENCH ?= all
+ROUNDS ?= 5
 bench:
 	@$(MAKE) --no-print-directory packages-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) all benches
 	@$(MAKE) --no-print-directory kernel
-	@tests/bench/bench $(BENCH)
+	@ROUNDS=$(ROUNDS) tests/bench/bench $(BENCH)
 
 lint:
 	@tools/install-packages.sh build test

@@ -57,6 +57,7 @@ static int listen_at(const char *path)
 int main(int argc, char **argv)
 {
 	const unsigned char header[] = { 1, sizeof(REQUEST) - 1, 0, 0, 0 };
+	char answer[256];
 	int listener, stream, status;
 	int64_t start, init;
 	pid_t pid;
@@ -80,6 +81,10 @@ int main(int argc, char **argv)
 	if (stream < 0 || write(stream, header, sizeof(header)) < 0 ||
 	    write(stream, REQUEST, sizeof(REQUEST) - 1) < 0)
 		return EXIT_FAILURE;
+	/* The guest waits until the stream's end has been taken, which vhost tells it at the close. */
+	while (read(stream, answer, sizeof(answer)) > 0)
+		;
+	close(stream);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		fprintf(stderr, "boot_bench: %s did not end well\n", argv[2]);
 		return EXIT_FAILURE;
