@@ -219,8 +219,11 @@ static int connect_vsock(unsigned int cid, unsigned int port)
 		.svm_cid = cid,
 		.svm_port = port,
 	};
+	/* Linux's own is 2 s, which a busy emulated machine can take for a hundred at once. */
+	const struct timeval patience = { .tv_sec = 60 };
 	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience));
 	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -1 : fd;
 }
 
