@@ -28,7 +28,12 @@ struct tree_options {
 	uid_t uid;
 	gid_t gid;
 	uint64_t files_max; /* 0: any number */
-	bool update;	    /* a file that has the same size, time and mode already is left alone */
+	/*
+	 * What is there is an older state of the same: a file that has the same size, time and mode
+	 * already is left alone, and a directory gives way to a file, as a file does to a
+	 * directory. Otherwise neither of the two takes the other's place.
+	 */
+	bool update;
 };
 
 /*
@@ -49,6 +54,12 @@ int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
 		   struct failure *failure);
 
 /*
+ * Removes `name` in the directory, if it is there, with all that is below it. No symbolic link is
+ * followed. 0, or -1 with errno set and perhaps a part of it gone.
+ */
+int tree_remove(int dir, const char *name);
+
+/*
  * Opens what tree_pack is to pack, the only time that its path is looked up; a symbolic link is
  * one unless `follow`. *name is the path's last part. A descriptor or -1 with failure set.
  */
@@ -56,7 +67,9 @@ int tree_open(const char *path, bool follow, char name[NAME_MAX + 1], struct fai
 
 /*
  * Packs a file or tree that is open, `name` being the first part of every path in the stream.
- * Sockets are left out, hard links become files of their own. 0 or -1 with failure set.
+ * Sockets are left out, hard links become files of their own. A file that does not know its size,
+ * as those of procfs, is as long as what can be read of it; one that becomes shorter on the way is
+ * an error, one that grows is what it was at its beginning. 0 or -1 with failure set.
  */
 int tree_pack(int fd, const char *name, struct tar_writer *writer, struct tree_counts *counts,
 	      struct failure *failure);

@@ -18,6 +18,8 @@
 #define COPY_SIZE 65536
 /* Each level of a tree holds a descriptor. */
 #define DEPTH_MAX 500
+/* Of a file that does not know its size: it is kept in memory. */
+#define UNSIZED_MAX (64u << 20)
 
 struct pack {
 	struct tar_writer *writer;
@@ -67,28 +69,113 @@ static bool fill_entry(struct tar_entry *entry, const struct stat *st)
 	return false;
 }
 
-/* As many bytes as were promised, whatever becomes of the file meanwhile. */
-static int pack_data(struct pack *pack, int fd, uint64_t size, const char *path)
+static int put(struct pack *pack, struct tar_entry *entry)
 {
-	static char data[COPY_SIZE];
+	size_t length = strlen(entry->path);
+	int rc;
 
-	for (uint64_t left = size; left > 0;) {
-		ssize_t n = read(fd, data, left < sizeof(data) ? (size_t)left : sizeof(data));
+	/* By convention a directory's name says that it is one. */
+	if (entry->type == TAR_DIRECTORY && length + 1 < sizeof(entry->path))
+		strcpy(entry->path + length, "/");
+	rc = tar_put(pack->writer, entry) < 0 ? stream_ended(pack) : 0;
+	entry->path[length] = '\0';
+	pack->counts->files++;
+	return rc;
+}
+
+/* Up to `size` bytes, fewer only at the file's end. */
+static ssize_t read_full(int fd, char *data, size_t size)
+{
+	size_t have = 0;
+
+	while (have < size) {
+		ssize_t n = read(fd, data + have, size - have);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return fail(pack, path);
-		if (n == 0) {
-			n = left < sizeof(data) ? (ssize_t)left : (ssize_t)sizeof(data);
-			memset(data, 0, (size_t)n);
-		}
-		if (pack->writer->write(pack->writer->opaque, data, (size_t)n) < 0)
-			return stream_ended(pack);
-		left -= (uint64_t)n;
+			return -1;
+		if (n == 0)
+			break;
+		have += (size_t)n;
 	}
+	return (ssize_t)have;
+}
+
+static int put_data(struct pack *pack, const char *data, size_t size)
+{
 	pack->counts->bytes += size;
-	return tar_pad(pack->writer, size) < 0 ? stream_ended(pack) : 0;
+	return pack->writer->write(pack->writer->opaque, data, size) < 0 ? stream_ended(pack) : 0;
+}
+
+/*
+ * A file that says that it is empty, or has a page, and is longer: it is read to its end before its
+ * size goes into the stream. The first `have` of its bytes are in `begin`.
+ */
+static int pack_unsized(struct pack *pack, int fd, struct tar_entry *entry, const char *begin,
+			size_t have)
+{
+	char *data = NULL;
+	size_t room = have;
+	ssize_t n = 0;
+	int rc;
+
+	do {
+		char *more = room < UNSIZED_MAX ? realloc(data, room * 2) : NULL;
+
+		if (!more) {
+			errno = EFBIG;
+			rc = fail(pack, entry->path);
+			free(data);
+			return rc;
+		}
+		if (!data)
+			memcpy(more, begin, have);
+		data = more;
+		room *= 2;
+		n = read_full(fd, data + have, room - have);
+		have += n > 0 ? (size_t)n : 0;
+	} while (have == room);
+	entry->size = have;
+	rc = n < 0 ? fail(pack, entry->path) : put(pack, entry);
+	if (rc == 0)
+		rc = put_data(pack, data, have);
+	free(data);
+	return rc;
+}
+
+/* A file and its entry; what could be read of its beginning at once is what it has. */
+static int pack_file(struct pack *pack, int fd, struct tar_entry *entry, blksize_t page)
+{
+	static char data[COPY_SIZE];
+	ssize_t n = read_full(fd, data, sizeof(data));
+	uint64_t left;
+	int rc;
+
+	if (n < 0)
+		return fail(pack, entry->path);
+	if ((size_t)n < sizeof(data))
+		entry->size = (uint64_t)n;
+	else if (entry->size <= (uint64_t)page)
+		return pack_unsized(pack, fd, entry, data, (size_t)n) < 0 ||
+				       tar_pad(pack->writer, entry->size) < 0
+			       ? -1
+			       : 0;
+	rc = put(pack, entry);
+	for (left = entry->size; rc == 0 && left > 0; left -= (uint64_t)n) {
+		if (left != entry->size)
+			n = read_full(fd, data, left < sizeof(data) ? (size_t)left : sizeof(data));
+		else if ((uint64_t)n > left)
+			n = (ssize_t)left;
+		if (n < 0)
+			return fail(pack, entry->path);
+		if ((uint64_t)n < left && (size_t)n < sizeof(data))
+			return failure_set(pack->failure,
+					   "%.300s: it became shorter while it was read",
+					   entry->path);
+		rc = put_data(pack, data, (size_t)n);
+	}
+	return rc < 0 ? rc : tar_pad(pack->writer, entry->size) < 0 ? stream_ended(pack) : 0;
 }
 
 static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,
@@ -124,20 +211,6 @@ static int pack_children(struct pack *pack, int fd, struct tar_entry *entry, int
 	return rc;
 }
 
-static int put(struct pack *pack, struct tar_entry *entry)
-{
-	size_t length = strlen(entry->path);
-	int rc;
-
-	/* By convention a directory's name says that it is one. */
-	if (entry->type == TAR_DIRECTORY && length + 1 < sizeof(entry->path))
-		strcpy(entry->path + length, "/");
-	rc = tar_put(pack->writer, entry) < 0 ? stream_ended(pack) : 0;
-	entry->path[length] = '\0';
-	pack->counts->files++;
-	return rc;
-}
-
 /* Takes the descriptor of a file or directory over. What was opened counts, whatever it was before.
  */
 static int pack_open(struct pack *pack, int fd, struct tar_entry *entry, int depth)
@@ -145,14 +218,12 @@ static int pack_open(struct pack *pack, int fd, struct tar_entry *entry, int dep
 	struct stat st;
 	int rc;
 
-	if (fstat(fd, &st) < 0 || !fill_entry(entry, &st) || put(pack, entry) < 0) {
-		rc = pack->failure->text[0] ? -1 : fail(pack, entry->path);
-		close(fd);
-		return rc;
-	}
-	if (S_ISDIR(st.st_mode))
+	if (fstat(fd, &st) < 0 || !fill_entry(entry, &st))
+		rc = fail(pack, entry->path);
+	else if (!S_ISDIR(st.st_mode))
+		rc = pack_file(pack, fd, entry, st.st_blksize);
+	else if ((rc = put(pack, entry)) == 0)
 		return pack_children(pack, fd, entry, depth);
-	rc = pack_data(pack, fd, entry->size, entry->path);
 	close(fd);
 	return rc;
 }

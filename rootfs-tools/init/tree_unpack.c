@@ -15,6 +15,7 @@
 #include "tar.h"
 
 #define COPY_SIZE 65536
+#define HOLE_SIZE 4096
 
 /* Symbolic links on the way are followed, as if `dir` were the root of all. */
 static int open_below(int dir, const char *path, uint64_t flags)
@@ -179,18 +180,51 @@ static int finish_file(const struct unpack *unpack, int parent, int fd, const st
 						       : set_attributes(fd, entry, unpack->options);
 }
 
+static bool is_zero(const char *data, size_t size)
+{
+	return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
+}
+
+/* Whole pages of zeroes become holes: the stream does not tell those of a file that was sparse. */
+static int write_sparse(int fd, const char *data, size_t size)
+{
+	for (size_t begin = 0, end; begin < size; begin = end) {
+		const bool hole = size - begin >= HOLE_SIZE && is_zero(data + begin, HOLE_SIZE);
+
+		end = begin;
+		do
+			end += size - end < HOLE_SIZE ? size - end : HOLE_SIZE;
+		while (size - end >= HOLE_SIZE && is_zero(data + end, HOLE_SIZE) == hole);
+		if (hole ? lseek(fd, (off_t)(end - begin), SEEK_CUR) < 0
+			 : write_all(fd, data + begin, end - begin) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* The data of the entry. 0 or -1 with failure set. */
 static int write_file(const struct unpack *unpack, int fd, const struct tar_entry *entry)
 {
 	static char data[COPY_SIZE];
+	size_t have = 0;
 	ssize_t n;
 
-	while ((n = tar_data(unpack->reader, data, sizeof(data), unpack->failure)) > 0) {
-		if (write_all(fd, data, (size_t)n) < 0)
+	do {
+		n = tar_data(unpack->reader, data + have, sizeof(data) - have, unpack->failure);
+		if (n < 0)
+			return -1;
+		have += (size_t)n;
+		if (have < sizeof(data) && n > 0)
+			continue;
+		if (write_sparse(fd, data, have) < 0)
 			return failure_sys(unpack->failure, errno, "%.300s", entry->path);
-		unpack->counts->bytes += (uint64_t)n;
-	}
-	return n < 0 ? -1 : 0;
+		unpack->counts->bytes += have;
+		have = 0;
+	} while (n > 0);
+	/* A hole at the end is written by nothing else. */
+	return ftruncate(fd, (off_t)entry->size) < 0
+		       ? failure_sys(unpack->failure, errno, "%.300s", entry->path)
+		       : 0;
 }
 
 static bool is_the_same(const struct stat *old, const struct tar_entry *entry)
@@ -214,7 +248,7 @@ static int unpack_file(const struct unpack *unpack, int parent, const char *name
 
 	if (replaces && unpack->options->update && is_the_same(&old, entry))
 		return 0;
-	if (replaces && S_ISDIR(old.st_mode))
+	if (replaces && S_ISDIR(old.st_mode) && !unpack->options->update)
 		return failure_sys(failure, EISDIR, "%.300s: what is there cannot be replaced",
 				   entry->path);
 	snprintf(temporary, sizeof(temporary), ".mote-%d", (int)getpid());
@@ -223,6 +257,7 @@ static int unpack_file(const struct unpack *unpack, int parent, const char *name
 		return failure_sys(failure, errno, "%.300s", entry->path);
 	rc = write_file(unpack, fd, entry);
 	if (rc == 0 && (finish_file(unpack, parent, fd, replaces ? &old : NULL, entry) < 0 ||
+			(replaces && S_ISDIR(old.st_mode) && tree_remove(parent, name) < 0) ||
 			renameat(parent, temporary, parent, name) < 0))
 		rc = failure_sys(failure, errno, "%.300s", entry->path);
 	close(fd);
@@ -290,10 +325,14 @@ static int make_directory(int parent, const char *name, const struct tar_entry *
 	struct stat st;
 	int fd, rc;
 
-	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		st.st_mode = 0;
-	else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0)
+	} else if (!S_ISDIR(st.st_mode) && !options->update) {
+		errno = ENOTDIR;
 		return -1;
+	} else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0) {
+		return -1;
+	}
 	if (!S_ISDIR(st.st_mode) && (mkdirat(parent, name, mode) < 0 || fstat(parent, &st) < 0 ||
 				     adopt(options, parent, name, &st) < 0))
 		return -1;
@@ -368,7 +407,8 @@ static int unpack_entry(const struct unpack *unpack, int parent, const char *nam
 		return 0;
 	}
 	if (entry->type != TAR_DIRECTORY && entry->type != TAR_FILE &&
-	    unlinkat(parent, name, 0) < 0 && errno != ENOENT)
+	    (unpack->options->update ? tree_remove(parent, name) : unlinkat(parent, name, 0)) < 0 &&
+	    errno != ENOENT)
 		return failure_sys(failure, errno, "%.300s: what is there cannot be replaced",
 				   entry->path);
 	switch (entry->type) {
