@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -23,6 +24,7 @@ static const char usage[] =
 	"Copies a file or a tree into the running microVM NAME or out of it, into PATH or FILE if "
 	"that\n"
 	"is a directory, else as it. FILE may be - for a tar stream on standard input or output.\n"
+	"DIRECTORY/. means what is in it: that goes into the directory of the target.\n"
 	"\n"
 	"  -u, --user USER  whom it belongs to in the guest, USER[:GROUP] (default: root)\n"
 	"  -a, --archive    to whom it belongs here, by numbers\n"
@@ -36,7 +38,9 @@ static const char usage[] =
 	"What comes out of a guest belongs to you, has no setuid bits, and is files, directories "
 	"and\n"
 	"symbolic links only. Hard links become files; sockets and extended attributes are left "
-	"out.\n";
+	"out;\n"
+	"pages of zeroes become holes. A directory takes no file's place, and no file a "
+	"directory's.\n";
 
 /* Splits NAME:PATH; false if this is a file of the host's. */
 static bool split(const char *argument, char name[VM_NAME_MAX + 1], const char **path)
@@ -59,6 +63,14 @@ struct choices {
 	bool follow;
 };
 
+/* As DIRECTORY/. does, which means what is in it, and not itself. */
+static bool means_contents(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return strcmp(slash ? slash + 1 : path, ".") == 0;
+}
+
 static int put(const char *vsock, const char *local, const char *remote,
 	       const struct choices *choices, struct tree_counts *counts, struct err *err)
 {
@@ -70,6 +82,8 @@ static int put(const char *vsock, const char *local, const char *remote,
 		fd = tree_open(local, choices->follow, name, &failure);
 		if (fd < 0)
 			return err_set(err, EIO, "%s", failure.text);
+		if (means_contents(local))
+			strcpy(name, ".");
 	}
 	return transfer_put(vsock, &(struct transfer_end){ fd, name }, remote, choices->owner,
 			    false, NULL, counts, err);
@@ -93,14 +107,23 @@ static void name_of(const char *remote, char name[NAME_MAX + 1])
 static int open_target(const char *local, const char *remote, char name[NAME_MAX + 1],
 		       struct err *err)
 {
-	int fd = open(local, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const bool contents = means_contents(remote);
 	const char *slash = strrchr(local, '/');
 	char path[PATH_MAX];
+	int fd;
 
+	if (contents && mkdir(local, 0777) < 0 && errno != EEXIST)
+		return err_sys(err, errno, "%s", local);
+	fd = open(local, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
-		name_of(remote, name);
+		if (contents)
+			strcpy(name, ".");
+		else
+			name_of(remote, name);
 		return fd;
 	}
+	if (contents)
+		return err_sys(err, errno, "%s", local);
 	if (errno != ENOENT && errno != ENOTDIR)
 		return err_sys(err, errno, "%s", local);
 	if (strlen(local) >= sizeof(path) ||
@@ -134,7 +157,7 @@ static int copy(const char *from, const char *to, const struct choices *choices,
 	const char *remote = "";
 	/* One of them is the guest's. */
 	bool puts = split(to, name, &remote) || !split(from, name, &remote);
-	json_t *meta = vm_find_running(name, err);
+	json_t *meta = vm_find_awake(name, err);
 	int rc;
 
 	if (!meta)

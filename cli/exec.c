@@ -74,7 +74,7 @@ static int converse(struct session *session, bool detach, struct err *err)
 static int run(struct session *session, const char *name, const struct exec_options *options,
 	       struct err *err)
 {
-	json_t *meta = vm_find_running(name, err);
+	json_t *meta = vm_find_awake(name, err);
 	CLEANUP_FD int fd = -1;
 	int rc;
 

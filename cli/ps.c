@@ -70,6 +70,12 @@ static void print_one(const json_t *meta)
 	putchar('\n');
 }
 
+static void tell_pause(json_t *meta)
+{
+	if (vm_is_paused(meta))
+		json_object_set_new(meta, "state", json_string("paused"));
+}
+
 static int list(bool all, bool as_json)
 {
 	json_t *vms, *meta;
@@ -79,7 +85,10 @@ static int list(bool all, bool as_json)
 	if (vm_list(&vms, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
 	for (i = json_array_size(vms); i-- > 0;) {
-		if (!all && !json_is_true(json_object_get(json_array_get(vms, i), "running")))
+		meta = json_array_get(vms, i);
+		if (json_is_true(json_object_get(meta, "running")))
+			tell_pause(meta);
+		else if (!all)
 			json_array_remove(vms, i);
 	}
 	if (as_json) {
@@ -154,10 +163,12 @@ int cli_inspect(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		json_t *meta = vm_find(argv[i], &err);
 
-		if (meta)
+		if (meta) {
+			tell_pause(meta);
 			json_array_append_new(found, meta);
-		else
+		} else {
 			status = cli_fail(CLI_EXIT_FAILURE, &err);
+		}
 	}
 	cli_print_json(found);
 	json_decref(found);

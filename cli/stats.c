@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mote stats: what microVMs use, as the host and as their guests see it. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -91,10 +92,14 @@ static json_t *stats_of(const json_t *meta)
 {
 	static const struct transfer_bounds bounds = { .time_ms = ANSWER_TIMEOUT_MS };
 	struct err err;
-	json_t *guest = transfer_ask(vm_string(meta, "vsock"), "{\"stats\":{}}", &bounds, &err);
+	json_t *guest = NULL;
 	uint64_t cpu_us, rss;
 	json_t *object;
 
+	if (vm_is_paused(meta))
+		err_set(&err, EAGAIN, "paused");
+	else
+		guest = transfer_ask(vm_string(meta, "vsock"), "{\"stats\":{}}", &bounds, &err);
 	read_process(vmm_of(meta), &cpu_us, &rss);
 	object = json_pack("{s:s, s:s, s:I, s:I}", "id", vm_string(meta, "id"), "name",
 			   vm_string(meta, "name"), "host_cpu_us", (json_int_t)cpu_us,

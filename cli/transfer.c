@@ -326,10 +326,13 @@ int transfer_put(const char *vsock, const struct transfer_end *here, const char 
 	struct transfer *transfer;
 	json_t *json;
 	char *text;
+	bool into;
 	int rc;
 
-	json = json_pack("{s:{s:s, s:s*, s:b}}", "put", "path", remote, "owner", owner, "volume",
-			 volume);
+	/* What is in a directory goes into one. */
+	into = here->fd >= 0 && strcmp(here->name, ".") == 0;
+	json = json_pack("{s:{s:s, s:s*, s:b, s:b}}", "put", "path", remote, "owner", owner, "into",
+			 into, "volume", volume);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!text)

@@ -57,6 +57,10 @@ int vm_list(json_t **list, struct err *err);
 json_t *vm_find(const char *name, struct err *err);
 /* The same, but it must be running. */
 json_t *vm_find_running(const char *name, struct err *err);
+/* Whether its VMM says so; false if that says nothing. */
+bool vm_is_paused(const json_t *meta);
+/* As vm_find_running, and its guest must be able to answer, for it is not paused. */
+json_t *vm_find_awake(const char *name, struct err *err);
 /* Removes one that has ended. 0 or -errno with err set. */
 int vm_forget(const json_t *meta, struct err *err);
 /* A string of its meta; "" if there is none. */

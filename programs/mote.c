@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mote: what people type. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "cli/cli.h"
@@ -36,12 +40,37 @@ static const struct {
 	{ "kernel", cli_kernel },
 };
 
-int main(int argc, char **argv)
+/* One that the caller has closed does not take what is written to it, in silence least of all. */
+static void prepare_output(void)
+{
+	const bool closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
+	int fd;
+
+	fd_reserve_standard();
+	fd = closed ? open("/dev/null", O_RDONLY | O_CLOEXEC) : -1;
+	if (fd >= 0)
+		(void)dup2(fd, STDOUT_FILENO);
+	fd_close(&fd);
+}
+
+/* The command's status, unless what it printed has not arrived. */
+static int finish(int status)
+{
+	const bool failed = ferror(stdout);
+
+	errno = 0;
+	if (fflush(stdout) == 0 && !failed)
+		return status;
+	fprintf(stderr, "mote: standard output: %s\n",
+		errno ? strerror(errno) : "not all of it could be written");
+	return status == EXIT_SUCCESS ? CLI_EXIT_FAILURE : status;
+}
+
+static int run_command(int argc, char **argv)
 {
 	static char help[] = "--help";
 	const char *name = argc > 1 ? argv[1] : "";
 
-	fd_reserve_standard();
 	/* No command has another -h. */
 	if (argc > 2 && strcmp(argv[2], "-h") == 0)
 		argv[2] = help;
@@ -61,4 +90,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "mote: %s: no such command\n", name);
 	fputs(usage, stderr);
 	return CLI_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	prepare_output();
+	return finish(run_command(argc, argv));
 }

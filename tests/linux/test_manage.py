@@ -240,6 +240,76 @@ def test_links_are_copied_as_links_unless_followed(one, tmp_path):
     assert sh(one, "readlink /tmp/links/here; cat /tmp/links/real/here/file") == "link\n1\n"
 
 
+def test_contents_of_a_directory(one, tmp_path):
+    """As docker's: DIRECTORY/. is what is in it, into a directory that is made if need be."""
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / "file").write_text("text")
+    for place in ("new", "new", "there"):
+        sh(one, "mkdir -p /tmp/contents/there")
+        assert run_mote("cp", f"{tmp_path}/d/.", f"{one}:/tmp/contents/{place}").returncode == 0
+        assert sh(one, f"cd /tmp/contents/{place}; find . | sort") == ".\n./file\n./sub\n"
+    (tmp_path / "here").mkdir()
+    for place in ("back", "back", "here"):
+        assert run_mote("cp", f"{one}:/tmp/contents/new/.", tmp_path / place).returncode == 0
+        assert sorted(path.name for path in (tmp_path / place).iterdir()) == ["file", "sub"]
+    result = run_mote("cp", f"{one}:/tmp/contents/new/.", tmp_path / "d" / "file")
+    assert (result.returncode, result.stderr) == (
+        1, f"mote: {tmp_path}/d/file: Not a directory\n".encode())
+
+
+def test_directories_and_files_do_not_take_each_others_place(one, tmp_path):
+    sh(one, "mkdir -p /tmp/kinds/d /tmp/kinds/into/f; echo old > /tmp/kinds/f; echo 1 > /tmp/kinds/d/x")
+    (tmp_path / "f").write_text("precious")
+    (tmp_path / "link").symlink_to("f")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "into" / "d").mkdir(parents=True)
+    for source, target, reason in (
+            (f"{one}:/tmp/kinds/d", tmp_path / "f", "Not a directory"),
+            (f"{one}:/tmp/kinds/d", tmp_path / "link", "Not a directory"),
+            (tmp_path / "d", f"{one}:/tmp/kinds/f", "Not a directory"),
+            (tmp_path / "f", f"{one}:/tmp/kinds/into", "Is a directory")):
+        result = run_mote("cp", source, target)
+        assert result.returncode == 1 and reason in result.stderr.decode(), (source, target)
+        assert result.stderr.count(b"\n") == 1
+    assert (tmp_path / "f").read_text() == "precious" and os.readlink(tmp_path / "link") == "f"
+    assert sh(one, "cat /tmp/kinds/f; ls -d /tmp/kinds/into/f/") == "old\n/tmp/kinds/into/f/\n"
+
+
+def test_files_that_do_not_know_their_size(one, tmp_path):
+    for path in ("/proc/cpuinfo", "/proc/cmdline", "/sys/kernel/mm/transparent_hugepage/enabled"):
+        assert run_mote("cp", f"{one}:{path}", tmp_path / "file").returncode == 0
+        assert (tmp_path / "file").read_text() == sh(one, f"cat {path}")
+
+
+def test_sparse_files_remain_so(one, tmp_path):
+    with open(tmp_path / "sparse", "wb") as file:
+        file.write(b"begin")
+        file.truncate(100 << 20)
+    assert run_mote("cp", tmp_path / "sparse", f"{one}:/tmp/sparse").returncode == 0
+    assert int(sh(one, "du -k /tmp/sparse").split()[0]) < 1000
+    assert run_mote("cp", f"{one}:/tmp/sparse", tmp_path / "back").returncode == 0
+    st = (tmp_path / "back").stat()
+    assert st.st_size == 100 << 20 and st.st_blocks * 512 < 1 << 20
+    sh(one, "rm /tmp/sparse")
+
+
+def test_paused_is_said(one):
+    path = json.loads(run_mote("inspect", one).stdout)[0]["api"]
+    resume = ("api", "--socket", path, "PATCH", "/vm", '{"state": "Resumed"}')
+    assert run_mote(*resume[:-1], '{"state": "Paused"}').returncode == 0
+    try:
+        sentence = f"microVM one: it is paused (mote api --socket {path} PATCH /vm " \
+                   "'{\"state\": \"Resumed\"}' lets it go on)"
+        for command, status in ((("exec", one, "--", "true"), 125), (("cp", f"{one}:/etc/passwd", "-"), 1)):
+            result = run_mote(*command)
+            assert (result.returncode, result.stderr.decode()) == (status, f"mote: {sentence}\n")
+        assert listed()["one"]["state"] == "paused"
+        assert run_mote("stats", one).stdout.splitlines()[1].endswith(b"  paused")
+    finally:
+        assert run_mote(*resume).returncode == 0
+    assert listed()["one"]["state"] == "running" and sh(one, "echo on") == "on\n"
+
+
 def test_copies_are_counted(one, tmp_path):
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
@@ -428,6 +498,24 @@ def test_volume_goes_in_and_comes_back(tmp_path):
     assert (folder / "in\nput").exists()
     run_mote("run", "-v", f"{folder}:/work:ro", "--", "sh", "-c", "echo x > /work/new")
     assert not (folder / "new").exists()
+
+
+def test_volume_takes_what_became_of_it(tmp_path):
+    """Files in place of directories, and the other way round, and all the rest beside them."""
+    folder = tmp_path / "folder"
+    (folder / "d" / "deep").mkdir(parents=True)
+    (folder / "d" / "deep" / "x").write_text("old")
+    (folder / "f").write_text("old")
+    (folder / "l").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "victim").write_text("safe")
+    (folder / "d" / "way").symlink_to("../../outside")
+    result = run_mote("run", "-v", f"{folder}:/work", "--workdir", "/work", "--", "sh", "-c",
+                      "rm -r d f l; echo new > d; mkdir f; echo in > f/x; ln -s f l; echo z > zz")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert (folder / "d").read_text() == "new\n" and (folder / "f" / "x").read_text() == "in\n"
+    assert os.readlink(folder / "l") == "f" and (folder / "zz").exists()
+    assert (tmp_path / "outside" / "victim").read_text() == "safe"
 
 
 @pytest.mark.parametrize("place", ["/etc", "/tmp/", "/new/", "/var//run/.", "/bin"])

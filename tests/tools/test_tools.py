@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from support import BUILD, TIME_LIMIT, TOP
+from support import BUILD, MOTE, TIME_LIMIT, TOP
 
 BUILD_KERNEL = TOP / "rootfs-tools" / "kernel" / "build.sh"
 BUILD_INITRD = TOP / "rootfs-tools" / "image" / "build-initrd.sh"
@@ -231,3 +231,15 @@ def test_completion_for_bash(tmp_path):
                    stdout=subprocess.DEVNULL, env={**os.environ, **data})
     assert complete("mote", "run", "m", **data) == ["mine"]
     assert complete("mote", "exec", "", **data) == []
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("ps",), ("ps", "--json"),
+                                       ("kernel", "--help")])
+def test_output_that_does_not_arrive_is_told(tmp_path, arguments):
+    """A full disk, and a standard output that the caller has closed."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    for script, reason in (('"$@" > /dev/full', "No space left on device"),
+                           ('"$@" >&-', "Bad file descriptor")):
+        result = subprocess.run(["sh", "-c", script, "sh", MOTE, *arguments], env=environment,
+                                capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+        assert (result.returncode, result.stderr) == (1, f"mote: standard output: {reason}\n")
