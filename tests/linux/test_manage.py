@@ -366,7 +366,7 @@ def test_stream_that_leads_out_of_the_destination(one, tmp_path):
 
 def test_full_disk_in_the_guest(one, tmp_path):
     sh(one, "mkdir /tmp/small; mount -t tmpfs -o size=1m small /tmp/small")
-    (tmp_path / "big").write_bytes(bytes(3 << 20))
+    (tmp_path / "big").write_bytes(b"x" * (3 << 20))
     result = run_mote("cp", tmp_path / "big", f"{one}:/tmp/small/")
     assert (result.returncode, result.stderr) == (1, b"mote: big: No space left on device\n")
     sh(one, "umount /tmp/small")
