@@ -95,7 +95,7 @@ help:
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
-programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh $(BUILD)/unpack-tar
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh $(BUILD)/unpack-image
 initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
 
 packages-build:
@@ -168,7 +168,7 @@ install: all $(BUILD)/mote.1
 	install -m 644 tools/completion/mote $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
-	install -s $(BUILD)/unpack-tar $(DESTDIR)$(PREFIX)/lib/mote/
+	install -s $(BUILD)/unpack-image $(DESTDIR)$(PREFIX)/lib/mote/
 	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
 	install -m 644 $(wildcard $(BUILD)/initrd*.cpio) $(DESTDIR)$(PREFIX)/lib/mote/
 
@@ -257,11 +257,13 @@ $(BUILD)/build-image.sh: rootfs-tools/image/build-image.sh
 	@mkdir -p $(@D)
 	@install $< $@
 
-# With the library's shared objects, as the other programs that it starts have them.
-$(BUILD)/unpack-tar: rootfs-tools/image/unpack-tar.c
+# With libarchive's shared objects, as the script's other programs have them; always a release build.
+UNPACK_SOURCES := $(wildcard rootfs-tools/image/*.c) base/err.c base/fd.c
+$(BUILD)/unpack-image: $(UNPACK_SOURCES) $(wildcard rootfs-tools/image/*.h) base/err.h base/fd.h build/include/cli/.made
 	@mkdir -p $(@D)
 	$(say) LINK $@
-	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -O2 -D_FORTIFY_SOURCE=3 -fPIE -o $@ $< -pie $(LDFLAGS_common) -larchive
+	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -O2 -D_FORTIFY_SOURCE=3 -fPIE -Ibuild/include/cli -o $@ \
+		$(UNPACK_SOURCES) -pie $(LDFLAGS_common) -larchive -l:libjansson.a
 
 $(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@

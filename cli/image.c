@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -78,6 +79,13 @@ static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err
 	return 0;
 }
 
+/* OCI image specification, "Image Layout". */
+static bool is_layout(int dir)
+{
+	return faccessat(dir, "oci-layout", F_OK, 0) == 0 &&
+	       faccessat(dir, "index.json", F_OK, 0) == 0;
+}
+
 /* Opens it, for good, and says what kind of source it is. */
 static int open_source(struct image_build *build, struct err *err)
 {
@@ -104,8 +112,11 @@ static int open_source(struct image_build *build, struct err *err)
 		return err_sys(err, errno, "%s", build->source);
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
 		return err_set(err, EINVAL, "%s: neither a directory nor a tarball", build->source);
+	/* A file is looked into where it is unpacked. */
 	if (!build->kind)
-		build->kind = S_ISDIR(st.st_mode) ? "dir" : "tar";
+		build->kind = !S_ISDIR(st.st_mode)	    ? "tar"
+			      : is_layout(build->source_fd) ? transports[0]
+							    : "dir";
 	else if (S_ISDIR(st.st_mode) != (build->kind == transports[0]))
 		return err_set(err, EINVAL, "%s: it is %s", build->source,
 			       S_ISDIR(st.st_mode) ? "a directory, so its transport is oci"

@@ -25,12 +25,16 @@
 #define END_SECONDS 5
 #define TEXT_MAX (4 << 20) /* bytes of a configuration; registries take no more either */
 #define LINE 512
+#define WARNING "warning: "
+#define WARNINGS_MAX 8
 
 /* Of what was read so far. */
 struct lines {
 	char next[LINE];
 	size_t used;
 	char last[LINE]; /* the last whole one that is not empty */
+	char warnings[WARNINGS_MAX][LINE];
+	int warned;
 };
 
 /* The script, while it runs. */
@@ -111,9 +115,20 @@ static void show(const struct job *job, time_t started)
 static void end_line(struct lines *lines)
 {
 	lines->next[lines->used] = '\0';
-	if (lines->used > 0)
+	if (strncmp(lines->next, WARNING, strlen(WARNING)) == 0 && lines->warned < WARNINGS_MAX)
+		memcpy(lines->warnings[lines->warned++], lines->next, lines->used + 1);
+	else if (lines->used > 0)
 		memcpy(lines->last, lines->next, lines->used + 1);
 	lines->used = 0;
+}
+
+/* With names of the source in them. */
+static void print_warnings(struct lines *lines, const char *about)
+{
+	for (int i = 0; i < lines->warned; i++) {
+		cli_clean(lines->warnings[i]);
+		fprintf(stderr, "mote: %s: %s\n", about, lines->warnings[i]);
+	}
 }
 
 /* What there is at the moment. False at the end. */
@@ -175,6 +190,8 @@ static int wait_job(struct job *job, int signal_fd)
 	while (read_lines(&job->said, job->said_fd))
 		;
 	end_line(&job->said);
+	while (read_lines(&job->doing, job->progress_fd))
+		;
 	if (job->is_terminal && job->doing.last[0])
 		fputs("\r\033[K", stderr);
 	return status;
@@ -202,6 +219,7 @@ static int run_script(char *const argv[], int source, int signal_fd, const char 
 		*status = cli_fail(CLI_EXIT_FAILURE, &err);
 		return -1;
 	}
+	print_warnings(&job.doing, about);
 	if (!job.interrupted && WIFEXITED(end) && WEXITSTATUS(end) == 0)
 		return 0;
 	/* The last line of what it said is why it failed, with names of the source in it. */

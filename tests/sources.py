@@ -20,7 +20,7 @@ def write_tar(path, *members):
     return path
 
 
-def oci_layout(folder, layers, config):
+def oci_layout(folder, layers, config, architecture="amd64"):
     """An OCI image layout with one image, tagged `latest`."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -31,7 +31,7 @@ def oci_layout(folder, layers, config):
         return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}",
                 "size": len(data)}
     layer_blobs = [blob(layer, "layer.v1.tar") for layer in layers]
-    described = {"architecture": "amd64", "os": "linux", "config": config, "rootfs": {
+    described = {"architecture": architecture, "os": "linux", "config": config, "rootfs": {
         "type": "layers", "diff_ids": [layer["digest"] for layer in layer_blobs]}}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": blob(json.dumps(described).encode(), "config.v1+json"),

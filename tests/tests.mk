@@ -82,7 +82,7 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 # has no network to build it.
 TEST_DATA := build/data
 PYTHON_IMAGE := $(TEST_DATA)/mote/images/tags/python
-$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-tar
+$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image
 	$(say) IMAGE $@
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
 	@touch -h $@

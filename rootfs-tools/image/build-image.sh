@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes a root image, for `mote image build`:
 #   build-image.sh erofs|ext4 KIND SOURCE SCRATCH MAX
-# KIND is dir, tar, debian (SOURCE: packages, with commas), or one of skopeo's transports oci, oci-archive and
-# docker-archive (SOURCE: what follows the path, which is empty or begins with a colon). The source itself is
+# KIND is dir, tar, debian (SOURCE: packages, with commas), pull (SOURCE: a reference), or one of skopeo's
+# transports oci, oci-archive and docker-archive (SOURCE: what follows the path, which is empty or begins with a
+# colon); a tarball that is such an archive is taken for it, too. The source itself is
 # standard input, a directory or a file that was opened once: no path to it is followed again. In SCRATCH, an
 # empty directory, it leaves `image`, the same bytes for the same input, `config`, an OCI image's
 # configuration, and `digest`, SHA-256 of config and image. MAX is how many KiB of files the image may have.
@@ -88,7 +89,7 @@ confine() { # SPACE RESULTS ARGUMENT...
 		--setenv PATH "$PATH" --setenv HOME /space/tmp \
 		--ro-bind /usr /usr --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
 		--ro-bind-try /etc/mke2fs.conf /etc/mke2fs.conf "${see[@]}" --proc /proc --dev /dev \
-		--ro-bind "$(realpath "$0")" /build-image.sh --ro-bind "$(dirname "$(realpath "$0")")/unpack-tar" /unpack-tar \
+		--ro-bind "$(realpath "$0")" /build-image.sh --ro-bind "$(dirname "$(realpath "$0")")/unpack-image" /unpack-image \
 		--ro-bind-fd 5 /source --bind "$results/image" /image --bind "$results/config" /config \
 		--remount-ro /proc --remount-ro /dev --remount-ro / --chdir / -- \
 		setpriv --bounding-set -all,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap --inh-caps -all \
@@ -130,30 +131,40 @@ quietly() { # NAME COMMAND [ARGUMENT]...
 	fi
 }
 
-unpack_tar() {
+# From standard input, or what the arguments name, to /space/root.
+unpack() {
 	cd /space/root
-	quietly "" /unpack-tar < /source
+	quietly "" /unpack-image "$@"
 	cd /
 }
 
-# Of whiteouts that name the directory that they are in, or the one above, umoci removes these.
-check_layers() {
-	local blob said
-	for blob in /space/layout/blobs/sha256/*; do
-		said=$(/unpack-tar --check < "$blob" 2>&1) ||
-			{ [ "$said" = "Unrecognized archive format" ] && [ "$(head -c 1 "$blob")" = "{" ]; } || die "a layer: $said"
-	done
+# The one manifest, its configuration and layers; skopeo compares digests.
+unpack_oci() {
+	local archive=/source
+	need skopeo skopeo
+	# Of those that are compressed skopeo 1.9 does not read all.
+	if [[ $(/unpack-image --kind < /source 2> /dev/null) == *compressed ]]; then
+		archive=/space/archive
+		quietly "" /unpack-image --plain "$archive" < /source
+	fi
+	quietly skopeo skopeo --insecure-policy copy --quiet "$1:$archive$2" dir:/space/layout
+	rm -f /space/archive
+	unpack /space/layout /config
 }
 
-# The one manifest's configuration.
-unpack_oci() {
-	need skopeo skopeo
-	need umoci umoci
-	quietly skopeo skopeo --insecure-policy copy --quiet "$1" oci:/space/layout:image
-	say "unpacking its layers"
-	check_layers
-	quietly umoci umoci --log=error raw unpack --image /space/layout:image /space/root
-	skopeo inspect --config --raw oci:/space/layout:image > /config
+# Which of the kinds with one name it is. What `docker save` and `podman save` write is known by its files,
+# and which of the two, where it is told wrong.
+settle_kind() {
+	local found
+	[[ $kind == tar || $kind == *-archive ]] || return 0
+	found=$(/unpack-image --kind < /source 2> /dev/null) || return 0
+	case " $found " in
+	*" $kind "*) ;;
+	*" tar "*)
+		die "it is the tarball of a root file system, not of an image (without \"$kind:\" before its name it is taken)"
+		;;
+	*) kind=${found%% *} ;;
+	esac
 }
 
 # Files that the installation made are as old as its newest package, which is what makes the next
@@ -214,35 +225,28 @@ make_ext4() {
 
 # From /source to /image and /config.
 confined() {
-	local root=/space/root began
+	local root=/space/root
 	umask 022
-	began=@$(($(date +%s) - 1)) # file systems' clocks tick slowly
+	settle_kind
 	case $kind in
 	dir) root=/source ;;
 	tar)
 		say "unpacking"
-		unpack_tar
+		unpack < /source
 		;;
 	debian)
 		say "unpacking the installation"
-		unpack_tar
+		unpack < /source
 		settle_debian
 		;;
-	oci)
+	pulled) unpack /source /config ;;
+	*)
 		say "reading"
-		unpack_oci "oci:/source$source"
-		;;
-	*-archive)
-		say "reading"
-		unpack_oci "$kind:/source$source"
+		unpack_oci "$kind" "$source"
 		;;
 	esac
-	if [ "$kind" != dir ]; then
-		# Directories that a source only implies have just been made.
-		find "$root" -type d -newermt "$began" -exec touch -d @0 {} +
-		# A disk that is full shows here, if it was the host's.
-		sync -f "$root" || die "what was unpacked does not fit the disk"
-	fi
+	# A disk that is full shows here, if it was the host's.
+	[ "$kind" = dir ] || sync -f "$root" || die "what was unpacked does not fit the disk"
 	check_size "$root"
 	say "writing the $format image"
 	"make_$format" "$root"

@@ -161,15 +161,6 @@ def test_tarball(home, tmp_path, ending, compress):
 @pytest.mark.parametrize("name,members", [
     ("dotdot", [("../escaped", b"x", {})]),
     ("inner-dotdot", [("a/../../escaped", b"x", {})]),
-    ("through-a-link", [("out", None, {"type": tarfile.SYMTYPE, "linkname": ".."}),
-                        ("out/escaped", b"x", {})]),
-    ("through-an-absolute-link", [
-        ("out", None, {"type": tarfile.SYMTYPE, "linkname": "/OUTSIDE"}),
-        ("out/escaped", b"x", {})]),
-    ("through-two-links", [
-        ("one", None, {"type": tarfile.SYMTYPE, "linkname": "."}),
-        ("one/two", None, {"type": tarfile.SYMTYPE, "linkname": "../.."}),
-        ("one/two/escaped", b"x", {})]),
     ("hard-link-out", [("in", None, {"type": tarfile.LNKTYPE, "linkname": "/OUTSIDE/secret"})]),
     ("hard-link-dotdot", [("in", None, {"type": tarfile.LNKTYPE,
                                         "linkname": "../../../../../../../OUTSIDE/secret"})]),
@@ -191,6 +182,39 @@ def test_tarball_that_tries_to_leave_its_root(home, tmp_path, name, members):
     assert is_empty(home)
     assert os.listdir(outside) == ["secret"] and os.stat(outside / "secret").st_nlink == 1
     assert not list(tmp_path.rglob("escaped"))
+
+
+LINK = {"type": tarfile.SYMTYPE}
+
+
+@pytest.mark.parametrize("members,lands", [
+    ([("out", None, LINK | {"linkname": ".."}), ("out/file", b"x", {})], "file"),
+    ([("out", None, LINK | {"linkname": "/OUTSIDE"}), ("out/file", b"x", {})], "OUTSIDE/file"),
+    ([("one", None, LINK | {"linkname": "."}), ("one/two", None, LINK | {"linkname": "../.."}),
+      ("one/two/file", b"x", {})], "file"),
+    ([("usr/bin", None, {"type": tarfile.DIRTYPE, "mode": 0o755}),
+      ("bin", None, LINK | {"linkname": "usr/bin"}), ("bin/file", b"x", {})], "usr/bin/file"),
+    ([("var/run", None, LINK | {"linkname": "../run/./here"}), ("var/run/file", b"x", {})], "run/here/file"),
+    ([("loop", None, LINK | {"linkname": "loop"}), ("loop/file", b"x", {})], None),
+    ([("link", None, LINK | {"linkname": "x" * 4095}), ("link/file", b"x", {})], None),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_links_are_followed_as_in_the_image(home, tmp_path, members, lands):
+    """Its root directory is the root of every path, and what is above it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    members = [(name, content, {key: value.replace("/OUTSIDE", str(outside)) if key == "linkname" else value
+                                for key, value in attributes.items()}) for name, content, attributes in members]
+    result = mote_image("build", "-t", "x", write_tar(tmp_path / "links.tar", *members))
+    assert os.listdir(outside) == []
+    if lands is None:
+        assert result.returncode == 1 and result.stderr.count("\n") == 1
+        assert is_empty(home)
+        return
+    assert (result.returncode, result.stderr) == (0, "")
+    out = extracted("x", tmp_path / "out")
+    files = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name == "file"]
+    assert [f"/{name}".replace(str(outside), "/OUTSIDE") for name in files if not os.path.islink(out / name)] \
+        == [f"/{lands}".replace("/OUTSIDE/", "/OUTSIDE/")]
 
 
 def test_absolute_names_stay_inside(home, tmp_path):
@@ -399,7 +423,7 @@ def test_whiteouts_of_no_file_are_refused(home, tmp_path, name):
     source = f"oci:{tmp_path}/layout:latest"
     result = mote_image("build", "-t", "x", source)
     assert (result.returncode, result.stderr) == (
-        1, f"mote: {source}: a layer: {name}: a whiteout of no file\n")
+        1, f"mote: {source}: layer 2: {name.rstrip('/')}: a whiteout of no file\n")
     assert is_empty(home)
 
 
@@ -662,3 +686,53 @@ def test_debian_package_that_there_is_not(home):
     assert result.returncode == 1
     assert "no-such-package-at-all" in result.stderr and result.stderr.count("\n") == 1
     assert is_empty(home)
+
+
+def saved(tmp_path, transport, architecture="amd64"):
+    """What `docker save` and `podman save` write, of an image with one file."""
+    folder = tmp_path / f"layout-{architecture}"
+    if not folder.exists():
+        oci_layout(folder, [layer_bytes(tmp_path, ("file", b"x", {}))], {"Cmd": ["file"]}, architecture)
+    archive = tmp_path / f"{transport}-{architecture}.tar"
+    if not archive.exists():
+        subprocess.run(["skopeo", "--insecure-policy", "copy", "--quiet", f"oci:{folder}:latest",
+                        f"{transport}:{archive}:app:1"], check=True)
+    return archive
+
+
+@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
+@pytest.mark.parametrize("compress", [None, "gzip", "zstd"])
+def test_archives_of_images_are_known_with_and_without_their_prefix(home, tmp_path, transport, compress):
+    archive = saved(tmp_path, transport)
+    if compress:
+        packed = tmp_path / "app"
+        with open(packed, "wb") as out:
+            subprocess.run([compress, "-c", archive], stdout=out, check=True)
+        archive = packed
+    digests = {build("-t", "app", f"{prefix}{archive}")
+               for prefix in ("", "docker-archive:", "oci-archive:")}
+    assert len(digests) == 1
+    assert inspect("app")["cmd"] == ["file"]
+
+
+def test_a_layout_is_known_without_its_prefix(home, tmp_path):
+    saved(tmp_path, "docker-archive")
+    build("-t", "app", tmp_path / "layout-amd64")
+    assert inspect("app")["cmd"] == ["file"]
+
+
+def test_a_root_file_system_is_not_taken_for_an_image(home, tmp_path):
+    path = write_tar(tmp_path / "files.tar", ("manifest.json", b"{}", {}), ("bin/sh", b"x", {}))
+    result = mote_image("build", "-t", "x", f"docker-archive:{path}")
+    assert (result.returncode, result.stderr) == (
+        1, f"mote: docker-archive:{path}: it is the tarball of a root file system, not of an image (without "
+           '"docker-archive:" before its name it is taken)\n')
+    build("-t", "x", path)
+    assert sorted(os.listdir(extracted("x", tmp_path / "out"))) == ["bin", "manifest.json"]
+
+
+def test_programs_for_another_architecture_are_warned_of(home, tmp_path):
+    archive = saved(tmp_path, "docker-archive", "arm64")
+    result = mote_image("build", "-t", "app", archive)
+    assert (result.returncode, result.stderr) == (
+        0, f"mote: {archive}: warning: its programs are for arm64, and a microVM here runs those for amd64\n")

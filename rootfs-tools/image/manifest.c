@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rootfs-tools/image/manifest.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static int read_digest(char name[MANIFEST_NAME_LENGTH + 1], const json_t *descriptor,
+		       const char *what, struct err *err)
+{
+	static const char prefix[] = "sha256:";
+	const char *digest = json_string_value(json_object_get(descriptor, "digest"));
+	size_t start = sizeof(prefix) - 1;
+
+	if (!digest || strncmp(digest, prefix, start) != 0 ||
+	    strlen(digest) != start + MANIFEST_NAME_LENGTH ||
+	    strspn(digest + start, "0123456789abcdef") != MANIFEST_NAME_LENGTH)
+		return err_set(err, EINVAL, "its manifest: %s has no SHA-256 digest", what);
+	memcpy(name, digest + start, MANIFEST_NAME_LENGTH + 1);
+	return 0;
+}
+
+int manifest_read(struct manifest *manifest, const char *text, size_t length, struct err *err)
+{
+	json_error_t error;
+	json_t *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+	json_t *layers = json_object_get(json, "layers"), *layer;
+	size_t i;
+	int rc;
+
+	manifest->count = 0;
+	if (!json)
+		return err_set(err, EINVAL, "its manifest: %s", error.text);
+	rc = read_digest(manifest->config, json_object_get(json, "config"), "the configuration",
+			 err);
+	if (rc == 0 && !json_is_array(layers))
+		rc = err_set(err, EINVAL, "its manifest: there is no list of layers");
+	if (rc == 0 && json_array_size(layers) > MANIFEST_LAYERS_MAX)
+		rc = err_set(err, E2BIG, "its manifest: %zu layers are more than %d",
+			     json_array_size(layers), MANIFEST_LAYERS_MAX);
+	if (rc == 0) {
+		json_array_foreach (layers, i, layer) {
+			rc = read_digest(manifest->layers[i], layer, "a layer", err);
+			if (rc < 0)
+				break;
+			manifest->count++;
+		}
+	}
+	json_decref(json);
+	return rc;
+}
+
+int manifest_check_config(const char *text, size_t length, char other[64], struct err *err)
+{
+	json_error_t error;
+	json_t *json = json_loadb(text, length, 0, &error);
+	const char *os = json_string_value(json_object_get(json, "os"));
+	const char *architecture = json_string_value(json_object_get(json, "architecture"));
+	int rc = 0;
+
+	other[0] = '\0';
+	if (!json)
+		return err_set(err, EINVAL, "its configuration: %s", error.text);
+	if (os && *os && strcmp(os, "linux") != 0)
+		rc = err_set(err, EINVAL, "it is an image for %.32s, not for Linux", os);
+	if (architecture && *architecture && strcmp(architecture, "amd64") != 0 &&
+	    strcmp(architecture, "386") != 0)
+		snprintf(other, 64, "%s", architecture);
+	json_decref(json);
+	return rc;
+}
