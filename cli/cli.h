@@ -69,10 +69,11 @@ int cli_vms_dir(char path[PATH_MAX], struct err *err);
 /* Likewise the one with the jails. */
 int cli_jails_dir(char path[PATH_MAX], struct err *err);
 /*
- * A root image: a file, if the name contains a slash, else one of this name that `mote image ls`
- * shows. 0 or -errno with err set.
+ * A root image: the one of this name that `mote image ls` shows, "alpine" for
+ * "docker.io/library/alpine:latest", too; or a file (*is_file), if the name begins with '/' or '.'
+ * or contains a slash and there is one. 0; -ENOENT or -errno with err set.
  */
-int cli_find_image(const char *name, char path[PATH_MAX], struct err *err);
+int cli_find_image(const char *name, char path[PATH_MAX], bool *is_file, struct err *err);
 /* A kernel by its name, or by its path if that contains a slash. */
 int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err);
 

@@ -19,14 +19,19 @@
 #include "cli/image_store.h"
 #include "cli/values.h"
 
-#define DEFAULT_MAX_MIB (16 << 10)
+#define DOCKER "docker://"
 
 static const char usage[] =
 	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"
 	"       mote image build -t NAME [OPTION]... --debian PACKAGE[,PACKAGE]...\n"
+	"       mote image pull [-t NAME] [OPTION]... REFERENCE\n"
+	"                                  an image of a registry, docker.io if none is named\n"
 	"       mote image ls [--json]     the images: name, size, format, digest\n"
 	"       mote image inspect NAME    one of them as JSON: its file, how commands run in it\n"
+	"       mote image history NAME    how its layers were made, the last first\n"
+	"       mote image tag NAME NEW    another name for it\n"
 	"       mote image rm NAME...      remove them; what runs from them goes on\n"
+	"       mote image prune           remove what builds that were killed have left\n"
 	"\n"
 	"`build` makes a root image for `mote run NAME -- CMD` from SOURCE, the same bytes from "
 	"the\n"
@@ -36,10 +41,12 @@ static const char usage[] =
 	"  oci:DIR[:TAG]          an OCI image layout\n"
 	"  oci-archive:FILE[:TAG], docker-archive:FILE[:NAME:TAG]\n"
 	"                         as `podman save` and `docker save` write them; an image's\n"
-	"                         Entrypoint, Cmd, Env, WorkingDir and User are kept\n"
+	"                         Entrypoint, Cmd, Env, WorkingDir and User are kept; both are\n"
+	"                         known without the prefix, too, compressed or not\n"
+	"  docker://REFERENCE     as `mote image pull` takes it\n"
 	"\n"
-	"  -t, --tag NAME         lower-case letters, digits, '.', '_', '-' (default: from "
-	"SOURCE)\n"
+	"  -t, --tag NAME         lower-case letters, digits, '.', '_', '-'; or like\n"
+	"                         registry.example.org/app:1 (default: from SOURCE)\n"
 	"  --format erofs|ext4    erofs (default): smallest and read-only, what a VM writes stays\n"
 	"                         in its memory; ext4: also for `--rootfs FILE:rw`\n"
 	"  --debian PACKAGES      Debian 12's essential packages and these, instead of SOURCE\n"
@@ -77,6 +84,19 @@ static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err
 	for (char *at = name; *at; at++)
 		*at = (char)tolower((unsigned char)*at);
 	return 0;
+}
+
+/* docker.io/library/alpine:latest for alpine, which is its name, too. */
+static int name_pulled(struct image_build *build, const char *reference,
+		       char name[IMAGE_NAME_MAX + 1], struct err *err)
+{
+	int rc = image_reference_parse(reference, name, err);
+
+	build->kind = "pull";
+	build->source = build->detail = name;
+	if (rc == 0 && !build->name)
+		build->name = name;
+	return rc;
 }
 
 /* OCI image specification, "Image Layout". */
@@ -135,10 +155,9 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		{ "help", no_argument, NULL, HELP },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct image_build build = { .format = "erofs",
-				     .source_fd = -1,
-				     .max_mib = DEFAULT_MAX_MIB };
-	char name[IMAGE_NAME_MAX + 1];
+	struct image_build build = { .format = "erofs", .source_fd = -1, .max_mib = IMAGE_MAX_MIB };
+	bool is_pull = strcmp(argv[0], "pull") == 0;
+	char name[IMAGE_NAME_MAX + 1], reference[IMAGE_NAME_MAX + 1], whole[IMAGE_NAME_MAX + 1];
 	struct err err;
 	int option, status, rc = 0;
 
@@ -167,6 +186,8 @@ static int build_command(struct image_store *store, int argc, char **argv)
 			return CLI_EXIT_USAGE;
 		}
 	}
+	if (is_pull && (build.source || argc - optind != 1))
+		return usage_error("pull", "one name of an image is expected");
 	if (argc - optind != (build.source ? 0 : 1))
 		return usage_error("build", build.source ? "--debian goes without SOURCE"
 							 : "one SOURCE is expected");
@@ -174,14 +195,22 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		return usage_error("build", "--debian needs -t NAME");
 	if (!build.source)
 		build.source = argv[optind];
-	if (!build.kind)
+	if (is_pull || strncmp(build.source, DOCKER, strlen(DOCKER)) == 0)
+		rc = name_pulled(&build,
+				 build.source + (strncmp(build.source, DOCKER, strlen(DOCKER)) == 0
+							 ? strlen(DOCKER)
+							 : 0),
+				 reference, &err);
+	else if (!build.kind)
 		rc = open_source(&build, &err);
 	if (rc == 0 && !build.name)
 		rc = name_of(build.source, name, &err);
 	if (rc == 0 && !build.name)
 		build.name = name;
 	if (rc == 0)
-		rc = image_name_check(build.name, &err);
+		rc = image_name_check(build.name, whole, &err);
+	if (rc == 0)
+		build.name = whole;
 	status = rc < 0 ? cli_fail(CLI_EXIT_FAILURE, &err) : image_build(store, &build);
 	fd_close(&build.source_fd);
 	return status;
@@ -264,16 +293,68 @@ static int remove_command(struct image_store *store, int argc, char **argv)
 	return status;
 }
 
+static int tag_command(struct image_store *store, int argc, char **argv)
+{
+	struct image image;
+	struct err err;
+
+	if (argc != 3)
+		return usage_error("tag", "the name of an image and another name are expected");
+	if (image_store_find(store, argv[1], &image, &err) < 0 ||
+	    image_store_tag(store, &image, argv[2], &err) < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	return EXIT_SUCCESS;
+}
+
+static int prune_command(struct image_store *store, int argc, char **argv)
+{
+	return argc == 1 ? image_prune(store) : usage_error(argv[1], "prune takes nothing");
+}
+
+/* It has words of the image's. */
+static void print_step(const json_t *step)
+{
+	const char *when = json_string_value(json_object_get(step, "created"));
+	const char *what = json_string_value(json_object_get(step, "created_by"));
+	char *line = NULL;
+
+	if (asprintf(&line, "%-20.19s  %s", when ? when : "", what ? what : "") < 0)
+		return;
+	cli_clean(line);
+	puts(line);
+	free(line);
+}
+
+static int history_command(struct image_store *store, int argc, char **argv)
+{
+	json_t *config, *history;
+	struct image image;
+	struct err err;
+
+	if (argc != 2)
+		return usage_error("history", "the name of an image is expected");
+	if (image_store_find(store, argv[1], &image, &err) < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	config = image_store_config(store, &image, &err);
+	if (!config)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	history = json_object_get(config, "history");
+	for (size_t i = json_array_size(history); i > 0; i--)
+		print_step(json_array_get(history, i - 1));
+	json_decref(config);
+	return EXIT_SUCCESS;
+}
+
 int cli_image(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		int (*function)(struct image_store *store, int argc, char **argv);
 	} commands[] = {
-		{ "build", build_command },
-		{ "ls", list_command },
-		{ "inspect", inspect_command },
-		{ "rm", remove_command },
+		{ "build", build_command },	{ "pull", build_command },
+		{ "ls", list_command },		{ "inspect", inspect_command },
+		{ "history", history_command }, { "tag", tag_command },
+		{ "rm", remove_command },	{ "prune", prune_command },
 	};
 	const char *name = argc > 1 ? argv[1] : "";
 	struct image_store store;

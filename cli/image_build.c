@@ -281,6 +281,8 @@ json_t *image_build_config(const char *text, size_t length, struct err *err)
 
 	if (length > 0) {
 		theirs = json_loadb(text, length, 0, &error);
+		if (json_is_array(json_object_get(theirs, "history")))
+			json_object_set(ours, "history", json_object_get(theirs, "history"));
 		rc = theirs ? take_members(ours, json_object_get(theirs, "config"), err)
 			    : err_set(err, EINVAL, "the image's configuration: %s", error.text);
 	}
@@ -319,13 +321,24 @@ static char *read_text(const char *dir, const char *name, size_t *length, struct
 	return text;
 }
 
-static json_t *describe_source(const struct image_build *build)
+/* What was pulled is named with the digest of its manifest. */
+static json_t *describe_source(const struct image_build *build, const char *scratch)
 {
 	bool is_file = strcmp(build->kind, "dir") == 0 || strcmp(build->kind, "tar") == 0 ||
 		       strcmp(build->kind, "debian") == 0;
+	struct err err;
+	size_t length;
+	json_t *source;
+	char *digest;
 
-	return is_file ? json_sprintf("%s:%s", build->kind, build->source)
-		       : json_sprintf("oci:%s", build->source);
+	if (strcmp(build->kind, "pull") != 0)
+		return is_file ? json_sprintf("%s:%s", build->kind, build->source)
+			       : json_sprintf("oci:%s", build->source);
+	digest = read_text(scratch, "pulled.digest", &length, &err);
+	source = json_sprintf("docker://%.*s@%s", (int)strcspn(build->detail, "@"), build->detail,
+			      digest ? digest : "");
+	free(digest);
+	return source;
 }
 
 static int keep(struct image_store *store, const struct image_build *build, const char *scratch,
@@ -352,10 +365,10 @@ static int keep(struct image_store *store, const struct image_build *build, cons
 	free(text);
 	if (!config)
 		return -EINVAL;
-	json_object_set_new(config, "source", describe_source(build));
+	json_object_set_new(config, "source", describe_source(build, scratch));
 	rc = image_store_add(store, file, &image, config, err);
 	json_decref(config);
-	if (rc == 0)
+	if (rc == 0 && !build->is_quiet)
 		printf("%s\n", image.digest);
 	return rc;
 }
@@ -397,21 +410,31 @@ static void remove_scratch(const char *scratch)
 	(void)run_script(argv, -1, -1, scratch, &status);
 }
 
+/* Removes what `stale` lists, which it gives up. */
+static void remove_stale(json_t *stale)
+{
+	json_t *path;
+	size_t i;
+
+	json_array_foreach (stale, i, path)
+		remove_scratch(json_string_value(path));
+	json_decref(stale);
+}
+
 int image_build(struct image_store *store, const struct image_build *build)
 {
 	CLEANUP_FD int lock_fd = -1, signal_fd = -1;
 	char scratch[PATH_MAX];
-	json_t *stale, *path;
+	sigset_t ends, before;
+	json_t *stale;
 	struct err err;
-	sigset_t ends;
-	size_t i;
 	int status;
 
 	sigemptyset(&ends);
 	sigaddset(&ends, SIGINT);
 	sigaddset(&ends, SIGTERM);
 	sigaddset(&ends, SIGHUP);
-	sigprocmask(SIG_BLOCK, &ends, NULL);
+	sigprocmask(SIG_BLOCK, &ends, &before);
 	signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signal_fd < 0) {
 		err_sys(&err, errno, "signalfd");
@@ -419,10 +442,49 @@ int image_build(struct image_store *store, const struct image_build *build)
 	}
 	if (image_store_scratch(store, scratch, &lock_fd, &stale, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
-	json_array_foreach (stale, i, path)
-		remove_scratch(json_string_value(path));
-	json_decref(stale);
+	remove_stale(stale);
 	status = build_in(store, build, scratch, signal_fd);
 	remove_scratch(scratch);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	return status;
+}
+
+int image_pull(const char *reference, struct err *err)
+{
+	char name[IMAGE_NAME_MAX + 1];
+	struct image_build build = {
+		.kind = "pull",
+		.source = name,
+		.detail = name,
+		.source_fd = -1,
+		.name = name,
+		.format = "erofs",
+		.max_mib = IMAGE_MAX_MIB,
+		.is_quiet = true,
+	};
+	struct image_store store;
+	int rc = image_reference_parse(reference, name, err);
+
+	if (rc == 0)
+		rc = image_store_open(&store, err);
+	if (rc < 0)
+		return rc;
+	if (image_build(&store, &build) != EXIT_SUCCESS)
+		rc = err_set(err, EIO, "image %s: it could not be pulled", reference);
+	image_store_close(&store);
+	return rc;
+}
+
+int image_prune(struct image_store *store)
+{
+	CLEANUP_FD int lock_fd = -1;
+	char scratch[PATH_MAX];
+	json_t *stale;
+	struct err err;
+
+	if (image_store_scratch(store, scratch, &lock_fd, &stale, &err) < 0)
+		return cli_fail(CLI_EXIT_FAILURE, &err);
+	remove_stale(stale);
+	remove_scratch(scratch);
+	return EXIT_SUCCESS;
 }

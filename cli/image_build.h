@@ -3,20 +3,31 @@
 #ifndef MOTE_CLI_IMAGE_BUILD_H
 #define MOTE_CLI_IMAGE_BUILD_H
 
+#include <stdbool.h>
+
 #include "cli/image_store.h"
 
 struct image_build {
-	const char *kind;   /* "dir", "tar", "debian", or the transport of an OCI image */
+	const char *kind;   /* "dir", "tar", "debian", "pull", or the transport of an OCI image */
 	const char *source; /* as it was named */
-	const char *detail; /* packages, or of an OCI image what follows its path */
+	const char *detail; /* packages, a reference, or of an OCI image what follows its path */
 	int source_fd;	    /* what is at the path, opened once (the caller's), or -1 */
 	const char *name;
 	const char *format; /* "erofs" or "ext4" */
 	int max_mib;	    /* of files */
+	bool is_quiet;	    /* about the digest */
 };
+
+#define IMAGE_MAX_MIB (16 << 10) /* usually */
 
 /* The process's exit status; progress and errors are printed. */
 int image_build(struct image_store *store, const struct image_build *build);
+
+/* From the registry that the reference names, for `mote run`; 0, or -EIO, of which all is said. */
+int image_pull(const char *reference, struct err *err);
+
+/* Removes what builds that were killed have left. The process's exit status. */
+int image_prune(struct image_store *store);
 
 /*
  * What an image's configuration (OCI image specification, "Image Configuration") says about running

@@ -22,18 +22,28 @@
 #define SCRATCH "scratch"
 #define LOCK "lock"
 
-int image_name_check(const char *name, struct err *err)
+static bool is_own_name(const char *name)
 {
 	static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 	static const char all[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
 	size_t len = strlen(name);
 
-	if (len >= 1 && len <= IMAGE_NAME_MAX && strchr(first, name[0]) && strspn(name, all) == len)
+	return len >= 1 && len <= IMAGE_OWN_NAME_MAX && strchr(first, name[0]) &&
+	       strspn(name, all) == len;
+}
+
+int image_name_check(const char *name, char whole[IMAGE_NAME_MAX + 1], struct err *err)
+{
+	if (is_own_name(name)) {
+		snprintf(whole, IMAGE_NAME_MAX + 1, "%s", name);
 		return 0;
+	}
+	if (strpbrk(name, "/:@"))
+		return image_reference_parse(name, whole, err);
 	return err_set(err, EINVAL,
 		       "image name %s: 1 to %d lower-case letters, digits, '.', '_' and '-' are "
 		       "expected, beginning with a letter or a digit",
-		       name, IMAGE_NAME_MAX);
+		       name, IMAGE_OWN_NAME_MAX);
 }
 
 int image_store_open(struct image_store *store, struct err *err)
@@ -131,10 +141,12 @@ static int write_config(int dir_fd, const char *path, const json_t *config)
 static int set_tag(int dir_fd, const struct image *image)
 {
 	char target[PATH_MAX], tag[NAME_MAX + 1], new_tag[NAME_MAX + 1];
+	char file[IMAGE_NAME_MAX + 1];
 
+	image_reference_file(image->name, file);
 	snprintf(target, sizeof(target), "../%s", image->file);
-	snprintf(tag, sizeof(tag), TAGS "/%s", image->name);
-	snprintf(new_tag, sizeof(new_tag), TAGS "/.%s", image->name);
+	snprintf(tag, sizeof(tag), TAGS "/%s", file);
+	snprintf(new_tag, sizeof(new_tag), TAGS "/.%s", file);
 	if ((unlinkat(dir_fd, new_tag, 0) < 0 && errno != ENOENT) ||
 	    symlinkat(target, dir_fd, new_tag) < 0 || renameat(dir_fd, new_tag, dir_fd, tag) < 0)
 		return -errno;
@@ -148,12 +160,13 @@ static void config_path(const struct image *image, char path[NAME_MAX + 1])
 
 static int find_in(int dir_fd, const char *name, struct image *image)
 {
-	char tag[NAME_MAX + 1], target[PATH_MAX];
+	char tag[NAME_MAX + 1], target[PATH_MAX], own[IMAGE_NAME_MAX + 1];
 	struct stat st;
 	ssize_t n;
 
 	memset(image, 0, sizeof(*image));
-	snprintf(tag, sizeof(tag), TAGS "/%s", name);
+	image_reference_file(name, own);
+	snprintf(tag, sizeof(tag), TAGS "/%s", own);
 	n = readlinkat(dir_fd, tag, target, sizeof(target) - 1);
 	if (n < 0)
 		return -errno;
@@ -267,15 +280,39 @@ int image_store_add(struct image_store *store, const char *file, const struct im
 int image_store_find(struct image_store *store, const char *name, struct image *image,
 		     struct err *err)
 {
-	int rc = image_name_check(name, err);
+	char whole[IMAGE_NAME_MAX + 1];
+	int rc = image_name_check(name, whole, err);
 
 	if (rc < 0)
 		return rc;
-	rc = find_in(store->dir_fd, name, image);
+	rc = find_in(store->dir_fd, whole, image);
+	/* "alpine" may be that of docker.io. */
+	if (rc == -ENOENT && image_reference_parse(name, whole, NULL) == 0)
+		rc = find_in(store->dir_fd, whole, image);
 	if (rc == -ENOENT)
 		return err_set(err, ENOENT,
 			       "image %s: there is none of this name (`mote image ls` shows them)",
 			       name);
+	return rc < 0 ? err_sys(err, -rc, "image %s in %s", name, store->dir) : 0;
+}
+
+int image_store_tag(struct image_store *store, const struct image *image, const char *name,
+		    struct err *err)
+{
+	CLEANUP_FD int locked = lock(store, err);
+	struct image named = *image;
+	int rc;
+
+	if (locked < 0)
+		return locked;
+	rc = image_name_check(name, named.name, err);
+	if (rc < 0)
+		return rc;
+	/* Nobody has removed it meanwhile. */
+	rc = faccessat(store->dir_fd, named.file, F_OK, 0) < 0 ? -errno
+							       : set_tag(store->dir_fd, &named);
+	if (rc == 0)
+		rc = collect(store);
 	return rc < 0 ? err_sys(err, -rc, "image %s in %s", name, store->dir) : 0;
 }
 
@@ -310,15 +347,19 @@ static int list_in(int dir_fd, DIR *tags, struct image **images)
 	int count = 0;
 
 	while ((entry = readdir(tags)) != NULL) {
+		char name[NAME_MAX + 1];
 		struct image *more;
 
-		if (entry->d_name[0] == '.')
+		if (entry->d_name[0] == '.' || strlen(entry->d_name) > IMAGE_NAME_MAX)
 			continue;
+		snprintf(name, sizeof(name), "%s", entry->d_name);
+		for (char *at = name; *at; at++)
+			*at = *at == '%' ? '/' : *at;
 		more = reallocarray(*images, (size_t)count + 1, sizeof(**images));
 		if (!more)
 			return -ENOMEM;
 		*images = more;
-		if (find_in(dir_fd, entry->d_name, &more[count]) == 0)
+		if (find_in(dir_fd, name, &more[count]) == 0)
 			count++;
 	}
 	if (count > 0)
@@ -351,7 +392,7 @@ int image_store_list(struct image_store *store, struct image **images, struct er
 int image_store_remove(struct image_store *store, const char *name, struct err *err)
 {
 	CLEANUP_FD int locked = lock(store, err);
-	char tag[NAME_MAX + 1];
+	char tag[NAME_MAX + 1], file[IMAGE_NAME_MAX + 1];
 	struct image image;
 	int rc;
 
@@ -360,7 +401,8 @@ int image_store_remove(struct image_store *store, const char *name, struct err *
 	rc = image_store_find(store, name, &image, err);
 	if (rc < 0)
 		return rc;
-	snprintf(tag, sizeof(tag), TAGS "/%s", name);
+	image_reference_file(image.name, file);
+	snprintf(tag, sizeof(tag), TAGS "/%s", file);
 	rc = unlinkat(store->dir_fd, tag, 0) < 0 ? -errno : collect(store);
 	return rc < 0 ? err_sys(err, -rc, "image %s in %s", name, store->dir) : 0;
 }

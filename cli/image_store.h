@@ -4,7 +4,7 @@
  *
  *	blobs/DIGEST.FORMAT   an image; the digest is SHA-256 of its configuration and its bytes
  *	blobs/DIGEST.json     how commands run in it, and where it is from
- *	tags/NAME             a symbolic link to ../blobs/DIGEST.FORMAT
+ *	tags/NAME             a symbolic link to ../blobs/DIGEST.FORMAT; '%' in NAME is a slash
  *	scratch/              of builds, each locked while its build runs
  *	lock                  held while anything is changed
  *
@@ -18,9 +18,12 @@
 #include <limits.h>
 #include <stdint.h>
 
+#include "cli/image_reference.h"
+
 struct err;
 
-#define IMAGE_NAME_MAX 128
+#define IMAGE_NAME_MAX IMAGE_REFERENCE_MAX
+#define IMAGE_OWN_NAME_MAX 128
 #define IMAGE_DIGEST_LENGTH 64
 
 struct image_store {
@@ -40,9 +43,11 @@ struct image {
 int image_store_open(struct image_store *store, struct err *err);
 void image_store_close(struct image_store *store);
 
-/* 1 to IMAGE_NAME_MAX of a-z, 0-9, '.', '_' and '-', the first a letter or a digit: 0 or -EINVAL.
+/*
+ * The name that an image is given: 1 to IMAGE_OWN_NAME_MAX of a-z, 0-9, '.', '_' and '-', the first
+ * a letter or a digit; or, made whole, a reference with a slash or a tag. 0 or -EINVAL.
  */
-int image_name_check(const char *name, struct err *err);
+int image_name_check(const char *name, char whole[IMAGE_NAME_MAX + 1], struct err *err);
 
 /*
  * A directory of this name under scratch/, locked by *lock_fd (owned by the caller), which is
@@ -59,11 +64,15 @@ int image_store_scratch(struct image_store *store, char path[PATH_MAX], int *loc
 int image_store_add(struct image_store *store, const char *file, const struct image *image,
 		    const json_t *config, struct err *err);
 
-/* The image of a name, or -ENOENT with err set. */
+/* The image of a name, as cli_find_image() has them, or -ENOENT with err set. */
 int image_store_find(struct image_store *store, const char *name, struct image *image,
 		     struct err *err);
 /* Its configuration: a new reference, or NULL with err set. */
 json_t *image_store_config(struct image_store *store, const struct image *image, struct err *err);
+
+/* Another name for an image. 0 or -errno with err set. */
+int image_store_tag(struct image_store *store, const struct image *image, const char *name,
+		    struct err *err);
 
 /* The number of images, sorted by name, in *images (owned by the caller: free); or -errno. */
 int image_store_list(struct image_store *store, struct image **images, struct err *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
+#include "cli/image_reference.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -197,25 +198,39 @@ int cli_jails_dir(char path[PATH_MAX], struct err *err)
 	return own_runtime_dir(path, "jail", err);
 }
 
-int cli_find_image(const char *name, char path[PATH_MAX], struct err *err)
+int cli_find_image(const char *name, char path[PATH_MAX], bool *is_file, struct err *err)
 {
-	char dir[PATH_MAX], tag[PATH_MAX];
+	char dir[PATH_MAX], tag[PATH_MAX], whole[IMAGE_REFERENCE_MAX + 1];
+	bool has_slash = strchr(name, '/') != NULL;
+	const char *names[] = { name, whole };
 	int rc;
 
-	if (strchr(name, '/'))
+	*is_file = name[0] == '/' || (has_slash && (name[0] == '.' || access(name, F_OK) == 0));
+	if (*is_file)
 		return join(path, err, "%s", name);
 	rc = cli_images_dir(dir, err);
 	if (rc == 0)
 		rc = check_own(dir, err);
-	if (rc == 0)
-		rc = join(tag, err, "%s/tags/%s", dir, name);
-	if (rc == 0 && !realpath(tag, path))
-		rc = err_set(
-			err, errno,
-			"image %s: there is none of this name (\"mote image ls\" lists them; a "
-			"file's path has a slash; a command without an image follows --)",
-			name);
-	return rc;
+	if (rc < 0)
+		return rc;
+	if (image_reference_parse(name, whole, NULL) < 0)
+		whole[0] = '\0';
+	for (size_t i = 0; i < 2; i++) {
+		char file[IMAGE_REFERENCE_MAX + 1];
+
+		if (!names[i][0] || strlen(names[i]) > IMAGE_REFERENCE_MAX)
+			continue;
+		image_reference_file(names[i], file);
+		rc = join(tag, err, "%s/tags/%s", dir, file);
+		if (rc < 0 || realpath(tag, path))
+			return rc;
+		if (errno != ENOENT)
+			return err_sys(err, errno, "image %s", name);
+	}
+	return err_set(err, ENOENT,
+		       "image %s: there is none of this name (\"mote image ls\" lists them%s%s; a "
+		       "file's path has a slash; a command without an image follows --)",
+		       name, whole[0] ? ", \"mote image pull\" fetches " : "", whole);
 }
 
 int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err)

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/image_build.h"
 #include "cli/request_options.h"
 #include "cli/values.h"
 
@@ -173,11 +174,17 @@ static int take_words(struct run_options *options, const struct choices *choices
 
 	if (!choices->dashes && *words) {
 		const char *name = *words++;
+		bool is_file;
 
 		options->image_name = name;
-		rc = cli_find_image(name, options->image, err);
+		rc = cli_find_image(name, options->image, &is_file, err);
+		if (rc == -ENOENT && image_reference_has_registry(name)) {
+			rc = image_pull(name, err);
+			if (rc == 0)
+				rc = cli_find_image(name, options->image, &is_file, err);
+		}
 		/* What lies beside a file of somebody's says nothing about it. */
-		if (rc == 0 && !strchr(name, '/'))
+		if (rc == 0 && !is_file)
 			rc = image_config_open(&options->image_config, options->image, err);
 		if (rc < 0)
 			return rc;

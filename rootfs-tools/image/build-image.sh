@@ -126,7 +126,7 @@ quietly() { # NAME COMMAND [ARGUMENT]...
 		*'No space left on device'* | *'no space left on device'* | *[Ff]'ile too large'* | *SIGXFSZ*) too_large ;;
 		*'dial tcp'*) die "it is not whole: what it refers to on a network is not fetched" ;;
 		esac
-		said=${said%%$'\n'*}
+		said=$(of_skopeo <<< "${said%%$'\n'*}")
 		die "${name:+$name: }${said:-it ended without a word}"
 	fi
 }
@@ -196,6 +196,44 @@ install_debian() {
 		die "mmdebstrap: $(grep -E '^(E:|error)' "$scratch/mmdebstrap.log" | head -n 1 | sed 's/^E: //')"
 }
 
+# What skopeo says, without its time and level.
+of_skopeo() {
+	sed -E 's/^time="[^"]*" level=[a-z]+ msg="(.*)"$/\1/; s/\\"/"/g'
+}
+
+# The image of a registry, for this machine, to $scratch/pulled. Credentials are those of the user's containers
+# (REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json), as is the policy, if any.
+# As docker has it, a registry on this machine may be without TLS.
+fetch() { # REFERENCE
+	local child size options=()
+	need skopeo skopeo
+	[ -e "${HOME-}/.config/containers/policy.json" ] || [ -e /etc/containers/policy.json ] ||
+		options+=(--insecure-policy)
+	options+=(copy)
+	[[ ! $1 =~ ^(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/ ]] || options+=(--src-tls-verify=false)
+	say "asking for $1"
+	mkdir "$scratch/pulled"
+	(
+		ulimit -f "$((2 * max))"
+		exec setpriv --pdeathsig TERM skopeo "${options[@]}" --quiet --digestfile "$scratch/pulled.digest" "docker://$1" \
+			"dir:$scratch/pulled" 3>&-
+	) > "$scratch/skopeo.log" 2>&1 < /dev/null &
+	child=$!
+	while kill -0 "$child" 2> /dev/null; do
+		size=$(du -s -k "$scratch/pulled" | cut -f 1)
+		say "fetching $1: $((size / 1024)) MiB"
+		if [ "$size" -gt "$((2 * max))" ]; then
+			kill "$child" 2> /dev/null
+			too_large
+		fi
+		sleep 0.2
+	done
+	if ! wait "$child"; then
+		! grep -q 'file too large' "$scratch/skopeo.log" || too_large
+		die "$(tail -n 1 "$scratch/skopeo.log" | of_skopeo)"
+	fi
+}
+
 make_erofs() {
 	local newest long said
 	need mkfs.erofs erofs-utils
@@ -239,7 +277,7 @@ confined() {
 		unpack < /source
 		settle_debian
 		;;
-	pulled) unpack /source /config ;;
+	pull) unpack /source /config ;;
 	*)
 		say "reading"
 		unpack_oci "$kind" "$source"
@@ -267,6 +305,10 @@ build)
 		say "installing $source"
 		install_debian "$source"
 		exec < "$scratch/debian.tar"
+	fi
+	if [ "$kind" = pull ]; then
+		fetch "$source"
+		exec < "$scratch/pulled"
 	fi
 	as_root --inside "$@"
 	cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest"

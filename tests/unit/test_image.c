@@ -60,19 +60,21 @@ END_TEST
 
 START_TEST(names)
 {
-	char longest[IMAGE_NAME_MAX + 2];
+	char longest[IMAGE_OWN_NAME_MAX + 2], whole[IMAGE_NAME_MAX + 1];
 	struct err err;
 
 	memset(longest, 'a', sizeof(longest));
-	longest[IMAGE_NAME_MAX] = '\0';
-	ck_assert_int_eq(image_name_check(longest, &err), 0);
-	longest[IMAGE_NAME_MAX] = 'a';
-	longest[IMAGE_NAME_MAX + 1] = '\0';
-	ck_assert_int_eq(image_name_check(longest, &err), -EINVAL);
-	ck_assert_int_eq(image_name_check("3.11-slim_x", &err), 0);
-	ck_assert_int_eq(image_name_check(".", &err), -EINVAL);
-	ck_assert_int_eq(image_name_check("-t", &err), -EINVAL);
-	ck_assert_int_eq(image_name_check("a/b", &err), -EINVAL);
+	longest[IMAGE_OWN_NAME_MAX] = '\0';
+	ck_assert_int_eq(image_name_check(longest, whole, &err), 0);
+	longest[IMAGE_OWN_NAME_MAX] = 'a';
+	longest[IMAGE_OWN_NAME_MAX + 1] = '\0';
+	ck_assert_int_eq(image_name_check(longest, whole, &err), -EINVAL);
+	ck_assert_int_eq(image_name_check("3.11-slim_x", whole, &err), 0);
+	ck_assert_int_eq(image_name_check(".", whole, &err), -EINVAL);
+	ck_assert_int_eq(image_name_check("-t", whole, &err), -EINVAL);
+	ck_assert_int_eq(image_name_check("a/B", whole, &err), -EINVAL);
+	ck_assert_int_eq(image_name_check("a/b", whole, &err), 0);
+	ck_assert_str_eq(whole, "docker.io/a/b:latest");
 }
 END_TEST
 
