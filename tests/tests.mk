@@ -63,15 +63,16 @@ $(JAIL_PROGRAMS): build/%: tests/jail/%.c
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
-CLIENTS := cli/agent_client.c cli/api_reader.c cli/clean.c
+CLIENTS := cli/agent_client.c cli/api_reader.c cli/clean.c cli/image_reference.c
+UNPACKER := $(addprefix rootfs-tools/image/,inside.c layer.c manifest.c)
 INIT_SOURCES := $(INIT_PARTS:%=rootfs-tools/init/%.c)
-build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) \
-		$(wildcard */*.h vmm/*/*.h rootfs-tools/init/*.h tests/fuzz/*.h) build/include/tests/.made
+build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) $(UNPACKER) \
+		$(wildcard */*.h vmm/*/*.h rootfs-tools/*/*.h tests/fuzz/*.h) build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Ibuild/include/tests -Irootfs-tools/init -o $@ $(filter %.c,$^) \
-		-ljansson -lhttp_parser -levent_core -luring -pthread
+		-ljansson -lhttp_parser -levent_core -luring -larchive -pthread
 
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
