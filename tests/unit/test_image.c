@@ -78,6 +78,60 @@ START_TEST(names)
 }
 END_TEST
 
+#define DIGEST "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+START_TEST(references)
+{
+	static const struct {
+		const char *text, *whole; /* NULL: none */
+	} rows[] = {
+		{ "alpine", "docker.io/library/alpine:latest" },
+		{ "alpine:3.20", "docker.io/library/alpine:3.20" },
+		{ "docker.io/alpine", "docker.io/library/alpine:latest" },
+		{ "team/app", "docker.io/team/app:latest" },
+		{ "localhost/app", "localhost/app:latest" },
+		{ "host:5000/a/b__c-d.e:T_1", "host:5000/a/b__c-d.e:T_1" },
+		{ "[::1]:5000/app", "[::1]:5000/app:latest" },
+		{ "quay.io/app@" DIGEST, "quay.io/app@" DIGEST },
+		{ "quay.io/app:1@" DIGEST, "quay.io/app@" DIGEST },
+		{ "", NULL },
+		{ "/app", NULL },
+		{ "App", NULL },
+		{ "app:", NULL },
+		{ "app:.x", NULL },
+		{ "app@", NULL },
+		{ "app@sha256:12", NULL },
+		{ "app@" DIGEST "0", NULL },
+		{ "a//b", NULL },
+		{ "a/", NULL },
+		{ "a/-b", NULL },
+		{ "a-/b", NULL },
+		{ "../b", NULL },
+		{ "a.b/../c", NULL },
+		{ ":5000/app", NULL },
+		{ "host:/app", NULL },
+		{ "host:123456/app", NULL },
+		{ "a.b/c%d", NULL },
+		{ "a.b/c d", NULL },
+	};
+	char whole[IMAGE_REFERENCE_MAX + 1], longest[IMAGE_REFERENCE_MAX + 2];
+	struct err err;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int rc = image_reference_parse(rows[i].text, whole, &err);
+
+		ck_assert_msg(rc == (rows[i].whole ? 0 : -EINVAL), "%s", rows[i].text);
+		if (rows[i].whole)
+			ck_assert_str_eq(whole, rows[i].whole);
+	}
+	memset(longest, 'a', sizeof(longest));
+	longest[IMAGE_REFERENCE_MAX - strlen("docker.io/library/:latest")] = '\0';
+	ck_assert_int_eq(image_reference_parse(longest, whole, &err), 0);
+	strcat(longest, "a");
+	ck_assert_int_eq(image_reference_parse(longest, whole, &err), -EINVAL);
+}
+END_TEST
+
 Suite *image_suite(void)
 {
 	Suite *suite = suite_create("image");
@@ -86,6 +140,7 @@ Suite *image_suite(void)
 	tcase_add_test(tests, configuration_of_an_image);
 	tcase_add_test(tests, configuration_that_is_none);
 	tcase_add_test(tests, names);
+	tcase_add_test(tests, references);
 	suite_add_tcase(suite, tests);
 	return suite;
 }
