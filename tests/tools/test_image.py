@@ -622,7 +622,7 @@ echo "mote-test:x:54321:54321::$1/home:/bin/sh" >> "$1/passwd"
 echo "$3" > "$1/subids"
 mount --bind "$1/passwd" /etc/passwd
 for file in /etc/subuid /etc/subgid; do mount --bind "$1/subids" "$file"; done
-mknod --mode 666 "$1/fuse" c 10 229
+[ -e "$1/fuse" ] || mknod --mode 666 "$1/fuse" c 10 229
 mount --bind "$1/fuse" /dev/fuse
 chown 54321:54321 "$1/home"
 cd "$1/home"
@@ -630,11 +630,11 @@ exec setpriv --reuid 54321 --regid 54321 --clear-groups env HOME="$1/home" "$2" 
 """
 
 
-def build_as_user(tmp_path, ids):
+def build_as_user(tmp_path, ids, *members):
     (tmp_path / "home").mkdir(exist_ok=True)
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
-    write_tar(tmp_path / "files.tar", ("file", b"x", {"uid": 33, "gid": 44, "mode": 0o4755}))
+    write_tar(tmp_path / "files.tar", ("file", b"x", {"uid": 33, "gid": 44, "mode": 0o4755}), *members)
     return subprocess.run(["unshare", "--mount", "bash", "-ec", AS_USER, "bash", tmp_path, MOTE,
                            ids], capture_output=True, text=True, timeout=TIME_LIMIT, check=False,
                           env={key: value for key, value in os.environ.items()
@@ -668,6 +668,21 @@ def test_an_ordinary_user_without_ids_is_told(tmp_path):
     result = build_as_user(tmp_path, "other:700000:65536")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1 and "/etc/subuid" in result.stderr
+
+
+@pytest.mark.usefixtures("subids")
+def test_what_an_ordinary_user_cannot_unpack_is_said(home, tmp_path):
+    """Device nodes are left out; files of users that it has no ids for are an error, as with podman."""
+    device = ("null", None, {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})
+    result = build_as_user(tmp_path, "mote-test:700000:65536", device)
+    assert result.returncode == 0
+    assert result.stderr == (f"mote: {tmp_path}/files.tar: warning: device nodes are left out, which root alone can "
+                             "make: 1\n")
+    assert result.stdout.strip() != build(tmp_path / "files.tar")
+    result = build_as_user(tmp_path, "mote-test:700000:65536", ("far", b"x", {"uid": 70_000}))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (f"mote: {tmp_path}/files.tar: far: its owner 70000:0 is not among the ids that "
+                             "/etc/subuid and /etc/subgid give\n")
 
 
 def test_debian_packages(tmp_path, monkeypatch):
