@@ -23,6 +23,7 @@
 
 static const char usage[] =
 	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"
+	"       mote image build [OPTION]... --file DOCKERFILE DIR\n"
 	"       mote image build -t NAME [OPTION]... --debian PACKAGE[,PACKAGE]...\n"
 	"       mote image pull [-t NAME] [OPTION]... REFERENCE\n"
 	"                                  an image of a registry, docker.io if none is named\n"
@@ -49,6 +50,9 @@ static const char usage[] =
 	"                         registry.example.org/app:1 (default: from SOURCE)\n"
 	"  --format erofs|ext4    erofs (default): smallest and read-only, what a VM writes stays\n"
 	"                         in its memory; ext4: also for `--rootfs FILE:rw`\n"
+	"  -f, --file DOCKERFILE  what buildah makes of this with DIR as its context; with the "
+	"rights\n"
+	"                         that buildah has, and not confined\n"
 	"  --debian PACKAGES      Debian 12's essential packages and these, instead of SOURCE\n"
 	"  --max-size SIZE        how much all files may be (default 16G)\n";
 
@@ -146,9 +150,10 @@ static int open_source(struct image_build *build, struct err *err)
 
 static int build_command(struct image_store *store, int argc, char **argv)
 {
-	enum { TAG = 't', FORMAT = 256, DEBIAN, MAX_SIZE, HELP };
+	enum { TAG = 't', DOCKERFILE = 'f', FORMAT = 256, DEBIAN, MAX_SIZE, HELP };
 	static const struct option names[] = {
 		{ "tag", required_argument, NULL, TAG },
+		{ "file", required_argument, NULL, DOCKERFILE },
 		{ "format", required_argument, NULL, FORMAT },
 		{ "debian", required_argument, NULL, DEBIAN },
 		{ "max-size", required_argument, NULL, MAX_SIZE },
@@ -158,13 +163,17 @@ static int build_command(struct image_store *store, int argc, char **argv)
 	struct image_build build = { .format = "erofs", .source_fd = -1, .max_mib = IMAGE_MAX_MIB };
 	bool is_pull = strcmp(argv[0], "pull") == 0;
 	char name[IMAGE_NAME_MAX + 1], reference[IMAGE_NAME_MAX + 1], whole[IMAGE_NAME_MAX + 1];
+	const char *dockerfile = NULL;
 	struct err err;
 	int option, status, rc = 0;
 
-	while ((option = getopt_long(argc, argv, "t:", names, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "t:f:", names, NULL)) != -1) {
 		switch (option) {
 		case TAG:
 			build.name = optarg;
+			break;
+		case DOCKERFILE:
+			dockerfile = optarg;
 			break;
 		case FORMAT:
 			if (strcmp(optarg, "erofs") != 0 && strcmp(optarg, "ext4") != 0)
@@ -186,6 +195,8 @@ static int build_command(struct image_store *store, int argc, char **argv)
 			return CLI_EXIT_USAGE;
 		}
 	}
+	if (dockerfile && (is_pull || build.source))
+		return usage_error("--file", "it goes with a directory as SOURCE");
 	if (is_pull && (build.source || argc - optind != 1))
 		return usage_error("pull", "one name of an image is expected");
 	if (argc - optind != (build.source ? 0 : 1))
@@ -203,6 +214,13 @@ static int build_command(struct image_store *store, int argc, char **argv)
 				 reference, &err);
 	else if (!build.kind)
 		rc = open_source(&build, &err);
+	if (rc == 0 && dockerfile) {
+		build.detail = dockerfile;
+		if (strcmp(build.kind, "dir") != 0)
+			rc = err_set(&err, EINVAL, "%s: --file goes with a directory",
+				     build.source);
+		build.kind = "dockerfile";
+	}
 	if (rc == 0 && !build.name)
 		rc = name_of(build.source, name, &err);
 	if (rc == 0 && !build.name)

@@ -234,6 +234,23 @@ fetch() { # REFERENCE
 	fi
 }
 
+# From the directory on standard input. Its images and its cache are those of the user's buildah; of what it
+# builds here nothing stays there.
+build_dockerfile() { # DOCKERFILE
+	local image context
+	need buildah buildah
+	context=$(readlink /proc/self/fd/0)
+	say "buildah: $1"
+	setpriv --pdeathsig TERM buildah build --quiet --iidfile "$scratch/built" --file "$1" "$context" \
+		> "$scratch/buildah.log" 2>&1 < /dev/null ||
+		die "buildah: $(grep -vE '^(STEP|exit status)' "$scratch/buildah.log" | tail -n 1 | of_skopeo)"
+	image=$(< "$scratch/built")
+	mkdir "$scratch/pulled"
+	buildah push --quiet "$image" "dir:$scratch/pulled" > "$scratch/buildah.log" 2>&1 ||
+		die "buildah: $(tail -n 1 "$scratch/buildah.log" | of_skopeo)"
+	buildah rmi "$image" > /dev/null 2>&1 || true
+}
+
 make_erofs() {
 	local newest long said
 	need mkfs.erofs erofs-utils
@@ -277,7 +294,7 @@ confined() {
 		unpack < /source
 		settle_debian
 		;;
-	pull) unpack /source /config ;;
+	pull | dockerfile) unpack /source /config ;;
 	*)
 		say "reading"
 		unpack_oci "$kind" "$source"
@@ -306,10 +323,11 @@ build)
 		install_debian "$source"
 		exec < "$scratch/debian.tar"
 	fi
-	if [ "$kind" = pull ]; then
-		fetch "$source"
-		exec < "$scratch/pulled"
-	fi
+	case $kind in
+	pull) fetch "$source" ;;&
+	dockerfile) build_dockerfile "$source" ;;&
+	pull | dockerfile) exec < "$scratch/pulled" ;;
+	esac
 	as_root --inside "$@"
 	cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest"
 	;;
