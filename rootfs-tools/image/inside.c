@@ -16,40 +16,47 @@
 
 #define LINKS_MAX 40 /* as Linux has it */
 
+/* The slot that has it, or the one for it. The size is a power of two, and there are free ones. */
+static uint64_t *slot_of(const struct inode_set *set, uint64_t inode)
+{
+	size_t at = inode & (set->size - 1);
+
+	while (set->slots[at] && set->slots[at] != inode)
+		at = (at + 1) & (set->size - 1);
+	return &set->slots[at];
+}
+
+static int grow(struct inode_set *set)
+{
+	struct inode_set more = { .size = set->size ? 2 * set->size : 1024, .used = set->used };
+
+	more.slots = calloc(more.size, sizeof(*more.slots));
+	if (!more.slots)
+		return -ENOMEM;
+	for (size_t i = 0; i < set->size; i++) {
+		if (set->slots[i])
+			*slot_of(&more, set->slots[i]) = set->slots[i];
+	}
+	free(set->slots);
+	*set = more;
+	return 0;
+}
+
 int inode_set_add(struct inode_set *set, uint64_t inode)
 {
-	size_t at;
+	uint64_t *slot;
 
-	if (2 * set->used >= set->size) {
-		struct inode_set more = { .size = set->size ? 2 * set->size : 1024 };
-
-		more.slots = calloc(more.size, sizeof(*more.slots));
-		if (!more.slots)
-			return -ENOMEM;
-		for (size_t i = 0; i < set->size; i++) {
-			if (set->slots[i])
-				inode_set_add(&more, set->slots[i]);
-		}
-		free(set->slots);
-		*set = more;
-	}
-	at = inode % set->size;
-	while (set->slots[at] && set->slots[at] != inode)
-		at = (at + 1) % set->size;
-	set->used += set->slots[at] != inode;
-	set->slots[at] = inode;
+	if (2 * set->used >= set->size && grow(set) < 0)
+		return -ENOMEM;
+	slot = slot_of(set, inode);
+	set->used += *slot != inode;
+	*slot = inode;
 	return 0;
 }
 
 bool inode_set_has(const struct inode_set *set, uint64_t inode)
 {
-	if (set->size == 0)
-		return false;
-	for (size_t at = inode % set->size; set->slots[at]; at = (at + 1) % set->size) {
-		if (set->slots[at] == inode)
-			return true;
-	}
-	return false;
+	return set->size > 0 && *slot_of(set, inode) == inode;
 }
 
 void inode_set_free(struct inode_set *set)

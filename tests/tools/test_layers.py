@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import pathlib
 import random
 import stat
 import subprocess
@@ -13,7 +12,7 @@ import tarfile
 
 import pytest
 
-from sources import oci_layout, write_tar
+from sources import oci_layout
 from support import MOTE, TIME_LIMIT, TOP
 
 UNPACK = TOP / "build" / "release" / "unpack-image"
@@ -268,3 +267,30 @@ def test_random_layers_as_another_tool_unpacks_them(tmp_path, seed):
                    check=True, timeout=TIME_LIMIT)
     assert tree(ours) == tree(tmp_path / "theirs")
     assert set(tree(ours)) - {"."} == set(made.kinds) - {""}
+
+
+@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh..."])
+def test_whiteouts_of_no_file_are_refused_in_any_layer(tmp_path, name):
+    result = unpack(tmp_path / "root", [tar_bytes((name, b"", {}))])
+    assert (result.returncode, result.stderr) == (1, f"layer 1: {name}: a whiteout of no file\n")
+
+
+@pytest.mark.parametrize("manifest,said", [
+    ("{", "its manifest: string or '}' expected near end of file"),
+    ('{"layers": []}', "its manifest: the configuration has no SHA-256 digest"),
+    ('{"config": {"digest": "sha256:%s"}}' % ("a" * 64), "its manifest: there is no list of layers"),
+    ('{"config": {"digest": "sha256:%s"}, "layers": []}' % "../../../../../../etc/hostname".rjust(64, "/"),
+     "its manifest: the configuration has no SHA-256 digest"),
+    (json.dumps({"config": {"digest": f"sha256:{'a' * 64}"}, "layers": [{"digest": f"sha256:{'b' * 64}"}] * 1025}),
+     "its manifest: 1025 layers are more than 1024"),
+])
+def test_hostile_manifests(tmp_path, manifest, said):
+    (tmp_path / "manifest.json").write_text(manifest)
+    result = subprocess.run(["sh", "-c", 'exec "$@" 3>&1', "sh", UNPACK, tmp_path, tmp_path / "config"], cwd=tmp_path,
+                            capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    assert (result.returncode, result.stderr) == (1, said + "\n")
+
+
+def test_an_image_of_another_system_is_refused(tmp_path):
+    result = unpack(tmp_path / "root", [tar_bytes(("f", b"", {}))], {"os": "windows", "architecture": "amd64"})
+    assert (result.returncode, result.stderr) == (1, "it is an image for windows, not for Linux\n")
