@@ -79,6 +79,7 @@ static int read_text(int dir, const char *name, char **text, size_t *length, str
 	int rc;
 
 	*text = NULL;
+	*length = 0;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_sys(err, errno, "%s", name);
 	if (st.st_size > MANIFEST_BYTES_MAX)
