@@ -10,7 +10,8 @@
 struct image_build {
 	const char *kind;   /* "dir", "tar", "debian", "pull", "dockerfile" or an OCI transport */
 	const char *source; /* as it was named */
-	const char *detail; /* packages, a reference, a Dockerfile, or of an OCI image what follows its path */
+	const char *detail; /* packages, a reference, a Dockerfile, or of an OCI image what follows
+			       its path */
 	int source_fd;	    /* what is at the path, opened once (the caller's), or -1 */
 	const char *name;
 	const char *format; /* "erofs" or "ext4" */
