@@ -30,7 +30,6 @@ if [ "$kind" != --bare ]; then
 	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n' \
 		> "$stage/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' > "$stage/etc/group"
-	printf 'microvm\n' > "$stage/etc/hostname"
 fi
 if [ "$kind" = --modules ]; then
 	release=$(ls "$modules/lib/modules")

@@ -137,12 +137,8 @@ json_t *control_resume(struct agent *agent, const json_t *value, struct failure 
 	errno = 0;
 	if ((entropy && add_entropy(entropy, failure) < 0) ||
 	    (unix_time_ns && set_clock(unix_time_ns, failure) < 0) ||
-	    (network && network_set_up(network, failure) < 0))
+	    network_change(network, hostname, failure) < 0)
 		return NULL;
-	if (hostname && sethostname(hostname, strlen(hostname)) < 0) {
-		failure_sys(failure, errno, "resume: hostname");
-		return NULL;
-	}
 	agent->epoch = epoch;
 	return json_pack("{s:I}", "epoch", epoch);
 }

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <stdint.h>
@@ -11,10 +12,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "etc.h"
 #include "failure.h"
+#include "ipv6.h"
 
 #define INTERFACE "eth0"
 
@@ -65,17 +67,11 @@ static int set_gateway(int fd, struct in_addr ip)
 	return ioctl(fd, SIOCADDRT, &route);
 }
 
-static void write_resolver(const char *dns)
-{
-	FILE *out;
-
-	mkdir("/etc", 0755);
-	out = fopen("/etc/resolv.conf", "we");
-	if (out) {
-		fprintf(out, "nameserver %s\n", dns);
-		fclose(out);
-	}
-}
+/* Of eth0, and the rest, for what changes later. */
+static struct network current;
+static char current_address[INET_ADDRSTRLEN];
+static char current_dns[INET_ADDRSTRLEN];
+static char current_hostname[HOST_NAME_MAX + 1];
 
 static int configure(int fd, char *text, struct failure *failure)
 {
@@ -98,24 +94,71 @@ static int configure(int fd, char *text, struct failure *failure)
 		return failure_sys(failure, errno, INTERFACE ": the address cannot be set");
 	if (gateway && set_gateway(fd, gateway_ip) < 0 && errno != EEXIST)
 		return failure_sys(failure, errno, INTERFACE ": the gateway cannot be set");
-	if (dns)
-		write_resolver(dns);
+	snprintf(current_address, sizeof(current_address), "%s", address);
+	current.names.address = current_address;
+	if (dns) {
+		snprintf(current_dns, sizeof(current_dns), "%s", dns);
+		current.resolver.servers = current_dns;
+	}
 	return 0;
 }
 
-int network_set_up(const char *address, struct failure *failure)
+static int set_up_interface(int fd, const char *ipv4, struct failure *failure)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	char text[256];
-	int rc = 0;
 
 	if (fd < 0)
-		return address ? failure_sys(failure, errno, "network: a socket") : 0;
+		return failure_sys(failure, errno, "network: a socket");
+	snprintf(text, sizeof(text), "%s", ipv4);
+	return configure(fd, text, failure);
+}
+
+static int set_up_interfaces(int fd, const struct network *network, struct failure *failure)
+{
 	(void)bring_up(fd, "lo");
-	if (address) {
-		snprintf(text, sizeof(text), "%s", address);
-		rc = configure(fd, text, failure);
-	}
-	close(fd);
+	if (network->ipv4 && set_up_interface(fd, network->ipv4, failure) < 0)
+		return -1;
+	if (!network->ipv6)
+		return 0;
+	if (!network->ipv4 && bring_up(fd, INTERFACE) < 0)
+		return failure_sys(failure, errno, INTERFACE);
+	return ipv6_set(INTERFACE, network->ipv6, failure);
+}
+
+int network_set_up(const struct network *network, struct failure *failure)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
+
+	current = *network;
+	rc = set_up_interfaces(fd, network, failure);
+	if (fd >= 0)
+		close(fd);
+	if (network->resolver.servers)
+		current.resolver.servers = network->resolver.servers;
+	etc_write_names(&current.names);
+	if (current.resolver.servers)
+		etc_write_resolver(&current.resolver);
 	return rc;
+}
+
+int network_change(const char *ipv4, const char *hostname, struct failure *failure)
+{
+	int fd = ipv4 ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+	int rc = ipv4 ? set_up_interface(fd, ipv4, failure) : 0;
+
+	if (fd >= 0)
+		close(fd);
+	if (rc < 0)
+		return rc;
+	if (hostname && sethostname(hostname, strlen(hostname)) < 0)
+		return failure_sys(failure, errno, "resume: hostname");
+	if (hostname) {
+		snprintf(current_hostname, sizeof(current_hostname), "%s", hostname);
+		current.names.hostname = current_hostname;
+	}
+	if (ipv4 || hostname)
+		etc_write_names(&current.names);
+	if (ipv4 && current.resolver.servers)
+		etc_write_resolver(&current.resolver);
+	return 0;
 }

@@ -2,12 +2,25 @@
 #ifndef MOTE_INIT_NETWORK_H
 #define MOTE_INIT_NETWORK_H
 
+#include "etc.h"
+
 struct failure;
 
+/* Strings are the caller's, and stay; NULL: nothing of it. */
+struct network {
+	const char *ipv4;	      /* of eth0: ADDRESS/PREFIX[,GATEWAY[,DNS]] */
+	const char *ipv6;	      /* of eth0: ADDRESS/PREFIX[,GATEWAY] */
+	struct etc_resolver resolver; /* its servers come before DNS */
+	struct etc_names names;	      /* but the address, which is eth0's */
+};
+
+/* Brings loopback and eth0 up; writes what /etc says of them. 0 or -1 with failure set. */
+int network_set_up(const struct network *network, struct failure *failure);
+
 /*
- * Brings loopback up, and eth0 with `address`, ADDRESS/PREFIX[,GATEWAY[,DNS]], if that is not NULL;
- * writes /etc/resolv.conf. 0 or -1 with failure set.
+ * Another address of eth0, as network.ipv4 has it, and another host name, which is copied; either
+ * may be NULL. 0 or -1 with failure set.
  */
-int network_set_up(const char *address, struct failure *failure);
+int network_change(const char *ipv4, const char *hostname, struct failure *failure);
 
 #endif

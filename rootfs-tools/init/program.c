@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,7 +27,10 @@ static const char *const default_environment[] = {
 	"LANG=C.UTF-8",
 };
 
-enum stage { STAGE_EXEC, STAGE_CWD, STAGE_USER, STAGE_TERMINAL };
+/* Of what is on a terminal. */
+static const char default_terminal[] = "TERM=xterm";
+
+enum stage { STAGE_EXEC, STAGE_CWD, STAGE_USER, STAGE_TERMINAL, STAGE_LIMIT };
 
 struct report {
 	int errnum;
@@ -61,18 +66,19 @@ static int parse_tty(struct program *program, json_t *tty, struct failure *failu
 
 int program_parse(struct program *program, const json_t *exec, struct failure *failure)
 {
-	const char *user = NULL;
-	json_t *argv = NULL, *env = NULL, *tty = NULL;
+	const char *user = "0";
+	json_t *argv = NULL, *env = NULL, *tty = NULL, *limits = NULL;
 	json_int_t timeout_ms = 0;
-	int keep = 0, with_stdin = 1;
+	int keep = 0, with_stdin = 1, make_cwd = 0;
 	json_error_t error;
 
-	*program = (struct program){ .cwd = "/", .user = { .home = "/root" } };
+	*program = (struct program){ .cwd = "/" };
 	/* json_unpack_ex only reads its root. */
 	if (json_unpack_ex((json_t *)(uintptr_t)exec, &error, 0,
-			   "{s:o, s?o, s?s, s?s, s?o, s?I, s?b, s?b !}", "argv", &argv, "env", &env,
-			   "cwd", &program->cwd, "user", &user, "tty", &tty, "timeout_ms",
-			   &timeout_ms, "keep", &keep, "stdin", &with_stdin) < 0)
+			   "{s:o, s?o, s?s, s?b, s?s, s?o, s?I, s?b, s?b, s?o !}", "argv", &argv,
+			   "env", &env, "cwd", &program->cwd, "make_cwd", &make_cwd, "user", &user,
+			   "tty", &tty, "timeout_ms", &timeout_ms, "keep", &keep, "stdin",
+			   &with_stdin, "rlimits", &limits) < 0)
 		return failure_set(failure, "exec: %s", error.text);
 	if (!is_string_list(argv) || json_array_size(argv) == 0)
 		return failure_set(failure, "exec: argv: a list of strings is expected");
@@ -85,7 +91,9 @@ int program_parse(struct program *program, const json_t *exec, struct failure *f
 	program->timeout_ms = timeout_ms;
 	program->keep = keep;
 	program->no_stdin = !with_stdin;
-	if (user && users_find(user, &program->user, failure) < 0)
+	program->make_cwd = make_cwd;
+	if (limits_parse(&program->limits, limits, failure) < 0 ||
+	    users_find(user, &program->user, failure) < 0)
 		return -1;
 	return tty ? parse_tty(program, tty, failure) : 0;
 }
@@ -122,13 +130,19 @@ static void set_variable(char **list, size_t *used, char *variable)
 static char **make_environment(const struct program *program)
 {
 	const size_t defaults = sizeof(default_environment) / sizeof(default_environment[0]);
-	char **list = calloc(json_array_size(program->env) + defaults + 2, sizeof(*list));
+	char **list = calloc(json_array_size(program->env) + defaults + 4, sizeof(*list));
+	static char hostname[sizeof("HOSTNAME=") + HOST_NAME_MAX] = "HOSTNAME=";
 	char *home;
 	size_t used = 0, i;
 	json_t *value;
 
 	if (!list)
 		return NULL;
+	if (!is_given(program->env, hostname) &&
+	    gethostname(hostname + strlen(hostname), HOST_NAME_MAX) == 0)
+		list[used++] = hostname;
+	if (program->tty && !is_given(program->env, default_terminal))
+		list[used++] = (char *)(uintptr_t)default_terminal;
 	for (i = 0; i < defaults; i++) {
 		if (!is_given(program->env, default_environment[i]))
 			list[used++] = (char *)(uintptr_t)default_environment[i];
@@ -155,14 +169,41 @@ static char **make_arguments(const struct program *program)
 
 static int become_user(const struct user *user)
 {
-	/* Nothing to do for root without groups, which is what it is. */
-	if (user->uid == 0 && user->gid == 0 && user->group_count == 0)
-		return 0;
 	if (setgroups((size_t)user->group_count, user->groups) < 0 ||
 	    setresgid(user->gid, user->gid, user->gid) < 0 ||
 	    setresuid(user->uid, user->uid, user->uid) < 0)
 		return -1;
 	return 0;
+}
+
+/* As root, whoever the user is. */
+static int make_directories(const char *path)
+{
+	char part[PATH_MAX];
+	size_t length = strlen(path);
+
+	if (length >= sizeof(part)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	for (size_t i = 1; i <= length; i++) {
+		if (path[i] != '/' && path[i] != '\0')
+			continue;
+		memcpy(part, path, i);
+		part[i] = '\0';
+		if (mkdir(part, 0755) < 0 && errno != EEXIST)
+			return -1;
+	}
+	return 0;
+}
+
+static int enter(const struct program *program)
+{
+	if (chdir(program->cwd) == 0)
+		return 0;
+	return program->make_cwd && errno == ENOENT && make_directories(program->cwd) == 0
+		       ? chdir(program->cwd)
+		       : -1;
 }
 
 static _Noreturn void run_child(const struct program *program, const int fds[3], int report_fd)
@@ -179,10 +220,12 @@ static _Noreturn void run_child(const struct program *program, const int fds[3],
 		dup2(fds[i], i);
 	if (program->tty && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0) {
 		report = (struct report){ errno, STAGE_TERMINAL };
+	} else if (limits_set(&program->limits) < 0) {
+		report = (struct report){ errno, STAGE_LIMIT };
+	} else if (enter(program) < 0) {
+		report = (struct report){ errno, STAGE_CWD };
 	} else if (become_user(&program->user) < 0) {
 		report = (struct report){ errno, STAGE_USER };
-	} else if (chdir(program->cwd) < 0) {
-		report = (struct report){ errno, STAGE_CWD };
 	} else if (argv && env) {
 		environ = env;
 		execvp(argv[0], argv);
@@ -208,6 +251,9 @@ int program_report(int report_fd, const struct program *program, struct failure 
 		break;
 	case STAGE_USER:
 		failure_sys(failure, report.errnum, "the user cannot be changed");
+		break;
+	case STAGE_LIMIT:
+		failure_sys(failure, report.errnum, "a resource limit cannot be set");
 		break;
 	case STAGE_TERMINAL:
 		failure_sys(failure, report.errnum, "the terminal");
@@ -258,15 +304,26 @@ static int open_pipe(struct ends *ends, int stream)
 	return fcntl(ends->ours[stream], F_SETFL, O_NONBLOCK);
 }
 
-static int open_pipes(struct ends *ends, bool no_stdin)
+/* Whoever runs the program may open its streams by their names, as /dev/stdout. */
+static int give_pipes(const struct ends *ends, const struct user *user, bool no_stdin)
 {
-	if (no_stdin)
+	for (int i = no_stdin ? STDOUT_FILENO : STDIN_FILENO; i < 3; i++) {
+		if (fchown(ends->theirs[i], user->uid, user->gid) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int open_pipes(struct ends *ends, const struct program *program)
+{
+	if (program->no_stdin)
 		ends->theirs[STDIN_FILENO] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	else if (open_pipe(ends, STDIN_FILENO) < 0)
 		return -1;
-	if (ends->theirs[STDIN_FILENO] < 0)
+	if (ends->theirs[STDIN_FILENO] < 0 || open_pipe(ends, STDOUT_FILENO) < 0 ||
+	    open_pipe(ends, STDERR_FILENO) < 0)
 		return -1;
-	return open_pipe(ends, STDOUT_FILENO) < 0 || open_pipe(ends, STDERR_FILENO) < 0 ? -1 : 0;
+	return program->user.uid == 0 ? 0 : give_pipes(ends, &program->user, program->no_stdin);
 }
 
 /* One terminal for all three. */
@@ -312,8 +369,7 @@ int program_start(const struct program *program, const struct cgroup *cgroup,
 	int report[2] = { -1, -1 }, saved;
 	pid_t pid = -1;
 
-	if ((program->tty ? open_terminal(&ends, program) : open_pipes(&ends, program->no_stdin)) ==
-		    0 &&
+	if ((program->tty ? open_terminal(&ends, program) : open_pipes(&ends, program)) == 0 &&
 	    pipe2(report, O_CLOEXEC | O_NONBLOCK) == 0)
 		pid = fork_into(cgroup);
 	saved = errno;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "rlimits.h"
 #include "users.h"
 
 struct cgroup;
@@ -17,6 +18,8 @@ struct program {
 	const json_t *argv; /* arrays of strings, in the request */
 	const json_t *env;  /* may be NULL */
 	const char *cwd;
+	bool make_cwd; /* if it is not there, as root */
+	struct limits limits;
 	struct user user;
 	bool tty;
 	uint16_t rows;

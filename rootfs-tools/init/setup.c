@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,6 +26,13 @@
 #define BOOT_TIMER_VALUE 123
 #define SLEEP_CONTROL_PORT 0x600
 #define SLEEP_S5_NOW 0x34 /* SLP_TYP 5, SLP_EN */
+
+/* Of the kernel's command line. */
+struct words {
+	const char *root;
+	const char *overlay;
+	struct network network;
+};
 
 static const unsigned long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
@@ -104,6 +113,19 @@ static int mount_image(const char *target, unsigned long flags)
 	return -1;
 }
 
+/* The upper layer's are those that programs see. */
+static void copy_root_attributes(const char *image, const char *upper)
+{
+	struct stat st;
+
+	if (stat(image, &st) < 0)
+		return;
+	if ((st.st_uid != 0 || st.st_gid != 0) && chown(upper, st.st_uid, st.st_gid) < 0)
+		fprintf(stderr, "mote-init: the root's owner: %s\n", strerrordesc_np(errno));
+	if ((st.st_mode & 07777) != 0755)
+		chmod(upper, st.st_mode & 07777);
+}
+
 /* The image below; on top a drive, or memory if drive is NULL. */
 static int mount_overlay(const char *drive, struct failure *failure)
 {
@@ -116,10 +138,13 @@ static int mount_overlay(const char *drive, struct failure *failure)
 		   : mount("tmpfs", "/changes", "tmpfs", 0, "mode=755")) < 0)
 		return failure_sys(failure, errno, "the overlay's drive (%s) cannot be mounted",
 				   drive ? drive : "memory");
-	mkdir("/changes/upper", 0755);
+	if (mkdir("/changes/upper", 0755) == 0)
+		copy_root_attributes("/image", "/changes/upper");
 	mkdir("/changes/work", 0755);
+	/* Without redirect_dir directories of the image cannot be renamed. */
 	if (mount("overlay", "/root-fs", "overlay", 0,
-		  "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work") < 0)
+		  "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work,redirect_dir=on") <
+	    0)
 		return failure_sys(failure, errno, "the overlay over the root image");
 	return 0;
 }
@@ -143,14 +168,66 @@ static int mount_root(const char *mode, const char *overlay, struct failure *fai
 	return 0;
 }
 
-static void mount_rest(void)
+static void link_standard_streams(void)
+{
+	static const char *const links[][2] = {
+		{ "/proc/self/fd", "/dev/fd" },
+		{ "/proc/self/fd/0", "/dev/stdin" },
+		{ "/proc/self/fd/1", "/dev/stdout" },
+		{ "/proc/self/fd/2", "/dev/stderr" },
+	};
+
+	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+			fprintf(stderr, "mote-init: %s: %s\n", links[i][1], strerrordesc_np(errno));
+	}
+}
+
+/* What an image has in /run and /tmp is for its programs; one without them gets them. */
+static void make_temporary(bool in_memory)
+{
+	if (in_memory) {
+		mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+		mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+		return;
+	}
+	mkdir("/run", 0755);
+	if (mkdir("/tmp", 0755) == 0)
+		chmod("/tmp", 01777);
+}
+
+static void mount_rest(bool root_in_memory)
 {
 	mount_at("sysfs", "/sys", safe, NULL);
-	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "ptmxmode=666,mode=620");
+	mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "ptmxmode=666,mode=620,gid=5");
 	mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-	mount_at("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
-	mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_at("mqueue", "/dev/mqueue", safe, NULL);
+	link_standard_streams();
+	make_temporary(root_in_memory);
 	mount_at("cgroup2", "/sys/fs/cgroup", safe, NULL);
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return; /* a kernel without it */
+	if (write(fd, text, strlen(text)) < 0)
+		fprintf(stderr, "mote-init: %s: %s\n", path, strerrordesc_np(errno));
+	close(fd);
+}
+
+/* As docker and podman have them: no port is privileged, and anybody may ping. */
+static void set_limits(void)
+{
+	static const struct rlimit files = { 1048576, 1048576 };
+	static const struct rlimit processes = { RLIM_INFINITY, RLIM_INFINITY };
+
+	write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+	write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+	(void)setrlimit(RLIMIT_NPROC, &processes);
 }
 
 static void read_command_line(char *line, size_t size)
@@ -163,27 +240,52 @@ static void read_command_line(char *line, size_t size)
 	line[n < 0 ? 0 : n] = '\0';
 }
 
+/* The last of a name counts. */
+static void read_words(char *line, struct words *words)
+{
+	const struct {
+		const char *name;
+		const char **value;
+	} known[] = {
+		{ "mote.root=", &words->root },
+		{ "mote.overlay=", &words->overlay },
+		{ "mote.hostname=", &words->network.names.hostname },
+		{ "mote.hosts=", &words->network.names.hosts },
+		{ "mote.net=", &words->network.ipv4 },
+		{ "mote.net6=", &words->network.ipv6 },
+		{ "mote.dns=", &words->network.resolver.servers },
+		{ "mote.search=", &words->network.resolver.search },
+		{ "mote.resolver-options=", &words->network.resolver.options },
+	};
+	char *word;
+
+	while ((word = strsep(&line, " \n")) != NULL) {
+		if (strncmp(word, "mote.", 5) != 0)
+			continue;
+		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+			size_t length = strlen(known[i].name);
+
+			if (strncmp(word, known[i].name, length) == 0)
+				*known[i].value = word + length;
+		}
+	}
+}
+
 int setup_system(struct failure *failure)
 {
-	char line[4096], *rest = line, *word;
-	const char *root = NULL, *overlay = NULL, *network = NULL, *hostname = "microvm";
+	static char line[4096];
+	struct words words = { .network.names.hostname = "microvm" };
 
 	mount_at("proc", "/proc", safe, NULL);
 	read_command_line(line, sizeof(line));
-	while ((word = strsep(&rest, " \n")) != NULL) {
-		if (strncmp(word, "mote.root=", 10) == 0)
-			root = word + 10;
-		else if (strncmp(word, "mote.overlay=", 13) == 0)
-			overlay = word + 13;
-		else if (strncmp(word, "mote.net=", 9) == 0)
-			network = word + 9;
-		else if (strncmp(word, "mote.hostname=", 14) == 0)
-			hostname = word + 14;
-	}
-	if (sethostname(hostname, strlen(hostname)) < 0)
+	read_words(line, &words);
+	if (sethostname(words.network.names.hostname, strlen(words.network.names.hostname)) < 0)
 		fprintf(stderr, "mote-init: host name: %s\n", strerrordesc_np(errno));
-	if (root && mount_root(root, overlay, failure) < 0)
+	if (words.root && mount_root(words.root, words.overlay, failure) < 0)
 		return -1;
-	mount_rest();
-	return network_set_up(network, failure);
+	mount_rest(!words.root);
+	set_limits();
+	/* What a whole machine's own disk says of its names is its own affair. */
+	words.network.names.keep = words.root && strcmp(words.root, "rw") == 0;
+	return network_set_up(&words.network, failure);
 }

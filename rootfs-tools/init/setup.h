@@ -3,10 +3,16 @@
  * Makes a machine of what the kernel starts with. What the host wants of it stands on the kernel's
  * command line:
  *
- *	mote.root=ro	/dev/vda is the root, what is written to it goes to memory
- *	mote.root=rw	/dev/vda is the root, written to
+ *	mote.root=ro		/dev/vda is the root, what is written to it goes to memory
+ *	mote.root=rw		/dev/vda is the root, written to
  *	mote.overlay=DEVICE	with mote.root=ro: what is written goes to this ext4 file system
- *instead mote.net=ADDRESS/PREFIX[,GATEWAY[,DNS]]	for eth0 mote.hostname=NAME
+ *	mote.hostname=NAME
+ *	mote.hosts=NAME=ADDRESS,...
+ *	mote.net=ADDRESS/PREFIX[,GATEWAY[,DNS]]		for eth0
+ *	mote.net6=ADDRESS/PREFIX[,GATEWAY]		likewise
+ *	mote.dns=ADDRESS,...				instead of mote.net's
+ *	mote.search=NAME,...
+ *	mote.resolver-options=WORD,...
  */
 #ifndef MOTE_INIT_SETUP_H
 #define MOTE_INIT_SETUP_H

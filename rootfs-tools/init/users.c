@@ -65,16 +65,19 @@ static bool find_groups(struct user *user, const char *name, const char *wanted)
 	const struct group *entry;
 	bool found = !wanted || parse_id(wanted, &user->gid);
 
+	user->group_count = 1;
 	while (file && (entry = fgetgrent(file)) != NULL) {
 		if (wanted && strcmp(entry->gr_name, wanted) == 0) {
 			user->gid = entry->gr_gid;
 			found = true;
 		}
-		if (is_member(entry, name) && user->group_count < USER_GROUPS_MAX)
+		/* One that names its group is in no other. */
+		if (!wanted && is_member(entry, name) && user->group_count < USER_GROUPS_MAX)
 			user->groups[user->group_count++] = entry->gr_gid;
 	}
 	if (file)
 		fclose(file);
+	user->groups[0] = user->gid;
 	return found;
 }
 

@@ -12,7 +12,7 @@ struct failure;
 struct user {
 	uid_t uid;
 	gid_t gid;
-	gid_t groups[USER_GROUPS_MAX]; /* further ones */
+	gid_t groups[USER_GROUPS_MAX]; /* gid, then further ones */
 	int group_count;
 	char home[256];
 };

@@ -77,7 +77,7 @@ def test_changes_are_kept_on_an_overlays_drive(tmp_path):
     subprocess.run(["mke2fs", "-q", "-t", "ext4", drive, "16M"], check=True)
     output("--overlay", str(drive), "busy", "sh", "-c", "echo kept > /srv/new; rm /etc/hostname")
     assert output("--overlay", str(drive), "busy", "sh", "-c", "cat /srv/new; ls /etc") == \
-        "kept\ngroup\npasswd\n"
+        "kept\ngroup\nhostname\nhosts\npasswd\n"
     # It was shut down in order.
     assert subprocess.run(["e2fsck", "-fn", drive], capture_output=True,
                           check=False).returncode == 0

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MOTE_INIT_IPV6_H
+#define MOTE_INIT_IPV6_H
+
+struct failure;
+
+/*
+ * Gives an interface that is up an address, `text` being ADDRESS/PREFIX[,GATEWAY]. Nobody else has
+ * it, so it can be used at once. 0 or -1 with failure set.
+ */
+int ipv6_set(const char *interface, const char *text, struct failure *failure);
+
+#endif
