@@ -67,7 +67,7 @@ LIB_jailer := $(BUILD)/libjailer.a
 # Of system calls, in vmm/policies.
 POLICIES := main vcpu block
 # What of mote-init can be tested outside a guest.
-INIT_PARTS := failure program rlimits stream tar tree_pack tree_remove tree_unpack users
+INIT_PARTS := bytes failure program rlimits stream tar tree_pack tree_remove tree_unpack users
 LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
 
 # `make V=1` shows the commands themselves.

@@ -133,11 +133,12 @@ static int parse(int argc, char **argv, struct exec_options *options, int *statu
 			return -1;
 		}
 	}
+	request_add_terminal(request);
 	for (int i = optind + 1; i < argc; i++) {
 		if (i == optind + 1 && strcmp(argv[i], "--") == 0)
 			continue;
-		if (json_array_append_new(request->argv, json_string(argv[i])) < 0)
-			return request_usage_error("exec", "COMMAND", "", "it is not UTF-8");
+		if (json_array_append_new(request->argv, json_string_nocheck(argv[i])) < 0)
+			return request_usage_error("exec", "COMMAND", "", "no memory");
 	}
 	return json_array_size(request->argv) > 0
 		       ? 1

@@ -255,6 +255,7 @@ static int take_members(json_t *ours, const json_t *theirs, struct err *err)
 		{ "Env", "env", true },
 		{ "WorkingDir", "workdir", false },
 		{ "User", "user", false },
+		{ "StopSignal", "stop_signal", false },
 	};
 
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "cli/signals.h"
 
 /* Absent, or a list of strings. */
 static bool is_list(const json_t *value)
@@ -29,6 +30,7 @@ int image_config_open(struct image_config *config, const char *image, struct err
 {
 	char path[PATH_MAX];
 	const char *dot = strrchr(image, '.');
+	const char *stop_signal = NULL;
 	json_error_t error;
 
 	memset(config, 0, sizeof(*config));
@@ -42,13 +44,21 @@ int image_config_open(struct image_config *config, const char *image, struct err
 	config->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
 	if (!config->json)
 		return err_set(err, EINVAL, "image %s: its configuration: %s", image, error.text);
-	if (json_unpack_ex(config->json, &error, 0, "{s?o, s?o, s?o, s?s, s?s}", "entrypoint",
+	if (json_unpack_ex(config->json, &error, 0, "{s?o, s?o, s?o, s?s, s?s, s?s}", "entrypoint",
 			   &config->entrypoint, "cmd", &config->cmd, "env", &config->env, "workdir",
-			   &config->workdir, "user", &config->user) < 0)
+			   &config->workdir, "user", &config->user, "stop_signal",
+			   &stop_signal) < 0)
 		return err_set(err, EINVAL, "image %s: its configuration: %s", image, error.text);
 	if (!is_list(config->entrypoint) || !is_list(config->cmd) || !is_list(config->env))
 		return err_set(err, EINVAL,
 			       "image %s: its configuration: lists of strings are expected", image);
+	if (stop_signal && *stop_signal) {
+		config->stop_signal = signal_number(stop_signal);
+		if (config->stop_signal < 0)
+			return err_set(err, EINVAL,
+				       "image %s: its configuration: there is no signal %s", image,
+				       stop_signal);
+	}
 	/* Both mean that it says nothing about it. */
 	if (config->workdir && !*config->workdir)
 		config->workdir = NULL;
@@ -63,15 +73,19 @@ void image_config_close(struct image_config *config)
 	memset(config, 0, sizeof(*config));
 }
 
-json_t *image_config_command(const struct image_config *config, char *const *words)
+json_t *image_config_command(const struct image_config *config, const char *entrypoint,
+			     char *const *words)
 {
 	json_t *list = json_array();
 
-	json_array_extend(list, config->entrypoint);
-	if (!*words)
+	if (entrypoint && *entrypoint)
+		json_array_append_new(list, json_string_nocheck(entrypoint));
+	if (!entrypoint)
+		json_array_extend(list, config->entrypoint);
+	if (!entrypoint && !*words)
 		json_array_extend(list, config->cmd);
 	for (; *words; words++) {
-		if (json_array_append_new(list, json_string(*words)) < 0) {
+		if (json_array_append_new(list, json_string_nocheck(*words)) < 0) {
 			json_decref(list);
 			return NULL;
 		}

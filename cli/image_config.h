@@ -14,6 +14,7 @@ struct image_config {
 	json_t *env;
 	const char *workdir;
 	const char *user;
+	int stop_signal; /* 0: it says nothing about it */
 };
 
 /* Reads what is beside an image of the store, if it is there. 0 or -errno with err set. */
@@ -22,9 +23,11 @@ int image_config_open(struct image_config *config, const char *image, struct err
 void image_config_close(struct image_config *config);
 
 /*
- * The entry point, then `words`, or the image's command if there are none. A new list; NULL
- * if one is not UTF-8.
+ * The entry point, then `words`, which need not be UTF-8, or the image's command if there are none.
+ * Another entry point, unless NULL, stands for both of the image's; "" for none. A new list; NULL
+ * without memory.
  */
-json_t *image_config_command(const struct image_config *config, char *const *words);
+json_t *image_config_command(const struct image_config *config, const char *entrypoint,
+			     char *const *words);
 
 #endif

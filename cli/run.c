@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/agent_connect.h"
+#include "cli/bytes.h"
 #include "cli/cli.h"
 #include "cli/clock.h"
 #include "cli/console_log.h"
@@ -268,14 +269,17 @@ static void end_vm(struct run *run)
 /* All that others are to know of it before it has started; a new object. */
 static json_t *describe(const struct run_options *options)
 {
-	return json_pack("{s:s, s:I, s:s, s:O, s:i, s:i, s:b, s:b, s:b, s:b, s:O, s:O}", "state",
-			 VM_STARTING, "created", (json_int_t)time(NULL), "image",
-			 options->image_name ? options->image_name : "(busybox)", "command",
-			 options->request.argv, "cpus", options->config.vcpu_count, "memory_mib",
-			 options->config.mem_size_mib, "detached", options->detach, "jailed",
-			 !options->jail.none, "writable", options->devices.writable, "volumes",
-			 options->volumes.count > 0, "drives", options->config.drives, "network",
-			 options->config.interfaces);
+	return json_pack(
+		"{s:s, s:I, s:s, s:o, s:i, s:i, s:b, s:b, s:b, s:b, s:O, s:O, s:O, s:i, s:I}",
+		"state", VM_STARTING, "created", (json_int_t)time(NULL), "image",
+		options->image_name ? options->image_name : "(busybox)", "command",
+		bytes_readable_list(options->request.argv), "cpus", options->config.vcpu_count,
+		"memory_mib", options->config.mem_size_mib, "detached", options->detach, "jailed",
+		!options->jail.none, "writable", options->devices.writable, "volumes",
+		options->volumes.count > 0, "drives", options->config.drives, "network",
+		options->config.interfaces, "labels", options->settings.labels, "stop_signal",
+		options->settings.stop_signal, "stop_timeout_ms",
+		(json_int_t)options->settings.stop_timeout_ms);
 }
 
 static int listen_here(struct run *run)

@@ -15,6 +15,7 @@
 #include "cli/request_options.h"
 #include "cli/values.h"
 
+#define RESOLVER "/etc/resolv.conf"
 #define DEFAULT_KERNEL "microvm"
 #define BOOT_ARGS "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"
 
@@ -36,7 +37,7 @@ static const char usage[] =
 	"user\n"
 	"  --name NAME          what to call it, and its host name (default: a random id)\n"
 	"\n"
-	"The command\n" REQUEST_HELP "  -v, --volume DIR:PATH[:ro]\n"
+	"The command\n" REQUEST_HELP RUN_SETTINGS_HELP "  -v, --volume DIR:PATH[:ro]\n"
 	"                       copy a directory of the host to PATH before it runs, and without "
 	":ro\n"
 	"                       what is new or changed back behind it; what it removed stays. It\n"
@@ -74,7 +75,7 @@ static const char usage[] =
 	"  --weaker-jail cgroup go on without limits of the VMM where no cgroup can be made\n"
 	"  --no-jail            run the VMM outside of a jail, as oneself\n"
 	"\n"
-	"INT, TERM, HUP and QUIT go to COMMAND, and a second of them ends the microVM.\n"
+	"Signals go to COMMAND; a second INT, TERM, HUP or QUIT ends the microVM.\n"
 	"\n"
 	"Exit status: COMMAND's own; 128 + N if signal N killed it (137: by force, or for want of\n"
 	"memory); 124 if its time was over; 125 if the microVM failed; 126 if COMMAND cannot be "
@@ -131,14 +132,22 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 /* What the options refer to: the files of the kernel and of the default root. */
 static int resolve(struct run_options *options, const struct choices *choices, struct err *err)
 {
+	char names_words[4 * RUN_NAMES_SIZE];
 	int rc = run_devices_finish(&options->devices, err);
 
 	if (rc < 0)
 		return rc;
-	snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s",
-		 options->devices.boot_args, options->name ? " mote.hostname=" : "",
-		 options->name ? options->name : "", choices->boot_args ? " " : "",
-		 choices->boot_args ? choices->boot_args : "");
+	if (options->devices.net == RUN_NET_USER)
+		run_names_take_host(&options->settings.names, RESOLVER, PASST_DNS, true, false);
+	if (run_names_words(&options->settings.names, options->name, names_words,
+			    sizeof(names_words)) < 0 ||
+	    snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s",
+		     options->devices.boot_args, names_words, options->settings.tmpfs,
+		     choices->boot_args ? " " : "", choices->boot_args ? choices->boot_args : "") >=
+		    (int)sizeof(options->boot_args))
+		return err_set(err, E2BIG,
+			       "the kernel's command line: names and options are "
+			       "longer than it takes");
 	options->config.drives = options->devices.drives;
 	options->config.interfaces = options->devices.interfaces;
 	rc = cli_find_kernel(choices->kernel, options->config.kernel, err);
@@ -150,19 +159,25 @@ static int set_command(struct run_options *options, char **words, struct err *er
 {
 	const struct image_config *image = &options->image_config;
 	struct session_request *request = &options->request;
-	json_t *env = json_array();
+	const char *const entrypoint = options->settings.entrypoint;
+	json_t *env;
 
+	env = json_array();
 	json_array_extend(env, image->env);
 	json_array_extend(env, request->env);
 	json_decref(request->env);
 	request->env = env;
+	request_add_terminal(request);
+	request->make_cwd = true;
 	if (!request->cwd)
 		request->cwd = image->workdir;
 	if (!request->user)
 		request->user = image->user;
-	request->argv = image_config_command(image, words);
+	request->argv = image_config_command(image, entrypoint, words);
+	if (options->settings.stop_signal == 0)
+		options->settings.stop_signal = image->stop_signal;
 	if (!request->argv)
-		return err_set(err, EINVAL, "the command's arguments are not UTF-8");
+		return err_set(err, ENOMEM, "the command: no memory");
 	return 0;
 }
 
@@ -218,7 +233,7 @@ enum option_number {
 	HELP,
 };
 
-static const struct option names[] = {
+static const struct option own_names[] = {
 	{ "cpus", required_argument, NULL, CPUS },
 	{ "memory", required_argument, NULL, 'm' },
 	{ "huge-pages", required_argument, NULL, HUGE_PAGES },
@@ -242,8 +257,22 @@ static const struct option names[] = {
 	{ "no-jail", no_argument, NULL, NO_JAIL },
 	{ "weaker-jail", required_argument, NULL, WEAKER_JAIL },
 	{ "help", no_argument, NULL, HELP },
-	{ NULL, 0, NULL, 0 },
 };
+
+#define OWN_COUNT (sizeof(own_names) / sizeof(own_names[0]))
+
+/* Both tables as one, for getopt_long; to be freed, NULL without memory. */
+static struct option *all_names(void)
+{
+	struct option *names = calloc(OWN_COUNT + run_settings_long_count + 1, sizeof(*names));
+
+	if (names) {
+		memcpy(names, own_names, sizeof(own_names));
+		memcpy(names + OWN_COUNT, run_settings_long,
+		       run_settings_long_count * sizeof(*names));
+	}
+	return names;
+}
 
 /* The options about devices; 0 or -1, all said. */
 static int take_device(struct run_options *options, int option, const char *value)
@@ -286,8 +315,14 @@ static int take_volume(struct run_options *options, char *value, int *status)
 }
 
 /* 0 to go on, -1 if all is said and *status is to be returned. */
-static int take(struct run_options *options, struct choices *choices, int option, int *status)
+static int take(struct run_options *options, struct choices *choices, int option, const char *name,
+		int *status)
 {
+	const int rc =
+		run_settings_option(&options->settings, &options->request, option, name, optarg);
+
+	if (rc != 0)
+		return rc > 0 ? 0 : -1;
 	switch (option) {
 	case CPUS:
 		if (value_number(optarg, &options->config.vcpu_count) < 0)
@@ -375,20 +410,32 @@ static int check(const struct run_options *options)
 	return 0;
 }
 
+/* 0 to go on, -1 if *status is to be returned. *value is the last option's. */
+static int take_all(struct run_options *options, struct choices *choices, int argc, char **argv,
+		    const char **value, int *status)
+{
+	struct option *names = all_names();
+	int option, index = 0, rc = names ? 0 : -1;
+
+	while (rc == 0 &&
+	       (option = getopt_long(argc, argv, "+m:v:p:d" REQUEST_SHORT, names, &index)) != -1) {
+		*value = optarg;
+		rc = take(options, choices, option, names[index].name, status);
+	}
+	free(names);
+	return rc;
+}
+
 /* 0 to go on, -1 if *status is to be returned. */
 static int parse(struct run_options *options, int argc, char **argv, int *status)
 {
 	struct choices choices = { .kernel = DEFAULT_KERNEL };
 	const char *value = NULL;
 	struct err err;
-	int option;
 
 	*status = CLI_EXIT_USAGE;
-	while ((option = getopt_long(argc, argv, "+m:v:p:d" REQUEST_SHORT, names, NULL)) != -1) {
-		value = optarg;
-		if (take(options, &choices, option, status) < 0)
-			return -1;
-	}
+	if (take_all(options, &choices, argc, argv, &value, status) < 0)
+		return -1;
 	/* Not if it is the value of the last option. */
 	choices.dashes = argv[optind - 1] != value && strcmp(argv[optind - 1], "--") == 0;
 	if (check(options) < 0)
@@ -418,6 +465,7 @@ bool run_options_parse(struct run_options *options, int argc, char **argv, int *
 			    .mem_size_mib = 128,
 			    .huge_pages = "Transparent" },
 		.request = { .env = json_array() },
+		.settings = { .stop_timeout_ms = DEFAULT_STOP_TIMEOUT_MS, .labels = json_object() },
 	};
 	run_devices_open(&options->devices);
 	return parse(options, argc, argv, status) == 0;
@@ -430,4 +478,6 @@ void run_options_close(struct run_options *options)
 	image_config_close(&options->image_config);
 	json_decref(options->request.argv);
 	json_decref(options->request.env);
+	json_decref(options->request.rlimits);
+	run_settings_close(&options->settings);
 }

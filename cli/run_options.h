@@ -9,6 +9,7 @@
 #include "cli/jail.h"
 #include "cli/passt.h"
 #include "cli/run_devices.h"
+#include "cli/run_settings.h"
 #include "cli/run_volumes.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
@@ -20,6 +21,7 @@ struct run_options {
 	struct image_config image_config;
 	struct session_request request;
 	struct run_devices devices;
+	struct run_settings settings;
 	struct run_volumes volumes;
 	struct passt_ports ports;
 	struct jail jail;

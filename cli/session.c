@@ -15,8 +15,10 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "cli/bytes.h"
 #include "cli/cli.h"
 #include "cli/clock.h"
+#include "cli/signals.h"
 
 /* Input is not read before there is room for so much of it. */
 #define STDIN_CHUNK PROTOCOL_PAYLOAD_MAX
@@ -25,23 +27,32 @@
 
 int session_open(struct session *session, struct err *err)
 {
-	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH };
 	sigset_t signals;
 
 	memset(session, 0, offsetof(struct session, out));
 	session->fd = -1;
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&signals);
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		sigaddset(&signals, numbers[i]);
+	for (int number = 1; number <= SIGRTMAX; number++) {
+		if (signal_is_passed_on(number))
+			sigaddset(&signals, number);
+	}
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	session->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	return session->signal_fd < 0 ? err_sys(err, errno, "signalfd") : 0;
 }
 
+static void forget_request(struct session *session)
+{
+	free(session->request);
+	session->request = NULL;
+	session->request_size = session->request_at = 0;
+}
+
 void session_close(struct session *session)
 {
 	terminal_restore(&session->terminal);
+	forget_request(session);
 	fd_close(&session->fd);
 	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
 	if (session->signal_fd > 0)
@@ -59,20 +70,56 @@ static bool queue_frame(struct session *session, uint8_t type, const void *paylo
 	return true;
 }
 
-static void flush(struct session *session)
+/* All of it, in as many frames as it takes. */
+static int queue_request(struct session *session, const char *text, struct err *err)
 {
-	while (session->out_at < session->out_used) {
-		ssize_t n = send(session->fd, session->out + session->out_at,
-				 session->out_used - session->out_at, MSG_NOSIGNAL);
+	const size_t size = strlen(text);
+	const size_t frames = size / PROTOCOL_PAYLOAD_MAX + 1;
+	uint8_t *to;
+
+	if (size > PROTOCOL_REQUEST_MAX)
+		return err_set(err, E2BIG,
+			       "the command and its environment are longer than %d bytes as JSON",
+			       PROTOCOL_REQUEST_MAX);
+	session->request = malloc(size + frames * PROTOCOL_HEADER_SIZE);
+	if (!session->request)
+		return err_sys(err, ENOMEM, "the command");
+	to = session->request;
+	for (size_t at = 0, left = frames; left > 0; left--) {
+		const size_t part = left > 1 ? PROTOCOL_PAYLOAD_MAX : size - at;
+
+		agent_frame_header(to, left > 1 ? PROTOCOL_REQUEST_PART : PROTOCOL_REQUEST,
+				   (uint32_t)part);
+		memcpy(to + PROTOCOL_HEADER_SIZE, text + at, part);
+		to += PROTOCOL_HEADER_SIZE + part;
+		at += part;
+	}
+	session->request_size = (size_t)(to - session->request);
+	return 0;
+}
+
+/* False if the rest has to wait. That the agent has gone is noticed when reading. */
+static bool send_all(struct session *session, const uint8_t *data, size_t size, size_t *at)
+{
+	while (*at < size) {
+		ssize_t n = send(session->fd, data + *at, size - *at, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EAGAIN)
-			return;
+			return false;
 		if (n < 0 && errno != EINTR)
-			break; /* that the agent has gone is noticed when reading */
-		if (n > 0)
-			session->out_at += (size_t)n;
+			break;
+		*at += n > 0 ? (size_t)n : 0;
 	}
-	session->out_at = session->out_used = 0;
+	return true;
+}
+
+static void flush(struct session *session)
+{
+	if (!send_all(session, session->request, session->request_size, &session->request_at))
+		return;
+	forget_request(session);
+	if (send_all(session, session->out, session->out_used, &session->out_at))
+		session->out_at = session->out_used = 0;
 }
 
 static void end(struct session *session, enum session_end how, int status)
@@ -91,14 +138,16 @@ static json_t *tty_object(void)
 	return json_pack("{s:i, s:i}", "rows", rows, "columns", columns);
 }
 
-/* NULL if something is not UTF-8. */
+/* NULL if the user is not UTF-8. */
 static char *request_text(const struct session_request *request)
 {
-	json_t *exec = json_pack("{s:O, s:O, s:s*, s:s*, s:o*, s:I, s:b, s:b}", "argv",
-				 request->argv, "env", request->env, "cwd", request->cwd, "user",
-				 request->user, "tty", request->tty ? tty_object() : NULL,
-				 "timeout_ms", (json_int_t)request->timeout_ms, "keep",
-				 request->keep, "stdin", !request->no_stdin);
+	json_t *exec = json_pack(
+		"{s:o, s:o, s:o*, s:b, s:s*, s:o*, s:I, s:b, s:b, s:O*}", "argv",
+		bytes_encode_list(request->argv), "env", bytes_encode_list(request->env), "cwd",
+		request->cwd ? bytes_encode(request->cwd) : NULL, "make_cwd", request->make_cwd,
+		"user", request->user, "tty", request->tty ? tty_object() : NULL, "timeout_ms",
+		(json_int_t)request->timeout_ms, "keep", request->keep, "stdin", !request->no_stdin,
+		"rlimits", request->rlimits);
 	json_t *json = json_pack("{s:o*}", "exec", exec);
 	char *text = exec && json ? json_dumps(json, JSON_COMPACT) : NULL;
 
@@ -110,7 +159,7 @@ int session_start(struct session *session, int fd, const struct session_request 
 		  struct err *err)
 {
 	char *text = request_text(request);
-	bool fits;
+	int rc;
 
 	session->fd = fd;
 	session->tty = request->tty;
@@ -119,14 +168,11 @@ int session_start(struct session *session, int fd, const struct session_request 
 		session->deadline_ms = clock_ms() + request->timeout_ms + AGENT_GRACE_MS;
 	session->stdin_over = request->no_stdin;
 	if (!text)
-		return err_set(err, EINVAL, "the command's arguments are not UTF-8");
-	fits = strlen(text) <= PROTOCOL_PAYLOAD_MAX &&
-	       queue_frame(session, PROTOCOL_REQUEST, text, strlen(text));
+		return err_set(err, EINVAL, "the user's name is not UTF-8");
+	rc = queue_request(session, text, err);
 	free(text);
-	if (!fits)
-		return err_set(err, E2BIG,
-			       "the command and its environment are longer than %d bytes",
-			       PROTOCOL_PAYLOAD_MAX);
+	if (rc < 0)
+		return rc;
 	if (request->tty)
 		terminal_make_raw(&session->terminal);
 	flush(session);
@@ -144,25 +190,50 @@ static void send_size(struct session *session)
 	}
 }
 
-/* The first signal goes to the program, if it can be told; the next ends the session. */
+/* Those that ask a program to end. One that nobody is at the terminal of takes HUP for other ends.
+ */
+static bool is_ending(const struct session *session, int number)
+{
+	return number == SIGINT || number == SIGTERM || number == SIGQUIT ||
+	       (number == SIGHUP && !session->sink);
+}
+
+/* The program stops, and so does this process, until it gets CONT, which is passed on then. */
+static void stop(struct session *session)
+{
+	terminal_restore(&session->terminal);
+	raise(SIGSTOP);
+	if (session->tty && session->fd >= 0)
+		terminal_make_raw(&session->terminal);
+}
+
+/* To the program, if it can be told; the second that asks it to end ends the session. */
+static void pass_on(struct session *session, uint8_t number)
+{
+	const bool ending = is_ending(session, number);
+
+	if (session->fd >= 0 && !(ending && session->interrupted) &&
+	    queue_frame(session, PROTOCOL_SIGNAL, &number, 1))
+		session->interrupted = session->interrupted || ending;
+	else if (ending)
+		end(session, SESSION_LEFT, 128 + number);
+}
+
 static void handle_signal(struct session *session)
 {
 	struct signalfd_siginfo info;
-	uint8_t number;
 
 	if (read(session->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return;
-	number = (uint8_t)info.ssi_signo;
-	if (number == SIGWINCH) {
+	/* The guest's terminal makes a signal of it. */
+	if (info.ssi_signo == SIGWINCH && session->tty)
 		send_size(session);
-	} else if (session->fd >= 0 && !session->interrupted &&
-		   queue_frame(session, PROTOCOL_SIGNAL, &number, 1)) {
-		session->interrupted = true;
-	} else {
-		end(session, SESSION_LEFT, 128 + number);
-	}
+	else
+		pass_on(session, (uint8_t)info.ssi_signo);
 	if (session->fd >= 0)
 		flush(session);
+	if (info.ssi_signo == SIGTSTP)
+		stop(session);
 }
 
 /*
@@ -364,7 +435,7 @@ static void read_stdin(struct session *session)
 
 void session_wait(const struct session *session, struct pollfd fds[SESSION_FDS])
 {
-	bool pending = session->out_at < session->out_used;
+	bool pending = session->request || session->out_at < session->out_used;
 	bool reads = session->fd >= 0 && !session->stdin_over && !pending && session->window > 0;
 
 	fds[0] = (struct pollfd){ .fd = session->fd,

@@ -17,9 +17,11 @@
 
 /* What is to be run, and how. Strings are not owned; NULL: the image's or the agent's default. */
 struct session_request {
-	json_t *argv; /* owned; of strings */
-	json_t *env;  /* owned; of strings NAME=VALUE */
+	json_t *argv;	 /* owned; of strings, which need not be UTF-8 */
+	json_t *env;	 /* likewise, NAME=VALUE */
+	json_t *rlimits; /* owned; as the protocol has them, or NULL */
 	const char *cwd;
+	bool make_cwd; /* if it is not there */
 	const char *user;
 	int64_t timeout_ms; /* 0: none */
 	bool tty;
@@ -71,12 +73,15 @@ struct session {
 	size_t gathered;
 	uint8_t output[PROTOCOL_PAYLOAD_MAX];
 	struct agent_reader reader;
+	uint8_t *request; /* owned: the frames that ask for it, before all others; or NULL */
+	size_t request_size;
+	size_t request_at;
 	size_t out_used;
 	size_t out_at;
 	uint8_t out[2 * (PROTOCOL_HEADER_SIZE + PROTOCOL_PAYLOAD_MAX)]; /* to the agent */
 };
 
-/* Takes SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH over. 0 or -errno with err set. */
+/* Takes the signals over that are passed on (signals.h). 0 or -errno with err set. */
 int session_open(struct session *session, struct err *err);
 /* Restores the terminal; the program is killed by its agent if it still runs. */
 void session_close(struct session *session);

@@ -38,6 +38,8 @@ struct connection {
 	struct connection *next;
 	enum state state;
 	struct execution *execution; /* owned; may outlive the stream */
+	uint8_t *request;	     /* owned; what has come of one in several frames, or NULL */
+	size_t request_used;
 	struct stream stream;
 };
 
@@ -65,6 +67,8 @@ static void add_connection(struct agent *agent, int fd, enum state state)
 	connection->next = agent->connections;
 	connection->state = state;
 	connection->execution = NULL;
+	connection->request = NULL;
+	connection->request_used = 0;
 	stream_open(&connection->stream, fd);
 	agent->connections = connection;
 	agent->count++;
@@ -223,6 +227,43 @@ static void refuse(struct connection *connection)
 	fail(connection, &failure);
 }
 
+static void forget_request(struct connection *connection)
+{
+	free(connection->request);
+	connection->request = NULL;
+	connection->request_used = 0;
+}
+
+static bool add_to_request(struct connection *connection, const uint8_t *payload, size_t size)
+{
+	uint8_t *longer;
+
+	if (size > PROTOCOL_REQUEST_MAX - connection->request_used)
+		return false;
+	longer = realloc(connection->request, connection->request_used + size + 1);
+	if (!longer)
+		return false;
+	connection->request = longer;
+	memcpy(longer + connection->request_used, payload, size);
+	connection->request_used += size;
+	return true;
+}
+
+static void take_request(struct agent *agent, struct connection *connection, uint8_t type,
+			 const uint8_t *payload, size_t size)
+{
+	const bool in_parts = type == PROTOCOL_REQUEST_PART || connection->request;
+
+	if (in_parts && !add_to_request(connection, payload, size)) {
+		refuse(connection);
+	} else if (type == PROTOCOL_REQUEST && in_parts) {
+		begin(agent, connection, connection->request, connection->request_used);
+		forget_request(connection);
+	} else if (type == PROTOCOL_REQUEST) {
+		begin(agent, connection, payload, size);
+	}
+}
+
 static bool takes_frames(const struct connection *connection)
 {
 	return connection->state == STATE_WAITING || connection->state == STATE_EXECUTING;
@@ -241,8 +282,9 @@ static void take_frames(struct agent *agent, struct connection *connection)
 			if (!execution_take(connection->execution, stream->in[0], payload,
 					    payload_size))
 				refuse(connection);
-		} else if (stream->in[0] == PROTOCOL_REQUEST) {
-			begin(agent, connection, payload, payload_size);
+		} else if (stream->in[0] == PROTOCOL_REQUEST ||
+			   stream->in[0] == PROTOCOL_REQUEST_PART) {
+			take_request(agent, connection, stream->in[0], payload, payload_size);
 		} else {
 			refuse(connection);
 		}
@@ -331,6 +373,7 @@ static void remove_those_over(struct agent *agent)
 		}
 		*at = connection->next;
 		stream_close(&connection->stream);
+		forget_request(connection);
 		free(connection);
 		agent->count--;
 	}

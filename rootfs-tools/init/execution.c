@@ -143,6 +143,36 @@ static bool take_input(struct execution *execution, const uint8_t *data, size_t 
 	return true;
 }
 
+/* Whether the program does something of its own about the signal, or nothing. */
+static bool handles(pid_t pid, int number)
+{
+	unsigned long long ignored = 0, caught = 0;
+	char path[32], line[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file)) {
+		(void)sscanf(line, "SigIgn: %llx", &ignored);
+		(void)sscanf(line, "SigCgt: %llx", &caught);
+	}
+	if (file)
+		fclose(file);
+	return ((ignored | caught) >> (number - 1) & 1) != 0;
+}
+
+/*
+ * A group whose parents are all in another session is never stopped by the signals of a terminal:
+ * nobody would be there to continue it. Here the client is.
+ */
+static void send_signal(const struct execution *execution, int number)
+{
+	const pid_t pid = execution->process.pid;
+	const bool stops = number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
+
+	kill(-pid, stops && !handles(pid, number) ? SIGSTOP : number);
+}
+
 bool execution_take(struct execution *execution, uint8_t type, const uint8_t *payload, size_t size)
 {
 	switch (type) {
@@ -156,7 +186,7 @@ bool execution_take(struct execution *execution, uint8_t type, const uint8_t *pa
 		if (size != 1)
 			return false;
 		if (!execution->exited)
-			kill(-execution->process.pid, payload[0]);
+			send_signal(execution, payload[0]);
 		return true;
 	case PROTOCOL_WINDOW:
 		if (size != 4)

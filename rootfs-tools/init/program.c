@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bytes.h"
 #include "cgroup.h"
 #include "failure.h"
 #include "protocol.h"
@@ -37,20 +38,6 @@ struct report {
 	enum stage stage;
 };
 
-static bool is_string_list(const json_t *value)
-{
-	size_t i;
-	json_t *item;
-
-	if (!json_is_array(value))
-		return false;
-	json_array_foreach (value, i, item) {
-		if (!json_is_string(item))
-			return false;
-	}
-	return true;
-}
-
 static int parse_tty(struct program *program, json_t *tty, struct failure *failure)
 {
 	int rows = 24, columns = 80;
@@ -67,25 +54,32 @@ static int parse_tty(struct program *program, json_t *tty, struct failure *failu
 int program_parse(struct program *program, const json_t *exec, struct failure *failure)
 {
 	const char *user = "0";
-	json_t *argv = NULL, *env = NULL, *tty = NULL, *limits = NULL;
+	json_t *argv = NULL, *env = NULL, *tty = NULL, *limits = NULL, *cwd = NULL;
 	json_int_t timeout_ms = 0;
 	int keep = 0, with_stdin = 1, make_cwd = 0;
 	json_error_t error;
 
 	*program = (struct program){ .cwd = "/" };
-	/* json_unpack_ex only reads its root. */
+	/* Strings in it are decoded in place. */
 	if (json_unpack_ex((json_t *)(uintptr_t)exec, &error, 0,
-			   "{s:o, s?o, s?s, s?b, s?s, s?o, s?I, s?b, s?b, s?o !}", "argv", &argv,
-			   "env", &env, "cwd", &program->cwd, "make_cwd", &make_cwd, "user", &user,
-			   "tty", &tty, "timeout_ms", &timeout_ms, "keep", &keep, "stdin",
-			   &with_stdin, "rlimits", &limits) < 0)
+			   "{s:o, s?o, s?o, s?b, s?s, s?o, s?I, s?b, s?b, s?o !}", "argv", &argv,
+			   "env", &env, "cwd", &cwd, "make_cwd", &make_cwd, "user", &user, "tty",
+			   &tty, "timeout_ms", &timeout_ms, "keep", &keep, "stdin", &with_stdin,
+			   "rlimits", &limits) < 0)
 		return failure_set(failure, "exec: %s", error.text);
-	if (!is_string_list(argv) || json_array_size(argv) == 0)
+	if (bytes_decode_list(argv) < 0 || json_array_size(argv) == 0)
 		return failure_set(failure, "exec: argv: a list of strings is expected");
-	if (env && !is_string_list(env))
+	if (env && bytes_decode_list(env) < 0)
 		return failure_set(failure, "exec: env: a list of strings is expected");
 	if (timeout_ms < 0 || timeout_ms > TIMEOUT_MAX_MS)
 		return failure_set(failure, "exec: timeout_ms: not a number that is possible");
+	if (cwd) {
+		cwd = bytes_decode(cwd);
+		if (!cwd)
+			return failure_set(failure, "exec: cwd: a string is expected");
+		json_object_set_new((json_t *)(uintptr_t)exec, "cwd", cwd);
+		program->cwd = json_string_value(cwd);
+	}
 	program->argv = argv;
 	program->env = env;
 	program->timeout_ms = timeout_ms;
@@ -176,8 +170,7 @@ static int become_user(const struct user *user)
 	return 0;
 }
 
-/* As root, whoever the user is. */
-static int make_directories(const char *path)
+int program_make_directories(const char *path)
 {
 	char part[PATH_MAX];
 	size_t length = strlen(path);
@@ -201,7 +194,7 @@ static int enter(const struct program *program)
 {
 	if (chdir(program->cwd) == 0)
 		return 0;
-	return program->make_cwd && errno == ENOENT && make_directories(program->cwd) == 0
+	return program->make_cwd && errno == ENOENT && program_make_directories(program->cwd) == 0
 		       ? chdir(program->cwd)
 		       : -1;
 }

@@ -51,6 +51,9 @@ int program_start(const struct program *program, const struct cgroup *cgroup,
  */
 int program_report(int report, const struct program *program, struct failure *failure);
 
+/* All of an absolute path that is not there. 0 or -1 with errno set. */
+int program_make_directories(const char *path);
+
 void program_set_window(int tty, uint16_t rows, uint16_t columns);
 
 #endif

@@ -17,6 +17,8 @@
 
 #define PROTOCOL_HEADER_SIZE 5
 #define PROTOCOL_PAYLOAD_MAX 65536
+/* A request in several frames: what execve(2) takes, 2 MiB, has room in it as JSON. */
+#define PROTOCOL_REQUEST_MAX (4 << 20)
 
 /*
  * So many bytes of standard input the agent holds for a program that does not read. The client has
@@ -28,16 +30,17 @@
 enum protocol_frame {
 	PROTOCOL_REQUEST = 1, /* to the agent: a JSON object with one member, the request's name */
 	PROTOCOL_STDIN = 2,   /* to the agent */
-	PROTOCOL_STDIN_END = 3, /* to the agent: no more STDIN */
-	PROTOCOL_SIGNAL = 4,	/* to the agent: one byte, the signal's number */
-	PROTOCOL_WINDOW = 5,	/* to the agent: rows and columns of the terminal (u16 each) */
-	PROTOCOL_STDOUT = 17,	/* to the client */
-	PROTOCOL_STDERR = 18,	/* to the client */
-	PROTOCOL_EXIT = 19,	/* to the client: JSON, how the program ended */
-	PROTOCOL_ERROR = 20,	/* to the client: JSON {"error": "one sentence", "status": N} */
-	PROTOCOL_RESULT = 21,	/* to the client: JSON, the answer to what is no exec */
-	PROTOCOL_STARTED = 23,	/* to the client: a program that is to be kept runs */
-	PROTOCOL_TAKEN = 22,	/* to the client: u32, bytes of STDIN that are out of the window */
+	PROTOCOL_STDIN_END = 3,	   /* to the agent: no more STDIN */
+	PROTOCOL_SIGNAL = 4,	   /* to the agent: one byte, the signal's number */
+	PROTOCOL_REQUEST_PART = 6, /* to the agent: the beginning of a REQUEST's payload */
+	PROTOCOL_WINDOW = 5,	   /* to the agent: rows and columns of the terminal (u16 each) */
+	PROTOCOL_STDOUT = 17,	   /* to the client */
+	PROTOCOL_STDERR = 18,	   /* to the client */
+	PROTOCOL_EXIT = 19,	   /* to the client: JSON, how the program ended */
+	PROTOCOL_ERROR = 20,	   /* to the client: JSON {"error": "one sentence", "status": N} */
+	PROTOCOL_RESULT = 21,	   /* to the client: JSON, the answer to what is no exec */
+	PROTOCOL_STARTED = 23,	   /* to the client: a program that is to be kept runs */
+	PROTOCOL_TAKEN = 22, /* to the client: u32, bytes of STDIN that are out of the window */
 };
 
 /* What a shell would exit with, in an ERROR's "status". */

@@ -19,6 +19,7 @@
 
 #include "failure.h"
 #include "network.h"
+#include "program.h"
 
 #define ROOT_DEVICE "/dev/vda"
 
@@ -27,10 +28,14 @@
 #define SLEEP_CONTROL_PORT 0x600
 #define SLEEP_S5_NOW 0x34 /* SLP_TYP 5, SLP_EN */
 
+#define TMPFS_MAX 16
+
 /* Of the kernel's command line. */
 struct words {
 	const char *root;
 	const char *overlay;
+	const char *tmpfs[TMPFS_MAX];
+	size_t tmpfs_count;
 	struct network network;
 };
 
@@ -218,6 +223,38 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+/* PATH[:OPTION,...]; what is no flag of mount(2) is for the file system. */
+static void mount_tmpfs(const char *word)
+{
+	static const struct {
+		const char *name;
+		unsigned long set;
+		unsigned long clear;
+	} flags[] = { { "exec", 0, MS_NOEXEC }, { "noexec", MS_NOEXEC, 0 },
+		      { "suid", 0, MS_NOSUID }, { "nosuid", MS_NOSUID, 0 },
+		      { "dev", 0, MS_NODEV },	{ "nodev", MS_NODEV, 0 },
+		      { "ro", MS_RDONLY, 0 },	{ "rw", 0, MS_RDONLY } };
+	char copy[PATH_MAX], options[PATH_MAX] = "mode=1777", *rest = copy, *option;
+	unsigned long wanted = safe;
+	const char *path;
+
+	snprintf(copy, sizeof(copy), "%s", word);
+	path = strsep(&rest, ":");
+	while ((option = strsep(&rest, ",")) != NULL) {
+		size_t i = 0, used = strlen(options);
+
+		while (i < sizeof(flags) / sizeof(flags[0]) && strcmp(flags[i].name, option) != 0)
+			i++;
+		if (i < sizeof(flags) / sizeof(flags[0]))
+			wanted = (wanted | flags[i].set) & ~flags[i].clear;
+		else
+			snprintf(options + used, sizeof(options) - used, ",%s", option);
+	}
+	if (program_make_directories(path) < 0 ||
+	    mount("tmpfs", path, "tmpfs", wanted, options) < 0)
+		fprintf(stderr, "mote-init: tmpfs %s: %s\n", word, strerrordesc_np(errno));
+}
+
 /* As docker and podman have them: no port is privileged, and anybody may ping. */
 static void set_limits(void)
 {
@@ -262,6 +299,8 @@ static void read_words(char *line, struct words *words)
 	while ((word = strsep(&line, " \n")) != NULL) {
 		if (strncmp(word, "mote.", 5) != 0)
 			continue;
+		if (strncmp(word, "mote.tmpfs=", 11) == 0 && words->tmpfs_count < TMPFS_MAX)
+			words->tmpfs[words->tmpfs_count++] = word + 11;
 		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 			size_t length = strlen(known[i].name);
 
@@ -284,6 +323,8 @@ int setup_system(struct failure *failure)
 	if (words.root && mount_root(words.root, words.overlay, failure) < 0)
 		return -1;
 	mount_rest(!words.root);
+	for (size_t i = 0; i < words.tmpfs_count; i++)
+		mount_tmpfs(words.tmpfs[i]);
 	set_limits();
 	/* What a whole machine's own disk says of its names is its own affair. */
 	words.network.names.keep = words.root && strcmp(words.root, "rw") == 0;

@@ -13,6 +13,7 @@
  *	mote.dns=ADDRESS,...				instead of mote.net's
  *	mote.search=NAME,...
  *	mote.resolver-options=WORD,...
+ *	mote.tmpfs=PATH[:OPTION,...]			repeatable
  */
 #ifndef MOTE_INIT_SETUP_H
 #define MOTE_INIT_SETUP_H

@@ -109,9 +109,14 @@ bool stream_send_failure(struct stream *stream, const struct failure *failure)
 {
 	json_t *text = json_string(failure->text);
 
-	/* A name that is not UTF-8 may be in it. */
-	if (!text)
-		text = json_string("it failed, for a reason that cannot be written as UTF-8");
+	/* A name that is not UTF-8 may be in it, or the half of a letter at its end. */
+	if (!text) {
+		char readable[sizeof(failure->text)];
+
+		for (size_t i = 0; i < sizeof(readable); i++)
+			readable[i] = (char)(failure->text[i] & 0x80 ? '?' : failure->text[i]);
+		text = json_string(readable);
+	}
 	return send_json(stream, PROTOCOL_ERROR,
 			 json_pack("{s:o, s:i}", "error", text, "status", failure->status));
 }

@@ -445,6 +445,31 @@ def test_kill_waits_for_volumes(tmp_path):
         assert not others()
 
 
+def test_kill_gives_the_stop_signal():
+    with detached("--stop-signal", "SIGUSR1", "--label", "a=b", "--", "sh", "-c",
+                  "trap 'echo usr1; exit 5' USR1; trap 'echo hup' HUP; trap 'echo term; exit 6' TERM; "
+                  "echo ready; while :; do sleep 0.1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        # Any number of them does not end it.
+        for count in range(1, 4):
+            assert run_mote("kill", "--signal", "HUP", name).returncode == 0
+            wait_until(lambda n=count: run_mote("logs", name).stdout.count(b"hup") == n, "its word")
+        assert json.loads(run_mote("inspect", name).stdout)[0]["labels"] == {"a": "b"}
+        assert run_mote("kill", name).returncode == 0
+        assert b"usr1\n" in run_mote("logs", name).stdout
+        assert listed("--all")[name]["exit_status"] == 5
+
+
+def test_stop_timeout():
+    with detached("--stop-timeout", "1s", "--", "sh", "-c",
+                  "trap '' TERM; echo ready; while :; do sleep 1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        begin = time.monotonic()
+        assert run_mote("kill", name).returncode == 0
+        assert time.monotonic() - begin > 0.9
+        assert not others()
+
+
 def test_interrupted_before_a_detached_one_is_ready(tmp_path):
     (tmp_path / "much").write_bytes(bytes(100 << 20))
     with subprocess.Popen([MOTE, "run", "--detach", "-v", f"{tmp_path}:/work"], stdout=subprocess.PIPE) as mote:

@@ -277,3 +277,76 @@ def test_image_that_is_not_there():
     result = run_mote("run", "nosuch", "true")
     assert result.returncode == 125
     assert result.stderr.startswith(b"mote: image nosuch: there is none of this name")
+
+
+def test_signals_are_passed_on():
+    """Any number of those that do not ask it to end."""
+    script = "; ".join(f"trap 'echo {name}' {name}" for name in ("USR1", "USR2", "WINCH", "CONT", "ALRM"))
+    with subprocess.Popen([MOTE, "run", "-n", "--", "sh", "-c", script + "; trap 'echo TERM; exit 3' TERM; "
+                           "echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE) as mote:
+        assert mote.stdout.readline() == b"ready\n"
+        for name in ("USR1", "USR2", "WINCH", "ALRM", "CONT", "USR1", "TERM"):
+            mote.send_signal(getattr(signal, f"SIG{name}"))
+            assert mote.stdout.readline() == name.encode() + b"\n"
+        assert mote.wait(TIME_LIMIT) == 3
+
+
+def test_stopped_and_continued():
+    """As a job of a shell: the command stops, too."""
+    with subprocess.Popen([MOTE, "run", "-n", "--", "sh", "-c", "while :; do echo x; sleep 0.1; done"],
+                          stdout=subprocess.PIPE) as mote:
+        assert mote.stdout.readline() == b"x\n"
+        mote.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(mote.pid, os.WUNTRACED)[1])
+        mote.send_signal(signal.SIGCONT)
+        for _ in range(10):
+            assert mote.stdout.readline() == b"x\n"
+        mote.send_signal(signal.SIGTERM)
+        assert mote.wait(TIME_LIMIT) == 128 + signal.SIGTERM
+
+
+def test_handler_of_a_stop_signal_is_called():
+    with subprocess.Popen([MOTE, "run", "-n", "--", "sh", "-c", "trap 'echo TSTP; exit 4' TSTP; echo ready; "
+                           "while :; do sleep 0.1; done"], stdout=subprocess.PIPE) as mote:
+        assert mote.stdout.readline() == b"ready\n"
+        mote.send_signal(signal.SIGTSTP)
+        os.waitpid(mote.pid, os.WUNTRACED)
+        mote.send_signal(signal.SIGCONT)
+        assert (mote.stdout.readline(), mote.wait(TIME_LIMIT)) == (b"TSTP\n", 4)
+
+
+def test_no_stdin():
+    assert run_mote("run", "-n", "--", "wc", "-c", stdin=b"for somebody else").stdout == b"0\n"
+
+
+def test_as_much_as_execve_takes():
+    """A variable of 128 KiB, and two MiB together; more is said."""
+    words = ["x" * 100000] * 18
+    result = run_mote("run", "-e", "X=" + "x" * 131000, "--", "sh", "-c", "echo ${#X} $#; shift 17; echo ${#1}",
+                      "sh", *words)
+    assert result.stdout == b"131000 18\n100000\n"
+    result = run_mote("run", "--env-file", "/dev/stdin", "--", "true", stdin=b"X=" + b"x" * 140000)
+    assert (result.returncode, result.stderr) == (126, b"mote: true: Argument list too long\n")
+    result = run_mote("run", "--env-file", "/dev/stdin", "--", "true", stdin=b"X=" + b"x" * 5000000)
+    assert result.returncode == 125 and b"longer than 4194304 bytes" in result.stderr
+
+
+@pytest.mark.parametrize("option,hint", [("--pull=always", b"mote image"), ("--network", b"--net"),
+                                         ("--privileged", b"root in a microVM"), ("--mount", b"-v DIR")])
+def test_options_of_others(option, hint):
+    result = run_mote("run", option, "--", "true")
+    assert result.returncode == 2 and hint in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--env==x", "--workdir=relative", "--ulimit=nofile", "--ulimit=core=2:1",
+                                    "--tmpfs=relative", "--tmpfs=/a b", "--label==x", "--stop-signal=NO",
+                                    "--dns=x", "--add-host=x", "--hostname=a b", "--env-file=/no/such"])
+def test_values_that_cannot_be(option):
+    result = run_mote("run", option, "--", "true")
+    assert result.returncode == 2 and option.split("=", maxsplit=1)[0].encode() in result.stderr
+    assert result.stderr.count(b"\n") == 1
+
+
+def test_limit_that_there_is_not():
+    result = run_mote("run", "--ulimit", "nosuch=1", "--", "true")
+    assert (result.returncode, result.stderr) == (125, b"mote: exec: rlimits: there is none called nosuch\n")

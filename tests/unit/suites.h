@@ -54,6 +54,9 @@
 	X(sleep) \
 	X(tar) \
 	X(text) \
+	X(bytes) \
+	X(run_names) \
+	X(signals) \
 	X(values) \
 	X(vm) \
 	X(vsock) \

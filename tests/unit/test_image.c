@@ -40,8 +40,9 @@ START_TEST(configuration_of_an_image)
 		     "\"Labels\": {\"a\": \"b\"}}}",
 		     "{}");
 	check_config("{\"config\": {\"Entrypoint\": [\"/e\"], \"Cmd\": [], \"Env\": [\"A=1\"], "
-		     "\"WorkingDir\": \"/w\", \"User\": \"1:2\"}}",
-		     "{\"cmd\":[],\"entrypoint\":[\"/e\"],\"env\":[\"A=1\"],\"user\":\"1:2\","
+		     "\"WorkingDir\": \"/w\", \"User\": \"1:2\", \"StopSignal\": \"SIGINT\"}}",
+		     "{\"cmd\":[],\"entrypoint\":[\"/e\"],\"env\":[\"A=1\"],"
+		     "\"stop_signal\":\"SIGINT\",\"user\":\"1:2\","
 		     "\"workdir\":\"/w\"}");
 }
 END_TEST

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The options of mote run about what the command finds, and how it is ended. */
+#ifndef MOTE_CLI_RUN_SETTINGS_H
+#define MOTE_CLI_RUN_SETTINGS_H
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdint.h>
+
+#include "cli/run_names.h"
+
+struct session_request;
+
+#define DEFAULT_STOP_TIMEOUT_MS 10000
+
+struct run_settings {
+	const char *entrypoint; /* instead of the image's entry point and command; NULL: those */
+	struct run_names names;
+	json_t *labels;		 /* owned; an object */
+	int stop_signal;	 /* 0: the image's, or SIGTERM */
+	int64_t stop_timeout_ms; /* until a command that does not end is killed */
+	char tmpfs[1024];	 /* words for the kernel's command line, each after a space */
+};
+
+enum run_settings_option {
+	SETTING_ENTRYPOINT = 512,
+	SETTING_HOSTNAME,
+	SETTING_ADD_HOST,
+	SETTING_DNS,
+	SETTING_DNS_SEARCH,
+	SETTING_DNS_OPTION,
+	SETTING_TMPFS,
+	SETTING_ULIMIT,
+	SETTING_INIT,
+	SETTING_LABEL,
+	SETTING_STOP_SIGNAL,
+	SETTING_STOP_TIMEOUT,
+	SETTING_REFUSED, /* what mote has otherwise */
+};
+
+/* For getopt_long. */
+extern const struct option run_settings_long[];
+extern const unsigned int run_settings_long_count;
+
+#define RUN_SETTINGS_HELP                                                                          \
+	"  --entrypoint PROGRAM run this instead of the image's entry point and command; \"\" "    \
+	"for "                                                                                     \
+	"none\n"                                                                                   \
+	"  --hostname NAME      the guest's host name (default: its name)\n"                       \
+	"  --add-host NAME:ADDRESS\n"                                                              \
+	"                       a line of its /etc/hosts; repeatable\n"                            \
+	"  --dns ADDRESS, --dns-search DOMAIN, --dns-option WORD\n"                                \
+	"                       for its /etc/resolv.conf instead of the host's; repeatable\n"      \
+	"  --tmpfs PATH[:OPTIONS]\n"                                                               \
+	"                       memory at PATH: size=, mode=, uid=, gid=, exec, suid, dev, ro\n"   \
+	"  --ulimit NAME=SOFT[:HARD]\n"                                                            \
+	"                       a limit of the command's, as nofile=1024:2048; -1 for none\n"      \
+	"  --stop-signal SIGNAL what `mote kill` sends first (default: the image's, or TERM)\n"    \
+	"  --stop-timeout TIME  and how long it then waits (default 10s)\n"                        \
+	"  --label NAME[=VALUE] for `mote inspect`; repeatable\n"                                  \
+	"  --init               nothing: process 1 is an init in any case, and never the "         \
+	"command\n"
+
+/* Takes one of them: 1; 0 if it is another one; -1 with all said. `name` is the option's. */
+int run_settings_option(struct run_settings *settings, struct session_request *request, int option,
+			const char *name, const char *value);
+/* Safe on a zeroed object. */
+void run_settings_close(struct run_settings *settings);
+
+#endif
