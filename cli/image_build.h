@@ -33,7 +33,8 @@ int image_prune(struct image_store *store);
 /*
  * What an image's configuration (OCI image specification, "Image Configuration") says about running
  * commands, as the store keeps it: a new reference to {"entrypoint", "cmd", "env", "workdir",
- * "user", "stop_signal"}, each only if it is there; or NULL with err set. Empty text stands for none.
+ * "user", "stop_signal"}, each only if it is there; or NULL with err set. Empty text stands for
+ * none.
  */
 json_t *image_build_config(const char *text, size_t length, struct err *err);
 

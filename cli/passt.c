@@ -2,6 +2,7 @@
 #include "cli/passt.h"
 
 #include <errno.h>
+#include <net/route.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -21,21 +22,71 @@
 
 #define END_TIMEOUT_MS 2000
 
+/* Interface, destination, gateway and flags in hexadecimal: a default route that is in use. */
+static bool has_default_ipv4(void)
+{
+	FILE *file = fopen("/proc/net/route", "re");
+	unsigned int destination, flags;
+	char line[256];
+	bool has = false;
+
+	while (file && !has && fgets(line, sizeof(line), file))
+		has = sscanf(line, "%*s %x %*x %x", &destination, &flags) == 2 &&
+		      destination == 0 && (flags & RTF_UP) && !(flags & RTF_REJECT);
+	if (file)
+		fclose(file);
+	return has;
+}
+
+static bool has_default_ipv6(void)
+{
+	FILE *file = fopen("/proc/net/ipv6_route", "re");
+	char line[256], destination[33];
+	unsigned int prefix, flags;
+	bool has = false;
+
+	while (file && !has && fgets(line, sizeof(line), file))
+		has = sscanf(line, "%32s %x %*s %*x %*s %*x %*x %*x %x", destination, &prefix,
+			     &flags) == 3 &&
+		      prefix == 0 && (flags & RTF_UP) && !(flags & RTF_REJECT);
+	if (file)
+		fclose(file);
+	return has;
+}
+
+struct passt_families passt_families(void)
+{
+	const bool ipv6 = has_default_ipv6();
+
+	return (struct passt_families){ .ipv4 = has_default_ipv4() || !ipv6, .ipv6 = ipv6 };
+}
+
 /* It speaks when all is well, too: what it says is kept for the sentence about its failure. */
 static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *ports)
 {
 	char number[16];
-	char *argv[17 + 2 * PASST_PORTS_MAX] = {
-		(char[]){ "passt" },	     (char[]){ "--foreground" },
-		(char[]){ "--stderr" },	     (char[]){ "--quiet" },
-		(char[]){ "--ipv4-only" },   (char[]){ "--no-map-gw" },
-		(char[]){ "--address" },     (char[]){ PASST_GUEST },
-		(char[]){ "--netmask" },     (char[]){ PASST_PREFIX },
-		(char[]){ "--gateway" },     (char[]){ PASST_GATEWAY },
-		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS },
-		(char[]){ "--fd" },	     number,
+	const struct passt_families families = passt_families();
+	char *argv[24 + 2 * PASST_PORTS_MAX] = {
+		(char[]){ "passt" },
+		(char[]){ "--foreground" },
+		(char[]){ "--stderr" },
+		(char[]){ "--quiet" },
+		(char[]){ "--no-map-gw" },
+		(char[]){ "--fd" },
+		number,
 	};
-	size_t count = 16;
+	char *const ipv4[] = {
+		(char[]){ "--address" },     (char[]){ PASST_GUEST }, (char[]){ "--netmask" },
+		(char[]){ PASST_PREFIX },    (char[]){ "--gateway" }, (char[]){ PASST_GATEWAY },
+		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS },
+	};
+	char *const ipv6[] = {
+		(char[]){ "--address" },     (char[]){ PASST_GUEST_IPV6 },
+		(char[]){ "--gateway" },     (char[]){ PASST_GATEWAY_IPV6 },
+		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS_IPV6 },
+	};
+	char ipv4_only[] = "--ipv4-only", ipv6_only[] = "--ipv6-only";
+	size_t count = 7;
 	int own = dup(fd); /* without close-on-exec */
 	sigset_t none;
 
@@ -44,6 +95,18 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
 	dup2(said_fd, STDERR_FILENO);
+	if (families.ipv4) {
+		memcpy(argv + count, ipv4, sizeof(ipv4));
+		count += sizeof(ipv4) / sizeof(ipv4[0]);
+	} else {
+		argv[count++] = ipv6_only;
+	}
+	if (families.ipv6) {
+		memcpy(argv + count, ipv6, sizeof(ipv6));
+		count += sizeof(ipv6) / sizeof(ipv6[0]);
+	} else {
+		argv[count++] = ipv4_only;
+	}
 	for (unsigned int i = 0; i < ports->count; i++) {
 		argv[count++] = (char *)(uintptr_t)ports->option[i];
 		argv[count++] = (char *)(uintptr_t)ports->list[i];

@@ -3,6 +3,7 @@
 #ifndef MOTE_CLI_PASST_H
 #define MOTE_CLI_PASST_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct err;
@@ -12,6 +13,10 @@ struct err;
 #define PASST_PREFIX "24"
 #define PASST_GATEWAY "10.0.2.2"
 #define PASST_DNS "10.0.2.3" /* forwarded to the host's resolver */
+#define PASST_GUEST_IPV6 "fd00::2"
+#define PASST_PREFIX_IPV6 "64"
+#define PASST_GATEWAY_IPV6 "fd00::1"
+#define PASST_DNS_IPV6 "fd00::3" /* likewise, for those of its servers that have such addresses */
 
 struct passt {
 	pid_t pid;     /* 0: none */
@@ -31,6 +36,15 @@ struct passt_ports {
 
 /* [ADDRESS:]HOST[:GUEST][/udp]. 0 or -EINVAL. */
 int passt_publish(struct passt_ports *ports, const char *argument);
+
+/* What the host has a way to the world by, and so the guest. */
+struct passt_families {
+	bool ipv4;
+	bool ipv6;
+};
+
+/* A host without any is taken for one with IPv4. */
+struct passt_families passt_families(void);
 
 /* 0 or -errno with err set; on failure there is nothing to close. */
 int passt_start(struct passt *passt, const struct passt_ports *ports, struct err *err);

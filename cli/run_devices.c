@@ -89,7 +89,7 @@ int run_devices_net(struct run_devices *devices, const char *argument)
 
 int run_devices_finish(struct run_devices *devices, struct err *err)
 {
-	const char *address = devices->address;
+	const char *address = devices->address, *ipv6 = NULL;
 	char overlay[32] = "";
 	json_t *interface = NULL;
 	int n = 0;
@@ -106,7 +106,12 @@ int run_devices_finish(struct run_devices *devices, struct err *err)
 	}
 
 	if (devices->net == RUN_NET_USER) {
-		address = PASST_GUEST "/" PASST_PREFIX "," PASST_GATEWAY "," PASST_DNS;
+		const struct passt_families families = passt_families();
+
+		if (families.ipv4)
+			address = PASST_GUEST "/" PASST_PREFIX "," PASST_GATEWAY;
+		if (families.ipv6)
+			ipv6 = PASST_GUEST_IPV6 "/" PASST_PREFIX_IPV6 "," PASST_GATEWAY_IPV6;
 		interface =
 			json_pack("{s:s, s:i}", "iface_id", "eth0", "passt_fd", SANDBOX_PASST_FD);
 	} else if (devices->net == RUN_NET_TAP) {
@@ -120,10 +125,11 @@ int run_devices_finish(struct run_devices *devices, struct err *err)
 	if (address && strspn(address, "0123456789./,") != strlen(address))
 		return err_set(err, EINVAL,
 			       "--address %s: ADDRESS/PREFIX[,GATEWAY[,DNS]] is expected", address);
-	n = snprintf(devices->boot_args, sizeof(devices->boot_args), "%s%s%s%s%s",
+	n = snprintf(devices->boot_args, sizeof(devices->boot_args), "%s%s%s%s%s%s%s",
 		     devices->root_ending ? " mote.root=" : "",
 		     devices->root_ending ? devices->root_ending : "", overlay,
-		     address ? " mote.net=" : "", address ? address : "");
+		     address ? " mote.net=" : "", address ? address : "", ipv6 ? " mote.net6=" : "",
+		     ipv6 ? ipv6 : "");
 	return n < (int)sizeof(devices->boot_args)
 		       ? 0
 		       : err_set(err, E2BIG, "--address: longer than any address");

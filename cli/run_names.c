@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,31 +84,48 @@ int run_names_add_option(struct run_names *names, const char *value)
 	return is_word(value) ? append(names->options, value, "", "") : -EINVAL;
 }
 
-/* The guest's own loopback is not the host's, and a link of the host's is none of the guest's. */
-static bool is_reachable(const char *text, bool ipv4, bool ipv6)
-{
-	struct in6_addr address;
-	int family;
-
-	if (!is_address(text, &address, &family))
-		return false;
-	return family == AF_INET ? ipv4 && ((const unsigned char *)&address)[0] != 127
-				 : ipv6 && !IN6_IS_ADDR_LOOPBACK(&address) &&
-					   !IN6_IS_ADDR_LINKLOCAL(&address);
-}
-
 struct resolver {
 	unsigned int servers;
 	bool servers_given;
 	bool search_given;
 	bool options_given;
-	bool ipv4;
-	bool ipv6;
+	const char *forwarders[2]; /* until it was named; IPv4's and IPv6's */
+	bool families[2];
 };
+
+/* The guest's own loopback is not the host's, and a link of the host's is none of the guest's. */
+static bool is_reachable(const struct in6_addr *address, int family)
+{
+	return family == AF_INET
+		       ? address->s6_addr[0] != 127
+		       : !IN6_IS_ADDR_LOOPBACK(address) && !IN6_IS_ADDR_LINKLOCAL(address);
+}
+
+static void take_server(struct run_names *names, char *word, struct resolver *resolver)
+{
+	struct in6_addr address;
+	int family, i;
+
+	word[strcspn(word, "%")] = '\0';
+	if (!is_address(word, &address, &family))
+		return;
+	i = family == AF_INET6;
+	if (!resolver->families[i] || resolver->servers == SERVERS_MAX)
+		return;
+	if (resolver->forwarders[i])
+		(void)run_names_add_server(names, resolver->forwarders[i]);
+	else if (is_reachable(&address, family))
+		(void)run_names_add_server(names, word);
+	else
+		return;
+	resolver->forwarders[i] = NULL;
+	resolver->servers++;
+}
 
 static void take_line(struct run_names *names, char *line, struct resolver *resolver)
 {
-	const char *key = strtok(line, " \t\n"), *word;
+	const char *key = strtok(line, " \t\n");
+	char *word;
 
 	if (!key)
 		return;
@@ -115,11 +133,9 @@ static void take_line(struct run_names *names, char *line, struct resolver *reso
 	if (!resolver->search_given && (strcmp(key, "search") == 0 || strcmp(key, "domain") == 0))
 		names->search[0] = '\0';
 	while ((word = strtok(NULL, " \t\n")) != NULL) {
-		if (strcmp(key, "nameserver") == 0 && !resolver->servers_given) {
-			/* The first is the forwarder's. */
-			if (resolver->servers++ > 0 && resolver->servers <= SERVERS_MAX &&
-			    is_reachable(word, resolver->ipv4, resolver->ipv6))
-				(void)run_names_add_server(names, word);
+		if (strcmp(key, "nameserver") == 0) {
+			if (!resolver->servers_given)
+				take_server(names, word, resolver);
 			break;
 		}
 		if ((strcmp(key, "search") == 0 || strcmp(key, "domain") == 0) &&
@@ -130,23 +146,24 @@ static void take_line(struct run_names *names, char *line, struct resolver *reso
 	}
 }
 
-void run_names_take_host(struct run_names *names, const char *path, const char *forwarder,
-			 bool ipv4, bool ipv6)
+void run_names_take_host(struct run_names *names, const char *path, const char *ipv4,
+			 const char *ipv6)
 {
 	struct resolver resolver = { .servers_given = names->servers[0],
 				     .search_given = names->search[0],
 				     .options_given = names->options[0],
-				     .ipv4 = ipv4,
-				     .ipv6 = ipv6 };
+				     .forwarders = { ipv4, ipv6 },
+				     .families = { ipv4, ipv6 } };
 	FILE *file = fopen(path, "re");
 	char line[1024];
 
-	if (!resolver.servers_given)
-		(void)run_names_add_server(names, forwarder);
 	while (file && fgets(line, sizeof(line), file))
 		take_line(names, line, &resolver);
 	if (file)
 		fclose(file);
+	/* A host without any may get one while the guest runs. */
+	if (!names->servers[0])
+		(void)run_names_add_server(names, ipv4 ? ipv4 : ipv6);
 }
 
 int run_names_words(const struct run_names *names, const char *name, char *words, int size)

@@ -3,8 +3,6 @@
 #ifndef MOTE_CLI_RUN_NAMES_H
 #define MOTE_CLI_RUN_NAMES_H
 
-#include <stdbool.h>
-
 #define RUN_NAMES_SIZE 1024
 
 struct run_names {
@@ -23,9 +21,12 @@ int run_names_add_server(struct run_names *names, const char *value);
 int run_names_add_search(struct run_names *names, const char *value);
 int run_names_add_option(struct run_names *names, const char *value);
 
-/* What the host's resolver has, of what was not given: that is, its servers after `forwarder`. */
-void run_names_take_host(struct run_names *names, const char *path, const char *forwarder,
-			 bool ipv4, bool ipv6);
+/*
+ * What the host's resolver has, of what was not given. Of its servers the first of either kind of
+ * address is the forwarder for that kind; NULL: the guest has no such addresses.
+ */
+void run_names_take_host(struct run_names *names, const char *path, const char *ipv4,
+			 const char *ipv6);
 
 /* Words for the kernel's command line, each after a space; the name is the default host name. */
 int run_names_words(const struct run_names *names, const char *name, char *words, int size);

@@ -129,6 +129,14 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 	return cli_find_own("initrd.cpio", options->config.initrd, err);
 }
 
+static void take_host_resolver(struct run_names *names)
+{
+	const struct passt_families families = passt_families();
+
+	run_names_take_host(names, RESOLVER, families.ipv4 ? PASST_DNS : NULL,
+			    families.ipv6 ? PASST_DNS_IPV6 : NULL);
+}
+
 /* What the options refer to: the files of the kernel and of the default root. */
 static int resolve(struct run_options *options, const struct choices *choices, struct err *err)
 {
@@ -138,7 +146,7 @@ static int resolve(struct run_options *options, const struct choices *choices, s
 	if (rc < 0)
 		return rc;
 	if (options->devices.net == RUN_NET_USER)
-		run_names_take_host(&options->settings.names, RESOLVER, PASST_DNS, true, false);
+		take_host_resolver(&options->settings.names);
 	if (run_names_words(&options->settings.names, options->name, names_words,
 			    sizeof(names_words)) < 0 ||
 	    snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s",

@@ -139,6 +139,30 @@ def test_no_privilege_is_needed_with_passt(net, world, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, b"from the world\n", b"")
 
 
+@pytest.mark.parametrize("ipv4", [True, False])
+def test_ipv6_with_passt(net, world, tmp_path, ipv4):
+    """Where the host has a way to the world by it, also as the only one."""
+    for command in (["ip", "address", "add", "2001:db8::1/64", "dev", "veth0", "nodad"],
+                    ["ip", "-6", "route", "add", "default", "via", "2001:db8::2"]):
+        net.run(*command)
+    if not ipv4:
+        net.run("ip", "route", "del", "default")
+    subprocess.run([*world, "ip", "address", "add", "2001:db8::2/64", "dev", "veth1", "nodad"], check=True)
+    (tmp_path / "answer").write_text("from the world\n")
+    with subprocess.Popen(
+            [*world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind", "2001:db8::2", "8000"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        try:
+            server.stdout.readline()
+            result = subprocess.run(
+                [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "sh", "-c",
+                 "wget -q -O- http://[2001:db8::2]:8000/answer; ip -4 route | grep -c default"],
+                capture_output=True, check=False, timeout=TIME_LIMIT)
+        finally:
+            server.kill()
+    assert result.stdout == b"from the world\n%d\n" % ipv4, result
+
+
 def test_published_port(net, world):
     """The world comes in on a port of the host, and on no other."""
     serve = "echo ready; nc -l -p 80 -e sh -c 'read x; echo got $x'"

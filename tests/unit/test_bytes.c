@@ -3,6 +3,7 @@
 
 #include "cli/bytes.h"
 #include "rootfs-tools/init/bytes.h"
+#include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
 static const char *const texts[] = {

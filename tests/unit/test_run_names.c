@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "cli/run_names.h"
+#include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
 static struct run_names names;
@@ -22,7 +23,7 @@ static void check_words(const char *expected)
 static void take(const char *text, bool ipv6)
 {
 	write_file("resolv.conf", text, strlen(text));
-	run_names_take_host(&names, "resolv.conf", "10.0.2.3", true, ipv6);
+	run_names_take_host(&names, "resolv.conf", "10.0.2.3", ipv6 ? "fd00::3" : NULL);
 }
 
 START_TEST(what_is_given)
@@ -77,6 +78,30 @@ START_TEST(servers_that_no_guest_reaches)
 	take("nameserver 192.0.2.1\nnameserver 127.0.0.1\nnameserver fe80::1%eth0\n"
 	     "nameserver 192.0.2.4\n",
 	     true);
+	check_words(" mote.dns=10.0.2.3,fd00::3,192.0.2.4");
+}
+END_TEST
+
+START_TEST(servers_of_both_kinds)
+{
+	take("nameserver 2001:db8::1\nnameserver 127.0.0.53\nnameserver 2001:db8::2\n"
+	     "nameserver 192.0.2.4\n",
+	     true);
+	check_words(" mote.dns=fd00::3,10.0.2.3,2001:db8::2");
+}
+END_TEST
+
+START_TEST(host_of_ipv6_alone)
+{
+	write_file("resolv.conf", "nameserver 2001:db8::1\n", 23);
+	run_names_take_host(&names, "resolv.conf", NULL, "fd00::3");
+	check_words(" mote.dns=fd00::3");
+}
+END_TEST
+
+START_TEST(host_without_servers)
+{
+	take("", false);
 	check_words(" mote.dns=10.0.2.3");
 }
 END_TEST
@@ -95,5 +120,6 @@ Suite *run_names_suite(void)
 {
 	return SUITE("run_names", set_up, NULL, what_is_given,
 		     what_would_be_another_word_is_refused, lists_are_bounded, what_the_host_has,
-		     servers_that_no_guest_reaches, what_is_given_counts);
+		     servers_that_no_guest_reaches, servers_of_both_kinds, host_of_ipv6_alone,
+		     host_without_servers, what_is_given_counts);
 }

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include "cli/signals.h"
+#include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
 START_TEST(names_and_numbers)
