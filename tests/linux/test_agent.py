@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from agent import (ERROR, EXIT, RESULT, SIGNAL, STDIN, STDIN_END, STDIN_WINDOW, STDOUT, TAKEN,
+from agent import (ERROR, EXIT, REQUEST, REQUEST_PART, RESULT, SIGNAL, STDIN, STDIN_END, STDIN_WINDOW, STDOUT, TAKEN,
                    WINDOW, start_guest)
 from support import TIME_LIMIT, running, wait_until
 
@@ -328,6 +328,39 @@ def test_request_may_be_as_large_as_a_frame(guest):
     assert guest.sh("echo ${#A}", env=[f"A={value}"]) == "60000\n"
 
 
+def test_request_in_several_frames(guest):
+    """Three variables of 120,000 bytes, a word that is not UTF-8; the parts may be of any size."""
+    text = json.dumps({"exec": {"argv": ["sh", "-c", "printf %s$1 ${#A}${#B}${#C}", "sh", {"base64": "Y2Fm6Q=="}],
+                                "env": [f"{name}={'x' * 120000}" for name in "ABC"]}}).encode()
+    for size in (65536, 10000):
+        with guest.stream() as stream:
+            while len(text) > size:
+                stream.send(REQUEST_PART, text[:size])
+                text = text[size:]
+            stream.send(REQUEST_PART)
+            stream.send(REQUEST, text)
+            output, _, kind, _ = stream.finish()
+        assert (kind, output) == (EXIT, b"120000120000120000caf\xe9")
+        text = json.dumps({"exec": {"argv": ["printf", "120000120000120000caf\\351"]}}).encode()
+
+
+def test_request_in_too_many_frames(guest):
+    with guest.stream() as stream:
+        for _ in range(64):
+            stream.send(REQUEST_PART, b" " * 65536)
+        stream.send(REQUEST_PART, b"{")
+        _, _, kind, error = stream.finish()
+    assert kind == ERROR and error["error"] == "a frame that cannot come here"
+
+
+@pytest.mark.parametrize("value", [1, {"base64": "YQ"}, {"base64": "AA=="}, {"text": "a"}])
+def test_words_that_are_no_strings(guest, value):
+    for request in ({"argv": [value]}, {"argv": ["true"], "env": [value]}, {"argv": ["true"], "cwd": value}):
+        with guest.stream() as stream:
+            stream.request("exec", request)
+            assert stream.finish()[2] == ERROR
+
+
 def test_resume_tells_what_a_restored_guest_cannot_know(guest):
     def ask(name, value):
         with guest.stream() as stream:
@@ -338,7 +371,7 @@ def test_resume_tells_what_a_restored_guest_cannot_know(guest):
     before = guest.sh("date +%s")
     assert ask("resume", {"epoch": 5, "unix_time_ns": 2_000_000_000 * 10**9, "entropy": "ab" * 32,
                           "hostname": "restored"}) == (RESULT, {"epoch": 5})
-    assert guest.sh("hostname") == "restored\n"
+    assert guest.sh("hostname; cat /etc/hostname; grep -c restored /etc/hosts") == "restored\nrestored\n1\n"
     assert 0 <= int(guest.sh("date +%s")) - 2_000_000_000 < TIME_LIMIT
     assert int(before) < 2_000_000_000
     for value, sentence in (({"epoch": 5}, "epoch"), ({"epoch": 6, "entropy": "xy"}, "entropy"),
