@@ -76,7 +76,7 @@ say = @$(if $(V),:,printf '  %-6s %s\n')
 
 .DEFAULT_GOAL := all
 .PHONY: all help packages-build packages-test programs initrds kernel kernels demo test lint asan \
-	tsan fuzz mutate soak bench install clean
+	tsan fuzz mutate soak bench as-docker install clean
 all: programs initrds
 
 help:
@@ -90,6 +90,7 @@ help:
 	@echo "make soak       the long tests"
 	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools;"
 	@echo "                ROUNDS=1 is the least work, 5 the usual"
+	@echo "make as-docker  ask podman what programs find, for tests/linux/test_as_docker.py"
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
@@ -156,6 +157,11 @@ bench:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all benches
 	@$(MAKE) --no-print-directory kernel
 	@ROUNDS=$(ROUNDS) tests/bench/bench $(BENCH)
+
+# In the test host, whatever containers are possible here.
+as-docker:
+	@tools/install-packages.sh build test as-docker
+	@tests/testhost/run --timeout 900 -- /usr/bin/python3 tests/linux/as_docker_podman.py tests/linux/as_docker.json
 
 lint:
 	@tools/install-packages.sh build test

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that a task needs and that are missing, saying which:
-#   install-packages.sh build|test...
+#   install-packages.sh build|test|as-docker...
 set -euo pipefail
 
 declare -A sets=(
@@ -14,12 +14,13 @@ declare -A sets=(
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
 		python3-pytest python3-yaml python3-jsonschema curl procps iproute2 e2fsprogs fio iperf3 nftables passt
 		libarchive-tools skopeo umoci docker-registry buildah mmdebstrap uidmap man-db"
+	[as-docker]="podman crun"
 )
 
 missing=()
 for set in "$@"; do
 	if [ -z "${sets[$set]-}" ]; then
-		echo "install-packages.sh: $set: neither build nor test" >&2
+		echo "install-packages.sh: $set: neither build nor test nor as-docker" >&2
 		exit 2
 	fi
 	for package in ${sets[$set]}; do
