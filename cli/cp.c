@@ -83,7 +83,7 @@ static int put(const char *vsock, const char *local, const char *remote,
 		if (fd < 0)
 			return err_set(err, EIO, "%s", failure.text);
 		if (means_contents(local))
-			strcpy(name, ".");
+			snprintf(name, sizeof(name), ".");
 	}
 	return transfer_put(vsock, &(struct transfer_end){ fd, name }, remote, choices->owner,
 			    false, NULL, counts, err);
@@ -117,7 +117,7 @@ static int open_target(const char *local, const char *remote, char name[NAME_MAX
 	fd = open(local, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
 		if (contents)
-			strcpy(name, ".");
+			snprintf(name, NAME_MAX + 1, ".");
 		else
 			name_of(remote, name);
 		return fd;

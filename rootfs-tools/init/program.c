@@ -21,10 +21,11 @@
 #include "protocol.h"
 
 #define TIMEOUT_MAX_MS (INT64_C(1) << 40)
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* HOME is the user's, see make_environment. */
 static const char *const default_environment[] = {
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"PATH=" DEFAULT_PATH,
 	"LANG=C.UTF-8",
 };
 
@@ -190,6 +191,38 @@ int program_make_directories(const char *path)
 	return 0;
 }
 
+/*
+ * As execvp(3), but a file in no format that the kernel knows is not given to a shell: a program
+ * for another processor would be read as a script. Returns with errno set.
+ */
+static void exec_found(char *const *argv, char *const *env)
+{
+	const char *place = getenv("PATH");
+	bool refused = false;
+	char path[PATH_MAX];
+
+	if (strchr(argv[0], '/')) {
+		execve(argv[0], argv, env);
+		return;
+	}
+	for (place = place ? place : DEFAULT_PATH; argv[0][0]; place++) {
+		const size_t length = strcspn(place, ":");
+
+		/* An empty one is the working directory. */
+		if (snprintf(path, sizeof(path), "%.*s%s%s", (int)length, place, length ? "/" : "",
+			     argv[0]) < (int)sizeof(path)) {
+			execve(path, argv, env);
+			refused = refused || errno == EACCES;
+			if (errno != EACCES && errno != ENOENT && errno != ENOTDIR)
+				return;
+		}
+		place += length;
+		if (!*place)
+			break;
+	}
+	errno = refused ? EACCES : ENOENT;
+}
+
 static int enter(const struct program *program)
 {
 	if (chdir(program->cwd) == 0)
@@ -221,7 +254,7 @@ static _Noreturn void run_child(const struct program *program, const int fds[3],
 		report = (struct report){ errno, STAGE_USER };
 	} else if (argv && env) {
 		environ = env;
-		execvp(argv[0], argv);
+		exec_found(argv, env);
 		report = (struct report){ errno, STAGE_EXEC };
 	}
 	if (write(report_fd, &report, sizeof(report)) < 0)

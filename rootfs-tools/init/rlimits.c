@@ -76,7 +76,8 @@ int limits_parse(struct limits *limits, const json_t *json, struct failure *fail
 int limits_set(const struct limits *limits)
 {
 	for (int i = 0; limits->given >> i; i++) {
-		if (limits->given & 1U << i && setrlimit(i, &limits->values[i]) < 0)
+		if (limits->given & 1U << i &&
+		    setrlimit((__rlimit_resource_t)i, &limits->values[i]) < 0)
 			return -1;
 	}
 	return 0;

@@ -81,7 +81,8 @@ int main(int argc, char **argv)
 	if (stream < 0 || write(stream, header, sizeof(header)) < 0 ||
 	    write(stream, REQUEST, sizeof(REQUEST) - 1) < 0)
 		return EXIT_FAILURE;
-	/* The guest waits until the stream's end has been taken, which vhost tells it at the close. */
+	/* The guest waits until the stream's end has been taken, which vhost tells it at the close.
+	 */
 	while (read(stream, answer, sizeof(answer)) > 0)
 		;
 	close(stream);

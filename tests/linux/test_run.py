@@ -52,6 +52,30 @@ def test_sizes_with_units():
     assert 150 < int(result.stdout) < 200
 
 
+def test_programs_are_found_as_the_kernel_takes_them():
+    """PATH in its order; what is in no known format is not given to a shell."""
+    script = ("mkdir a b c; printf '#!/bin/sh\\necho a' > a/x; printf '#!/bin/sh\\necho b' > b/x; "
+              "chmod +x b/x; printf 'echo c' > c/y; printf '\\177ELF\\2\\1\\1' > c/z; chmod +x c/*; sleep 1000")
+    name = "finds"
+    assert run_mote("run", "--detach", "--name", name, "--workdir", "/tmp", "--", "sh", "-c",
+                    script).returncode == 0
+    try:
+        wait_until(lambda: run_mote("exec", name, "test", "-x", "/tmp/c/z").returncode == 0,
+                   "the programs to be there")
+        for path, command, expected in (
+                ("/no:/tmp/a:/tmp/b", "x", (0, b"b\n", b"")),
+                ("/tmp/b:", "x", (0, b"b\n", b"")),
+                ("/tmp/a", "x", (126, b"", b"mote: x: Permission denied\n")),
+                ("/tmp/a:/bin", "nosuch", (127, b"", b"mote: nosuch: No such file or directory\n")),
+                ("/tmp/c:/bin", "y", (126, b"", b"mote: y: Exec format error\n")),
+                ("/tmp/c", "/tmp/c/z", (126, b"", b"mote: /tmp/c/z: Exec format error\n"))):
+            result = run_mote("exec", "-e", f"PATH={path}", name, command)
+            assert (result.returncode, result.stdout, result.stderr) == expected
+    finally:
+        assert run_mote("kill", "--force", name).returncode == 0
+        run_mote("rm", name)
+
+
 def test_timeout_is_precise_and_124():
     begin = time.monotonic()
     result = run_mote("run", "--timing", "--timeout", "1s", "--", "sh", "-c",
