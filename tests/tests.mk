@@ -88,6 +88,20 @@ $(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/buil
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
 	@touch -h $@
 
+# What tests/linux/soak_servers.py runs: a server each, of Debian's packages.
+SERVERS := nginx redis postgres node python
+PACKAGES_nginx := nginx-light
+PACKAGES_redis := redis-server
+PACKAGES_postgres := postgresql
+PACKAGES_node := nodejs
+PACKAGES_python := python3
+SERVER_IMAGES := $(SERVERS:%=$(TEST_DATA)/mote/images/tags/server-%)
+$(SERVER_IMAGES): $(TEST_DATA)/mote/images/tags/server-%: rootfs-tools/image/build-image.sh | \
+		$(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image
+	$(say) IMAGE $@
+	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t server-$* --debian $(PACKAGES_$*) > /dev/null
+	@touch -h $@
+
 .PHONY: tests fuzzers benches
 tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls $(BUILD)/stream_bench $(JAIL_PROGRAMS) $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)

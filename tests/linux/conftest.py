@@ -91,3 +91,22 @@ def net():
         yield space
     finally:
         subprocess.run(["ip", "netns", "delete", space.name], check=True)
+
+
+@pytest.fixture(name="world")
+def world_fixture(net):
+    """A second namespace plays the world, reached over a veth pair: 192.0.2.2 from 192.0.2.1."""
+    world = net.name + "-world"
+    subprocess.run(["ip", "netns", "add", world], check=True)
+    try:
+        net.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns",
+                world)
+        net.run("ip", "address", "add", "192.0.2.1/24", "dev", "veth0")
+        net.run("ip", "link", "set", "veth0", "up")
+        net.run("ip", "route", "add", "default", "via", "192.0.2.2")
+        for command in (["link", "set", "lo", "up"], ["address", "add", "192.0.2.2/24", "dev",
+                        "veth1"], ["link", "set", "veth1", "up"]):
+            subprocess.run(["ip", "-n", world, *command], check=True)
+        yield ["ip", "netns", "exec", world]
+    finally:
+        subprocess.run(["ip", "netns", "delete", world], check=True)

@@ -104,25 +104,6 @@ def test_bandwidth_of_the_network_is_limited(start, net):
     assert 2.0 * 0.9 <= float(output[0]) <= 2.0 * 1.1
 
 
-@pytest.fixture(name="world")
-def world_fixture(net):
-    """A second namespace plays the world, reached over a veth pair: 192.0.2.2 from 192.0.2.1."""
-    world = net.name + "-world"
-    subprocess.run(["ip", "netns", "add", world], check=True)
-    try:
-        net.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns",
-                world)
-        net.run("ip", "address", "add", "192.0.2.1/24", "dev", "veth0")
-        net.run("ip", "link", "set", "veth0", "up")
-        net.run("ip", "route", "add", "default", "via", "192.0.2.2")
-        for command in (["link", "set", "lo", "up"], ["address", "add", "192.0.2.2/24", "dev",
-                        "veth1"], ["link", "set", "veth1", "up"]):
-            subprocess.run(["ip", "-n", world, *command], check=True)
-        yield ["ip", "netns", "exec", world]
-    finally:
-        subprocess.run(["ip", "netns", "delete", world], check=True)
-
-
 def test_no_privilege_is_needed_with_passt(net, world, tmp_path):
     (tmp_path / "answer").write_text("from the world\n")
     with subprocess.Popen(
