@@ -53,17 +53,17 @@ static void prepare_output(void)
 	fd_close(&fd);
 }
 
-/* The command's status, unless what it printed has not arrived. */
+/* The command's status; one that went well did not, if what it printed has not arrived. */
 static int finish(int status)
 {
 	const bool failed = ferror(stdout);
 
 	errno = 0;
-	if (fflush(stdout) == 0 && !failed)
+	if (status != EXIT_SUCCESS || (fflush(stdout) == 0 && !failed))
 		return status;
 	fprintf(stderr, "mote: standard output: %s\n",
 		errno ? strerror(errno) : "not all of it could be written");
-	return status == EXIT_SUCCESS ? CLI_EXIT_FAILURE : status;
+	return CLI_EXIT_FAILURE;
 }
 
 static int run_command(int argc, char **argv)

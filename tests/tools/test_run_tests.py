@@ -48,7 +48,8 @@ def test_it():
     assert counts.failed == 1
     captured = capfd.readouterr()
     assert "tier: did not end within 5 s" in captured.out
-    assert captured.err.count("in waits_for_ever") == 2, captured.err
+    # timeout signals its child, and then its group: the child may take that as one or as two.
+    assert captured.err.count("in waits_for_ever") in (2, 4), captured.err
 
 
 @pytest.mark.parametrize("start", ["threading.Thread(target=threading.Event().wait, daemon=True).start()",
