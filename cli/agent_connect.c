@@ -16,6 +16,9 @@
 #include "cli/agent_client.h"
 #include "cli/clock.h"
 
+/* Nearly every answer is there by then. */
+#define SILENCE_MS 200
+
 static int fill_address(struct sockaddr_un *address, const char *path, const char *ending,
 			struct err *err)
 {
@@ -32,20 +35,29 @@ static int fill_address(struct sockaddr_un *address, const char *path, const cha
 }
 
 /* "OK NUMBER\n" byte by byte, as what follows belongs to the stream. */
-static int read_answer(int fd, const char *path, struct err *err)
+static int read_answer(int fd, const char *path, agent_silence *silence, const void *opaque,
+		       struct err *err)
 {
-	const int64_t end_ms = clock_ms() + ANSWER_TIMEOUT_MS;
+	const int64_t begin_ms = clock_ms();
 	char line[32];
 	size_t used = 0;
 
 	while (used < sizeof(line)) {
-		const int64_t left_ms = end_ms - clock_ms();
+		const int64_t limit_ms = silence ? SILENCE_MS : ANSWER_TIMEOUT_MS;
+		const int64_t left_ms = begin_ms + limit_ms - clock_ms();
 		struct pollfd readable = { .fd = fd, .events = POLLIN };
 		ssize_t n;
 
-		if (poll(&readable, 1, left_ms > 0 ? (int)left_ms : 0) == 0)
-			return err_set(err, ETIMEDOUT, "%s: the guest's agent does not answer",
-				       path);
+		if (poll(&readable, 1, left_ms > 0 ? (int)left_ms : 0) == 0) {
+			int rc = silence ? silence(opaque, err)
+					 : err_set(err, ETIMEDOUT,
+						   "%s: the guest's agent does not answer", path);
+
+			if (rc < 0)
+				return rc;
+			silence = NULL;
+			continue;
+		}
 		n = read(fd, line + used, 1);
 		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
 			return err_set(err, ECONNREFUSED,
@@ -58,7 +70,7 @@ static int read_answer(int fd, const char *path, struct err *err)
 	return err_set(err, EPROTO, "%s: this is no vsock socket", path);
 }
 
-int agent_connect(const char *path, struct err *err)
+int agent_connect(const char *path, agent_silence *silence, const void *opaque, struct err *err)
 {
 	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
 	struct sockaddr_un address;
@@ -77,7 +89,7 @@ int agent_connect(const char *path, struct err *err)
 	if (send(fd, command, (size_t)n, MSG_NOSIGNAL) != n)
 		return err_sys(err, errno, "vsock socket %s", path);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
-	rc = read_answer(fd, path, err);
+	rc = read_answer(fd, path, silence, opaque, err);
 	return rc < 0 ? rc : fd_take(&fd);
 }
 
@@ -108,7 +120,7 @@ int agent_accept(int listener, struct err *err)
 
 int agent_shut_down(const char *path, int grace_ms, struct err *err)
 {
-	CLEANUP_FD int fd = agent_connect(path, err);
+	CLEANUP_FD int fd = agent_connect(path, NULL, NULL, err);
 	uint8_t frame[PROTOCOL_HEADER_SIZE + 64];
 	char *text = (char *)frame + PROTOCOL_HEADER_SIZE;
 	int n;

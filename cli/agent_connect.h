@@ -10,8 +10,14 @@ struct err;
 /* An agent that is there answers in that time, once its processor is given some. */
 #define ANSWER_TIMEOUT_MS 10000
 
-/* A non-blocking stream to the agent of the VM whose vsock socket is at `path`; or -errno. */
-int agent_connect(const char *path, struct err *err);
+/* Asked once when there is no answer for a while: 0 to wait on, or -errno with err set. */
+typedef int agent_silence(const void *opaque, struct err *err);
+
+/*
+ * A non-blocking stream to the agent of the VM whose vsock socket is at `path`; or -errno.
+ * `silence` may be NULL.
+ */
+int agent_connect(const char *path, agent_silence *silence, const void *opaque, struct err *err);
 
 /* Listens for the agent of a VM that is about to start; the descriptor, or -errno. */
 int agent_listen(const char *path, struct err *err);

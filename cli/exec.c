@@ -70,17 +70,22 @@ static int converse(struct session *session, bool detach, struct err *err)
 	return 0;
 }
 
+static int check_awake(const void *meta, struct err *err)
+{
+	return vm_check_awake(meta, err);
+}
+
 /* Connects to the agent, and talks to it until all is said. 0 or -errno with err set. */
 static int run(struct session *session, const char *name, const struct exec_options *options,
 	       struct err *err)
 {
-	json_t *meta = vm_find_awake(name, err);
+	json_t *meta = vm_find_running(name, err);
 	CLEANUP_FD int fd = -1;
 	int rc;
 
 	if (!meta)
 		return -ESRCH;
-	fd = agent_connect(vm_string(meta, "vsock"), err);
+	fd = agent_connect(vm_string(meta, "vsock"), check_awake, meta, err);
 	json_decref(meta);
 	rc = fd < 0 ? fd : session_open(session, err);
 	if (rc == 0)

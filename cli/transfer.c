@@ -149,7 +149,7 @@ static struct transfer *transfer_open(const char *vsock, const char *request,
 		err_sys(err, ENOMEM, "a stream to the agent");
 		return NULL;
 	}
-	transfer->fd = agent_connect(vsock, err);
+	transfer->fd = agent_connect(vsock, NULL, NULL, err);
 	if (transfer->fd < 0) {
 		free(transfer);
 		return NULL;

@@ -59,6 +59,8 @@ json_t *vm_find(const char *name, struct err *err);
 json_t *vm_find_running(const char *name, struct err *err);
 /* Whether its VMM says so; false if that says nothing. */
 bool vm_is_paused(const json_t *meta);
+/* 0, or -EAGAIN with err set if it is paused. */
+int vm_check_awake(const json_t *meta, struct err *err);
 /* As vm_find_running, and its guest must be able to answer, for it is not paused. */
 json_t *vm_find_awake(const char *name, struct err *err);
 /* Removes one that has ended. 0 or -errno with err set. */

@@ -31,16 +31,22 @@ bool vm_is_paused(const json_t *meta)
 	return paused;
 }
 
+int vm_check_awake(const json_t *meta, struct err *err)
+{
+	if (!vm_is_paused(meta))
+		return 0;
+	return err_set(err, EAGAIN,
+		       "microVM %s: it is paused (mote api --socket %s PATCH /vm "
+		       "'{\"state\": \"Resumed\"}' lets it go on)",
+		       vm_string(meta, "name"), vm_string(meta, "api"));
+}
+
 json_t *vm_find_awake(const char *name, struct err *err)
 {
 	json_t *meta = vm_find_running(name, err);
 
-	if (!meta || !vm_is_paused(meta))
+	if (!meta || vm_check_awake(meta, err) == 0)
 		return meta;
-	err_set(err, EAGAIN,
-		"microVM %s: it is paused (mote api --socket %s PATCH /vm "
-		"'{\"state\": \"Resumed\"}' lets it go on)",
-		name, vm_string(meta, "api"));
 	json_decref(meta);
 	return NULL;
 }

@@ -110,7 +110,7 @@ END_TEST
 
 START_TEST(socket_without_a_path_is_none)
 {
-	ck_assert_int_eq(agent_connect("", &err), -EINVAL);
+	ck_assert_int_eq(agent_connect("", NULL, NULL, &err), -EINVAL);
 	ck_assert_str_eq(err.text, "vsock socket: it has no path");
 	ck_assert_int_eq(agent_listen("", &err), -EINVAL);
 }
