@@ -148,6 +148,7 @@ soak:
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory mutate
 	@for round in 1 2 3; do tests/run-tests guests linux || exit 1; done
+	@rootfs-tools/kernel/build.sh microvm-full > /dev/null
 	@$(MAKE) --no-print-directory $(SERVER_IMAGES)
 	@tests/run-tests soak
 

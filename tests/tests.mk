@@ -88,13 +88,14 @@ $(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/buil
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
 	@touch -h $@
 
-# What tests/linux/soak_servers.py runs: a server each, of Debian's packages.
-SERVERS := nginx redis postgres node python
+# What tests/linux/soak_servers.py and soak_containers.py run, of Debian's packages.
+SERVERS := nginx redis postgres node python docker
 PACKAGES_nginx := nginx-light
 PACKAGES_redis := redis-server
 PACKAGES_postgres := postgresql
 PACKAGES_node := nodejs
 PACKAGES_python := python3
+PACKAGES_docker := docker.io,iptables,nftables,iproute2,ca-certificates,busybox-static
 SERVER_IMAGES := $(SERVERS:%=$(TEST_DATA)/mote/images/tags/server-%)
 $(SERVER_IMAGES): $(TEST_DATA)/mote/images/tags/server-%: rootfs-tools/image/build-image.sh | \
 		$(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds a guest kernel from Debian's kernel source and prints its path:
-#   build.sh NAME, where NAME is microvm (no ACPI) or microvm-acpi
+#   build.sh NAME, where NAME is microvm (no ACPI), microvm-acpi, or microvm-full (no ACPI, and what
+#   containers, firewalls and tunnels need)
 # A kernel is kept in the user's cache directory under a hash of source version, compiler and
 # configuration; one that is there already is not built again. The folder appears there whole or
 # not at all.
@@ -12,8 +13,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 case $name in
 microvm) fragments=("$here/microvm.config" "$here/noacpi.config") ;;
 microvm-acpi) fragments=("$here/microvm.config" "$here/acpi.config") ;;
+microvm-full) fragments=("$here"/{microvm,full,noacpi}.config) ;;
 *)
-	echo "usage: build.sh microvm|microvm-acpi" >&2
+	echo "usage: build.sh microvm|microvm-acpi|microvm-full" >&2
 	exit 2
 	;;
 esac

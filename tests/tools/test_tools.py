@@ -35,7 +35,7 @@ def test_cached_kernel_is_not_built_again():
 def test_kernel_of_an_unknown_name():
     result = subprocess.run([BUILD_KERNEL, "other"], capture_output=True, check=False)
     assert result.returncode == 2
-    assert result.stderr == b"usage: build.sh microvm|microvm-acpi\n"
+    assert result.stderr == b"usage: build.sh microvm|microvm-acpi|microvm-full\n"
 
 
 def test_same_initrd_from_the_same_input(tmp_path):
