@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network interfaces of a real Linux guest."""
+import contextlib
 import hashlib
 import os
 import re
@@ -104,19 +105,25 @@ def test_bandwidth_of_the_network_is_limited(start, net):
     assert 2.0 * 0.9 <= float(output[0]) <= 2.0 * 1.1
 
 
-def test_no_privilege_is_needed_with_passt(net, world, tmp_path):
-    (tmp_path / "answer").write_text("from the world\n")
+@contextlib.contextmanager
+def web_server(world, address, folder):
+    """On port 8000 of the address there; it has /answer."""
+    (folder / "answer").write_text("from the world\n")
     with subprocess.Popen(
-            [*world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind", "192.0.2.2", "8000"],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+            [*world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind", address, "8000"],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
         try:
             server.stdout.readline()
-            result = subprocess.run(
-                [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "wget", "-q", "-O-",
-                 "http://192.0.2.2:8000/answer"], capture_output=True, check=False,
-                timeout=TIME_LIMIT)
+            yield
         finally:
             server.kill()
+
+
+def test_no_privilege_is_needed_with_passt(net, world, tmp_path):
+    with web_server(world, "192.0.2.2", tmp_path):
+        result = subprocess.run(
+            [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "wget", "-q", "-O-",
+             "http://192.0.2.2:8000/answer"], capture_output=True, check=False, timeout=TIME_LIMIT)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"from the world\n", b"")
 
 
@@ -129,18 +136,11 @@ def test_ipv6_with_passt(net, world, tmp_path, ipv4):
     if not ipv4:
         net.run("ip", "route", "del", "default")
     subprocess.run([*world, "ip", "address", "add", "2001:db8::2/64", "dev", "veth1", "nodad"], check=True)
-    (tmp_path / "answer").write_text("from the world\n")
-    with subprocess.Popen(
-            [*world, "/usr/bin/python3", "-u", "-m", "http.server", "--bind", "2001:db8::2", "8000"],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
-        try:
-            server.stdout.readline()
-            result = subprocess.run(
-                [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "sh", "-c",
-                 "wget -q -O- http://[2001:db8::2]:8000/answer; ip -4 route | grep -c default"],
-                capture_output=True, check=False, timeout=TIME_LIMIT)
-        finally:
-            server.kill()
+    with web_server(world, "2001:db8::2", tmp_path):
+        result = subprocess.run(
+            [*net.prefix, BUILD / "mote", "run", "--net", "user", "--", "sh", "-c",
+             "wget -q -O- http://[2001:db8::2]:8000/answer; ip -4 route | grep -c default"],
+            capture_output=True, check=False, timeout=TIME_LIMIT)
     assert result.stdout == b"from the world\n%d\n" % ipv4, result
 
 
