@@ -108,6 +108,11 @@ static int put_data(struct pack *pack, const char *data, size_t size)
 	return pack->writer->write(pack->writer->opaque, data, size) < 0 ? stream_ended(pack) : 0;
 }
 
+static int end_data(struct pack *pack, const struct tar_entry *entry)
+{
+	return tar_pad(pack->writer, entry->size) < 0 ? stream_ended(pack) : 0;
+}
+
 /*
  * A file that says that it is empty, or has a page, and is longer: it is read to its end before its
  * size goes into the stream. The first `have` of its bytes are in `begin`.
@@ -141,7 +146,7 @@ static int pack_unsized(struct pack *pack, int fd, struct tar_entry *entry, cons
 	if (rc == 0)
 		rc = put_data(pack, data, have);
 	free(data);
-	return rc;
+	return rc < 0 ? rc : end_data(pack, entry);
 }
 
 /* A file and its entry; what could be read of its beginning at once is what it has. */
@@ -154,13 +159,10 @@ static int pack_file(struct pack *pack, int fd, struct tar_entry *entry, blksize
 
 	if (n < 0)
 		return fail(pack, entry->path);
+	if ((size_t)n == sizeof(data) && entry->size <= (uint64_t)page)
+		return pack_unsized(pack, fd, entry, data, (size_t)n);
 	if ((size_t)n < sizeof(data))
 		entry->size = (uint64_t)n;
-	else if (entry->size <= (uint64_t)page)
-		return pack_unsized(pack, fd, entry, data, (size_t)n) < 0 ||
-				       tar_pad(pack->writer, entry->size) < 0
-			       ? -1
-			       : 0;
 	rc = put(pack, entry);
 	for (left = entry->size; rc == 0 && left > 0; left -= (uint64_t)n) {
 		if (left != entry->size)
@@ -175,7 +177,7 @@ static int pack_file(struct pack *pack, int fd, struct tar_entry *entry, blksize
 					   entry->path);
 		rc = put_data(pack, data, (size_t)n);
 	}
-	return rc < 0 ? rc : tar_pad(pack->writer, entry->size) < 0 ? stream_ended(pack) : 0;
+	return rc < 0 ? rc : end_data(pack, entry);
 }
 
 static int pack_one(struct pack *pack, int parent, const char *name, struct tar_entry *entry,

@@ -51,5 +51,10 @@ static int remove_one(int parent, const char *name, int depth)
 
 int tree_remove(int dir, const char *name)
 {
+	/* These could not be removed themselves, but all that is below them. */
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+		errno = EINVAL;
+		return -1;
+	}
 	return remove_one(dir, name, 0);
 }

@@ -519,6 +519,9 @@ int tree_unpack_as(int dir, const char *name, struct tar_reader *reader,
 		return rc < 0 ? -1 : failure_set(failure, "the tar stream is empty");
 	if (entry.type == TAR_HARD_LINK)
 		return failure_set(failure, "the tar stream begins with a hard link");
+	/* The directory itself stays, whatever it was elsewhere. */
+	if (strcmp(name, ".") == 0 && entry.type != TAR_DIRECTORY)
+		return failure_set(failure, "%.300s: it is not a directory any more", entry.path);
 	counts->files++;
 	if (unpack_entry(&unpack, dir, name, &entry) < 0)
 		return -1;

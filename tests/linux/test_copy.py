@@ -245,6 +245,15 @@ def test_volume_takes_what_became_of_it(tmp_path):
     assert (tmp_path / "outside" / "victim").read_text() == "safe"
 
 
+@pytest.mark.parametrize("script", ["rm -r /work; echo x > /work", "rm -r /work; ln -s /etc/passwd /work"])
+def test_volume_itself_stays(tmp_path, script):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "precious").write_text("old")
+    result = run_mote("run", "-v", f"{tmp_path}:/work", "--", "sh", "-c", f"umount /work 2> /dev/null; {script}")
+    assert result.returncode == 125 and b"it is not a directory any more\n" in result.stderr
+    assert (tmp_path / "d" / "precious").read_text() == "old"
+
+
 @pytest.mark.parametrize("place", ["/etc", "/tmp/", "/new/", "/var//run/.", "/bin"])
 def test_volume_hides_what_the_image_has(tmp_path, place):
     folder = tmp_path / "folder"

@@ -328,6 +328,23 @@ START_TEST(what_is_of_another_kind_gives_way_to_a_newer_state)
 }
 END_TEST
 
+/* A volume is a directory whatever the guest has made of its place. */
+START_TEST(directory_itself_gives_way_to_nothing)
+{
+	static const enum tar_type types[] = { TAR_FILE, TAR_SYMLINK, TAR_FIFO };
+	const struct tree_options options = { .plain = true, .update = true };
+	int dir = open("in", O_RDONLY | O_DIRECTORY);
+
+	write_text("in/precious", "old");
+	add(types[_i], "volume", "target", types[_i] == TAR_FILE ? "new" : NULL);
+	ck_assert_int_eq(tar_finish(&writer), 0);
+	ck_assert_int_eq(tree_unpack_as(dir, ".", &reader, &options, &counts, &failure), -1);
+	ck_assert_str_eq(failure.text, "volume: it is not a directory any more");
+	assert_text("in/precious", "old");
+	close(dir);
+}
+END_TEST
+
 START_TEST(pages_of_zeroes_become_holes)
 {
 	struct stat st;
@@ -350,15 +367,13 @@ END_TEST
 START_TEST(file_that_does_not_know_its_size)
 {
 	static const char *const files[] = { "/proc/kallsyms", "/proc/version", "/proc/cpuinfo",
-					     "/sys/kernel/mm/transparent_hugepage/enabled" };
+					     "/sys/kernel/uevent_seqnum" };
 	char command[200];
 
-	if (access(files[_i], R_OK) < 0)
-		return;
 	ck_assert_int_eq(pack(files[_i], false), 0);
 	ck_assert_int_eq(unpack("f", true), 0);
 	snprintf(command, sizeof(command),
-		 "test $(wc -c < in/f) -gt 5 && head -c 10 %s | cmp -n 10 - in/f", files[_i]);
+		 "test $(wc -c < in/f) -gt 1 && head -c 10 %s | cmp -n 10 - in/f", files[_i]);
 	ck_assert_int_eq(system(command), 0);
 	ck_assert_int_eq(system("test \"$(tr -d '\\0' < in/f | wc -c)\" = \"$(wc -c < in/f)\""), 0);
 }
@@ -643,5 +658,6 @@ Suite *tar_suite(void)
 	add_table_test(suite, set_up, NULL, what_is_of_another_kind_gives_way_to_a_newer_state,
 		       ARRAY_SIZE(kinds));
 	add_table_test(suite, set_up, NULL, file_that_does_not_know_its_size, 4);
+	add_table_test(suite, set_up, NULL, directory_itself_gives_way_to_nothing, 3);
 	return suite;
 }
