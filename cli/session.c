@@ -207,14 +207,17 @@ static void stop(struct session *session)
 		terminal_make_raw(&session->terminal);
 }
 
-/* To the program, if it can be told; the second that asks it to end ends the session. */
+/*
+ * To the program, if it can be told; the second that asks it to end ends the session, as it does
+ * not follow. In the background nobody waits, and whoever ends a microVM there has other ways.
+ */
 static void pass_on(struct session *session, uint8_t number)
 {
 	const bool ending = is_ending(session, number);
 
 	if (session->fd >= 0 && !(ending && session->interrupted) &&
 	    queue_frame(session, PROTOCOL_SIGNAL, &number, 1))
-		session->interrupted = session->interrupted || ending;
+		session->interrupted = session->interrupted || (ending && !session->sink);
 	else if (ending)
 		end(session, SESSION_LEFT, 128 + number);
 }
@@ -232,7 +235,8 @@ static void handle_signal(struct session *session)
 		pass_on(session, (uint8_t)info.ssi_signo);
 	if (session->fd >= 0)
 		flush(session);
-	if (info.ssi_signo == SIGTSTP)
+	/* In the background there are still its output and its end to be taken. */
+	if (info.ssi_signo == SIGTSTP && !session->sink)
 		stop(session);
 }
 

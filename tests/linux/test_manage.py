@@ -223,6 +223,26 @@ def test_kill_gives_the_stop_signal():
         assert listed("--all")[name]["exit_status"] == 5
 
 
+def test_signals_alone_do_not_end_a_detached_one(tmp_path):
+    """Whatever they are; the end that follows is in order, and its volume comes back."""
+    with detached("-v", f"{tmp_path}:/work", "--", "sh", "-c",
+                  "trap 'echo int >> /work/log' INT; trap 'echo quit >> /work/log' QUIT; "
+                  "trap 'echo end >> /work/log; exit 6' TERM; echo $$ > /tmp/pid; echo ready; while :; do sleep 0.1; done") as name:
+        wait_until(lambda: b"ready" in run_mote("logs", name).stdout, "it to be ready")
+        for count in range(1, 3):
+            for number in "INT", "QUIT":
+                assert run_mote("kill", "--signal", number, name).returncode == 0
+                wait_until(lambda n=count, text=number.lower(): sh(
+                    name, "cat /work/log || :").count(text) == n, "its word")
+        assert run_mote("kill", "--signal", "TSTP", name).returncode == 0
+        wait_until(lambda: sh(name, "cut -d ' ' -f 3 /proc/$(cat /tmp/pid)/stat") == "T\n", "it to stop")
+        assert run_mote("kill", "--signal", "CONT", name).returncode == 0
+        ended = json.loads(run_mote("kill", "--json", name).stdout)
+        assert [vm["forced"] for vm in ended] == [False]
+        assert listed("--all")[name]["exit_status"] == 6
+    assert (tmp_path / "log").read_text() == "int\nquit\n" * 2 + "end\n"
+
+
 def test_stop_timeout():
     with detached("--stop-timeout", "1s", "--", "sh", "-c",
                   "trap '' TERM; echo ready; while :; do sleep 1; done") as name:
