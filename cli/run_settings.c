@@ -12,6 +12,7 @@
 #include "cli/session.h"
 #include "cli/signals.h"
 #include "cli/values.h"
+#include "rootfs-tools/init/protocol.h"
 
 #define WITH_VALUE(name, number)                                                                   \
 	{                                                                                          \
@@ -93,6 +94,8 @@ static int add_tmpfs(struct run_settings *settings, const char *value)
 		if (!isgraph((unsigned char)*at) || *at == '"')
 			return -EINVAL;
 	}
+	if (settings->tmpfs_count++ == PROTOCOL_TMPFS_MAX)
+		return -E2BIG;
 	return snprintf(settings->tmpfs + used, sizeof(settings->tmpfs) - used, " mote.tmpfs=%s",
 			value) < (int)(sizeof(settings->tmpfs) - used)
 		       ? 0

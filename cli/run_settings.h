@@ -19,7 +19,8 @@ struct run_settings {
 	json_t *labels;		 /* owned; an object */
 	int stop_signal;	 /* 0: the image's, or SIGTERM */
 	int64_t stop_timeout_ms; /* until a command that does not end is killed */
-	char tmpfs[1024];	 /* words for the kernel's command line, each after a space */
+	unsigned int tmpfs_count;
+	char tmpfs[1024]; /* words for the kernel's command line, each after a space */
 };
 
 enum run_settings_option {

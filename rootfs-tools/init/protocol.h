@@ -43,6 +43,9 @@ enum protocol_frame {
 	PROTOCOL_TAKEN = 22, /* to the client: u32, bytes of STDIN that are out of the window */
 };
 
+/* Words mote.tmpfs= of the kernel's command line that are followed. */
+#define PROTOCOL_TMPFS_MAX 16
+
 /* What a shell would exit with, in an ERROR's "status". */
 #define PROTOCOL_STATUS_AGENT 125      /* the agent could not do it */
 #define PROTOCOL_STATUS_CANNOT_RUN 126 /* the program is there, but cannot be run */

@@ -20,6 +20,7 @@
 #include "failure.h"
 #include "network.h"
 #include "program.h"
+#include "protocol.h"
 
 #define ROOT_DEVICE "/dev/vda"
 
@@ -28,13 +29,11 @@
 #define SLEEP_CONTROL_PORT 0x600
 #define SLEEP_S5_NOW 0x34 /* SLP_TYP 5, SLP_EN */
 
-#define TMPFS_MAX 16
-
 /* Of the kernel's command line. */
 struct words {
 	const char *root;
 	const char *overlay;
-	const char *tmpfs[TMPFS_MAX];
+	const char *tmpfs[PROTOCOL_TMPFS_MAX];
 	size_t tmpfs_count;
 	struct network network;
 };
@@ -299,7 +298,8 @@ static void read_words(char *line, struct words *words)
 	while ((word = strsep(&line, " \n")) != NULL) {
 		if (strncmp(word, "mote.", 5) != 0)
 			continue;
-		if (strncmp(word, "mote.tmpfs=", 11) == 0 && words->tmpfs_count < TMPFS_MAX)
+		if (strncmp(word, "mote.tmpfs=", 11) == 0 &&
+		    words->tmpfs_count < PROTOCOL_TMPFS_MAX)
 			words->tmpfs[words->tmpfs_count++] = word + 11;
 		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 			size_t length = strlen(known[i].name);

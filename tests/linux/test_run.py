@@ -371,6 +371,14 @@ def test_values_that_cannot_be(option):
     assert result.stderr.count(b"\n") == 1
 
 
+def test_more_file_systems_of_memory_than_are_made():
+    options = [f"--tmpfs=/{number}" for number in range(17)]
+    result = run_mote("run", *options, "--", "true")
+    assert (result.returncode, result.stderr.count(b"\n")) == (2, 1) and b"too many" in result.stderr
+    result = run_mote("run", *options[1:], "--", "sh", "-c", "grep -c ' /[0-9]* tmpfs ' /proc/mounts")
+    assert result.stdout == b"16\n"
+
+
 def test_limit_that_there_is_not():
     result = run_mote("run", "--ulimit", "nosuch=1", "--", "true")
     assert (result.returncode, result.stderr) == (125, b"mote: exec: rlimits: there is none called nosuch\n")
