@@ -110,8 +110,8 @@ static bool is_layout(int dir)
 	       faccessat(dir, "index.json", F_OK, 0) == 0;
 }
 
-/* Opens it, for good, and says what kind of source it is. */
-static int open_source(struct image_build *build, struct err *err)
+/* Opens it, for good, and says what kind of source it is; a context is not looked into. */
+static int open_source(struct image_build *build, bool is_context, struct err *err)
 {
 	static const char *const transports[] = { "oci", "oci-archive", "docker-archive" };
 	char path[PATH_MAX];
@@ -138,9 +138,9 @@ static int open_source(struct image_build *build, struct err *err)
 		return err_set(err, EINVAL, "%s: neither a directory nor a tarball", build->source);
 	/* A file is looked into where it is unpacked. */
 	if (!build->kind)
-		build->kind = !S_ISDIR(st.st_mode)	    ? "tar"
-			      : is_layout(build->source_fd) ? transports[0]
-							    : "dir";
+		build->kind = !S_ISDIR(st.st_mode)			   ? "tar"
+			      : !is_context && is_layout(build->source_fd) ? transports[0]
+									   : "dir";
 	else if (S_ISDIR(st.st_mode) != (build->kind == transports[0]))
 		return err_set(err, EINVAL, "%s: it is %s", build->source,
 			       S_ISDIR(st.st_mode) ? "a directory, so its transport is oci"
@@ -213,7 +213,7 @@ static int build_command(struct image_store *store, int argc, char **argv)
 							 : 0),
 				 reference, &err);
 	else if (!build.kind)
-		rc = open_source(&build, &err);
+		rc = open_source(&build, dockerfile != NULL, &err);
 	if (rc == 0 && dockerfile) {
 		build.detail = dockerfile;
 		if (strcmp(build.kind, "dir") != 0)

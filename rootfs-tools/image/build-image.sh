@@ -220,7 +220,8 @@ fetch() { # REFERENCE
 	) > "$scratch/skopeo.log" 2>&1 < /dev/null &
 	child=$!
 	while kill -0 "$child" 2> /dev/null; do
-		size=$(du -s -k "$scratch/pulled" | cut -f 1)
+		# What skopeo renames meanwhile is counted the next time.
+		size=$(du -s -k "$scratch/pulled" 2> /dev/null | cut -f 1) || true
 		say "fetching $1: $((size / 1024)) MiB"
 		if [ "$size" -gt "$((2 * max))" ]; then
 			kill "$child" 2> /dev/null
@@ -234,21 +235,21 @@ fetch() { # REFERENCE
 	fi
 }
 
-# From the directory on standard input. Its images and its cache are those of the user's buildah; of what it
-# builds here nothing stays there.
+# From the directory on standard input. Its images and its cache are those of the user's buildah; what it builds
+# here has a name of its own there for so long, as it may be an image that was there already.
 build_dockerfile() { # DOCKERFILE
-	local image context
+	local context
 	need buildah buildah
 	context=$(readlink /proc/self/fd/0)
+	built=localhost/mote-build-$(sha256sum <<< "$scratch" | cut -c 1-16)
+	trap 'buildah rmi "$built" > /dev/null 2>&1' EXIT
 	say "buildah: $1"
-	setpriv --pdeathsig TERM buildah build --quiet --iidfile "$scratch/built" --file "$1" "$context" \
+	setpriv --pdeathsig TERM buildah build --quiet --tag "$built" --file "$1" "$context" \
 		> "$scratch/buildah.log" 2>&1 < /dev/null ||
 		die "buildah: $(grep -vE '^(STEP|exit status)' "$scratch/buildah.log" | tail -n 1 | of_skopeo)"
-	image=$(< "$scratch/built")
 	mkdir "$scratch/pulled"
-	buildah push --quiet "$image" "dir:$scratch/pulled" > "$scratch/buildah.log" 2>&1 ||
+	setpriv --pdeathsig TERM buildah push --quiet "$built" "dir:$scratch/pulled" > "$scratch/buildah.log" 2>&1 ||
 		die "buildah: $(tail -n 1 "$scratch/buildah.log" | of_skopeo)"
-	buildah rmi "$image" > /dev/null 2>&1 || true
 }
 
 make_erofs() {

@@ -47,6 +47,29 @@ def test_dockerfile(context, tmp_path):
     assert listed.stdout == b""
 
 
+@pytest.mark.parametrize("text", ["FROM scratch\nCOPY file /\n", "FROM localhost/mine:1\n"])
+def test_images_of_the_user_stay(context, monkeypatch, text):
+    """Also one that is what is built here, as all of it is in the cache."""
+    monkeypatch.setenv("BUILDAH_LAYERS", "true")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
+    subprocess.run(["buildah", "build", "--quiet", "--tag", "localhost/mine:1", context], check=True,
+                   stdout=subprocess.DEVNULL)
+    (context / "Dockerfile").write_text(text)
+    result = mote_image("build", "--file", context / "Dockerfile", context)
+    assert (result.returncode, result.stderr) == (0, "")
+    listed = subprocess.run(["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"], check=True, text=True,
+                            stdout=subprocess.PIPE).stdout.split()
+    assert [name for name in listed if not name.startswith("<none>")] == ["localhost/mine:1"]
+
+
+def test_a_context_that_looks_like_an_image(context):
+    for name in "oci-layout", "index.json":
+        (context / name).write_text("{}")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY oci-layout /\n")
+    result = mote_image("build", "--file", context / "Dockerfile", context)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_dockerfile_that_is_wrong(context, tmp_path):
     (context / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
     result = mote_image("build", "--file", context / "Dockerfile", context)
