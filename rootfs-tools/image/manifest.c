@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +52,13 @@ int manifest_read(struct manifest *manifest, const char *text, size_t length, st
 	return rc;
 }
 
+/* Both get into lines that others read. */
+static bool is_word(const char *text)
+{
+	return !text || text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+					  "0123456789_.-")] == '\0';
+}
+
 int manifest_check_config(const char *text, size_t length, char other[64], struct err *err)
 {
 	json_error_t error;
@@ -62,10 +70,12 @@ int manifest_check_config(const char *text, size_t length, char other[64], struc
 	other[0] = '\0';
 	if (!json)
 		return err_set(err, EINVAL, "its configuration: %s", error.text);
-	if (os && *os && strcmp(os, "linux") != 0)
+	if (!is_word(os) || !is_word(architecture))
+		rc = err_set(err, EINVAL, "its configuration: os and architecture are words");
+	else if (os && *os && strcmp(os, "linux") != 0)
 		rc = err_set(err, EINVAL, "it is an image for %.32s, not for Linux", os);
-	if (architecture && *architecture && strcmp(architecture, "amd64") != 0 &&
-	    strcmp(architecture, "386") != 0)
+	else if (architecture && *architecture && strcmp(architecture, "amd64") != 0 &&
+		 strcmp(architecture, "386") != 0)
 		snprintf(other, 64, "%s", architecture);
 	json_decref(json);
 	return rc;

@@ -294,3 +294,11 @@ def test_hostile_manifests(tmp_path, manifest, said):
 def test_an_image_of_another_system_is_refused(tmp_path):
     result = unpack(tmp_path / "root", [tar_bytes(("f", b"", {}))], {"os": "windows", "architecture": "amd64"})
     assert (result.returncode, result.stderr) == (1, "it is an image for windows, not for Linux\n")
+
+
+@pytest.mark.parametrize("key", ["os", "architecture"])
+def test_words_of_an_image_are_words(tmp_path, key):
+    """Each of its lines would be one more of the program that reads them."""
+    result = unpack(tmp_path / "root", [tar_bytes(("f", b"", {}))], {key: "x\nwarning: y"})
+    assert (result.returncode, result.stdout, result.stderr) == (
+        1, "", "its configuration: os and architecture are words\n")

@@ -158,6 +158,7 @@ def test_a_blob_with_other_bytes_is_refused(home, tmp_path):
                 path.write_bytes(path.read_bytes()[:-1] + b"y")
         result = mote("image", "pull", f"{server}/app:1")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "did not match" in result.stderr.lower(), result.stderr
     assert not os.listdir(home / "blobs")
 
 
