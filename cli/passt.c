@@ -67,13 +67,10 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 	char number[16];
 	const struct passt_families families = passt_families();
 	char *argv[24 + 2 * PASST_PORTS_MAX] = {
-		(char[]){ "passt" },
-		(char[]){ "--foreground" },
-		(char[]){ "--stderr" },
-		(char[]){ "--quiet" },
-		(char[]){ "--no-map-gw" },
-		(char[]){ "--fd" },
-		number,
+		(char[]){ "passt" },	   (char[]){ "--foreground" },
+		(char[]){ "--stderr" },	   (char[]){ "--quiet" },
+		(char[]){ "--no-map-gw" }, (char[]){ "--no-ra" },
+		(char[]){ "--fd" },	   number,
 	};
 	char *const ipv4[] = {
 		(char[]){ "--address" },     (char[]){ PASST_GUEST }, (char[]){ "--netmask" },
@@ -86,7 +83,7 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS_IPV6 },
 	};
 	char ipv4_only[] = "--ipv4-only", ipv6_only[] = "--ipv6-only";
-	size_t count = 7;
+	size_t count = 8;
 	int own = dup(fd); /* without close-on-exec */
 	sigset_t none;
 

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -83,6 +84,26 @@ static int set(int fd, int index, const struct in6_addr *ip, unsigned int prefix
 	add(&message, RTA_OIF, &index, sizeof(index));
 	add(&message, RTA_GATEWAY, gateway, sizeof(*gateway));
 	return ask(fd, &message);
+}
+
+static void set_option(const char *interface, const char *option)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", interface, option);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	/* A kernel without it has no IPv6, and ipv6_set says so. */
+	(void)!write(fd, "0", 1);
+	close(fd);
+}
+
+void ipv6_keep_one_address(const char *interface)
+{
+	set_option(interface, "accept_dad");
+	set_option(interface, "accept_ra");
 }
 
 int ipv6_set(const char *interface, const char *text, struct failure *failure)

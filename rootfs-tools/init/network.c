@@ -116,6 +116,8 @@ static int set_up_interface(int fd, const char *ipv4, struct failure *failure)
 static int set_up_interfaces(int fd, const struct network *network, struct failure *failure)
 {
 	(void)bring_up(fd, "lo");
+	if (network->ipv6)
+		ipv6_keep_one_address(INTERFACE);
 	if (network->ipv4 && set_up_interface(fd, network->ipv4, failure) < 0)
 		return -1;
 	if (!network->ipv6)
