@@ -330,11 +330,14 @@ def test_stopped_and_continued():
 
 
 def test_handler_of_a_stop_signal_is_called():
-    with subprocess.Popen([MOTE, "run", "-n", "--", "sh", "-c", "trap 'echo TSTP; exit 4' TSTP; echo ready; "
-                           "while :; do sleep 0.1; done"], stdout=subprocess.PIPE) as mote:
+    """It has had it before CONT comes, which would take back a stop signal that nobody has had yet."""
+    with subprocess.Popen([MOTE, "run", "-n", "--name", "stops", "--", "sh", "-c",
+                           "trap 'echo TSTP; : > /tmp/had' TSTP; echo ready; until [ -e /tmp/go ]; do :; done; exit 4"],
+                          stdout=subprocess.PIPE) as mote:
         assert mote.stdout.readline() == b"ready\n"
         mote.send_signal(signal.SIGTSTP)
-        os.waitpid(mote.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(os.waitpid(mote.pid, os.WUNTRACED)[1])
+        assert run_mote("exec", "stops", "sh", "-c", "until [ -e /tmp/had ]; do :; done; : > /tmp/go").returncode == 0
         mote.send_signal(signal.SIGCONT)
         assert (mote.stdout.readline(), mote.wait(TIME_LIMIT)) == (b"TSTP\n", 4)
 
