@@ -10,13 +10,12 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from support import TIME_LIMIT, VARIANT, children  # noqa: E402
+from support import TIME_LIMIT, VARIANT, children, watchdog  # noqa: E402
 
 # Under nohup, or in the background of a script, the tests' programs would ignore these, as they
 # should; the tests expect the defaults.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 
 def pytest_configure(config):
@@ -40,9 +39,22 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def everything_ends():
-    """What a test starts ends with it: threads and child processes."""
+    """
+    What a test starts ends with it: threads and child processes. A test that waits for ever does so
+    for one of these: past a limit they are killed, so that it alone fails, and says where it was.
+    """
     threads, processes = set(threading.enumerate()), children()
-    yield
+    hangs = []
+
+    def end():
+        hangs.append(True)
+        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        for pid, _ in children() - processes:
+            os.kill(pid, signal.SIGKILL)
+
+    with watchdog(end, 5 * TIME_LIMIT):
+        yield
+    assert not hangs, f"the test did not end within {5 * TIME_LIMIT} s"
     for thread in set(threading.enumerate()) - threads:
         thread.join(TIME_LIMIT)
         assert not thread.is_alive(), f"the test leaves a thread behind: {thread.name}"

@@ -60,6 +60,20 @@ def test_what_is_left_behind_is_a_failure(tier, monkeypatch, start):
     assert str(counts) == "0 passed, 1 failed, 0 skipped"
 
 
+def test_one_that_waits_for_a_process_for_ever_fails_alone(tier, monkeypatch):
+    monkeypatch.setenv("MOTE_TEST_TIME_LIMIT", "1")
+    counts = tier("""
+import subprocess
+def test_it():
+    with subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        raise AssertionError
+def test_other():
+    pass
+""", limit=100)
+    assert str(counts) == "1 passed, 1 failed, 0 skipped"
+
+
 def test_a_thread_that_does_not_return_fails_its_test_alone(tier, monkeypatch):
     monkeypatch.setenv("MOTE_TEST_TIME_LIMIT", "1")
     begin = time.monotonic()
