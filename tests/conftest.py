@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import faulthandler
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 
@@ -18,11 +20,18 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ERRORS = pytest.StashKey()
+HANGS = pytest.StashKey()
+# Longer than any single wait of a test, which ends by itself and says what for.
+HANGS_AFTER = 3 * TIME_LIMIT
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "release_build: not for sanitizers")
-    # With it run-tests asks where a tier is that does not end. Here pytest captures nothing: the
-    # answer goes to the real standard error.
-    faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
+    # Here pytest captures nothing yet: this is the real standard error.
+    config.stash[ERRORS] = os.fdopen(os.dup(2), "w")
+    # With it run-tests asks where a tier is that does not end.
+    faulthandler.register(signal.SIGUSR1, file=config.stash[ERRORS], all_threads=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -37,24 +46,63 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(autouse=True)
-def everything_ends():
+
+def show_processes(file):
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["ps", "-ewwo", "pid,ppid,stat,wchan:24,args"], stdin=subprocess.DEVNULL,
+                       stdout=file, stderr=file, timeout=TIME_LIMIT, check=False)
+
+
+def pipes():
+    """The pipes of which this process has an end."""
+    names = set()
+    for fd in pathlib.Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            names.add(os.readlink(fd))
+    return {name for name in names if name.startswith("pipe:")}
+
+
+def users(names):
+    """The other processes that have an end of one of these pipes."""
+    for fd in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) in names and int(fd.parts[2]) != os.getpid():
+                yield int(fd.parts[2])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
     """
-    What a test starts ends with it: threads and child processes. A test that waits for ever does so
-    for one of these: past a limit they are killed, so that it alone fails, and says where it was.
+    A test or a fixture that waits for ever does so for a process, or for a pipe that a process
+    below one which has ended has inherited: past a limit these are killed, so that this test alone
+    fails, and says where it was.
     """
-    threads, processes = set(threading.enumerate()), children()
-    hangs = []
+    if item.config.option.xmlpath:
+        # For run-tests, which names it when the whole tier does not end.
+        pathlib.Path(item.config.option.xmlpath + ".running").write_text(item.nodeid)
+    own_pipes = pipes()
+    item.stash[HANGS] = False
 
     def end():
-        hangs.append(True)
-        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
-        for pid, _ in children() - processes:
-            os.kill(pid, signal.SIGKILL)
+        item.stash[HANGS] = True
+        errors = item.config.stash[ERRORS]
+        print(f"\n{item.nodeid} hangs:", file=errors, flush=True)
+        faulthandler.dump_traceback(file=errors, all_threads=True)
+        show_processes(errors)
+        for pid in {pid for pid, _ in children()} | set(users(pipes() - own_pipes)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    with watchdog(end, 5 * TIME_LIMIT):
+    with watchdog(end, HANGS_AFTER):
         yield
-    assert not hangs, f"the test did not end within {5 * TIME_LIMIT} s"
+
+
+@pytest.fixture(autouse=True)
+def everything_ends(request):
+    """What a test starts ends with it: threads and child processes."""
+    threads, processes = set(threading.enumerate()), children()
+    yield
+    assert not request.node.stash[HANGS], f"the test did not end within {HANGS_AFTER} s"
     for thread in set(threading.enumerate()) - threads:
         thread.join(TIME_LIMIT)
         assert not thread.is_alive(), f"the test leaves a thread behind: {thread.name}"
