@@ -97,13 +97,16 @@ def test_arguments_environment_and_directory_are_exact(tmp_path):
 
 
 KVM = """
-import fcntl, mmap, os
+import fcntl, mmap, os, subprocess
 KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_CREATE_VCPU = 0xae00, 0xae01, 0xae41
 kvm = os.open("/dev/kvm", os.O_RDWR)
 assert fcntl.ioctl(kvm, KVM_GET_API_VERSION) == 12
 vm = fcntl.ioctl(kvm, KVM_CREATE_VM)
 vcpu = fcntl.ioctl(vm, KVM_CREATE_VCPU, 0)
 assert open("/sys/module/kvm_amd/parameters/npt").read() == "Y\\n"
+log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+measured, loaded = "Switched to clocksource tsc\\n", "SVM: kvm: Nested Paging enabled\\n"
+assert 0 < log.index(measured) < log.index(loaded), "KVM remembers a rough speed of the TSC"
 # More than the machine has, as a guest's memory may be.
 mmap.mmap(-1, 8 << 30)[::1 << 30]
 """
