@@ -134,9 +134,24 @@ static void reap(struct agent *agent)
 				execution_exited(at->execution, status, &usage);
 		}
 	}
-	/* Nobody is left to wait for. */
-	if (agent->ending && pid < 0 && errno == ECHILD)
-		agent->end_ns = 0;
+	/* Nobody is left to wait for but clients that take what is left to say. */
+	if (agent->ending && !agent->all_exited && pid < 0 && errno == ECHILD) {
+		const int64_t last = now_ns() + LINGER_S * INT64_C(1000000000);
+
+		agent->all_exited = true;
+		agent->end_ns = agent->end_ns < last ? agent->end_ns : last;
+	}
+}
+
+/* Whether every client has been sent what its program wrote, and how that ended. */
+static bool all_is_said(const struct agent *agent)
+{
+	for (const struct connection *at = agent->connections; at; at = at->next) {
+		if (at->stream.fd >= 0 &&
+		    (at->state == STATE_EXECUTING || stream_pending(&at->stream)))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -431,7 +446,7 @@ static void handle_time(struct agent *agent)
 		if (at->execution)
 			execution_expire(at->execution, now);
 	}
-	if (agent->ending && agent->end_ns <= now) {
+	if (agent->ending && (agent->end_ns <= now || (agent->all_exited && all_is_said(agent)))) {
 		kill(-1, SIGKILL);
 		setup_power_off();
 	}

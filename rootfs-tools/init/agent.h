@@ -24,7 +24,8 @@ struct agent {
 	struct failure failure;
 	int64_t epoch; /* of the last resume; 0: none yet */
 	bool ending;
-	int64_t end_ns; /* when it ends by force, if it is ending */
+	int64_t end_ns;	 /* when it ends by force, if it is ending */
+	bool all_exited; /* while it is ending */
 };
 
 /*

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent in the guest, spoken to directly: programs, several at once, and bad clients."""
+import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ def nothing_left(request):
     yield
     if "guest" in request.fixturenames:
         one = request.getfixturevalue("guest")
-        wait_until(lambda: one.sh("ls /sys/fs/cgroup | grep -c exec-").strip() == "1",
+        wait_until(lambda: len(one.sh("echo /sys/fs/cgroup/exec-*").split()) == 1,
                    "the control groups to be removed")
 
 
@@ -195,12 +196,14 @@ def test_what_a_program_leaves_behind_ends_with_it(guest):
 def test_what_is_to_be_kept_outlives_its_request_and_its_client(guest):
     output, _, _, _ = guest.run("sh", "-c", "sleep 1001 & echo started", keep=True)
     assert output == b"started\n"
-    with guest.start("sh", "-c", "echo ready; sleep 0.3; echo on; sleep 1002", keep=True) as stream:
+    with guest.start("sh", "-c", "echo ready; while [ ! -e /tmp/on ]; do sleep 0.05; done; rm /tmp/on; "
+                     "echo on; exec sleep 1002", keep=True) as stream:
         stream.wait_for(b"ready")
-    wait_until(lambda: "sleep 1002" in guest.sh("ps -o args"), "the program to go on")
-    assert "sleep 1001" in guest.sh("ps -o args")
-    guest.sh("kill $(ps -o pid,args | awk '/sleep 100[12]/ && !/awk/ { print $1 }')")
-    wait_until(lambda: "sleep 100" not in guest.sh("ps -o args | grep -v ps"), "both to end")
+    guest.sh("touch /tmp/on")
+    wait_until(lambda: "\nsleep 1002\n" in guest.sh("ps -o args"), "the program to go on")
+    assert "\nsleep 1001\n" in guest.sh("ps -o args")
+    guest.sh("kill $(ps -o pid,args | awk '/[0-9] sleep 100[12]$/ { print $1 }')")
+    wait_until(lambda: "\nsleep 100" not in guest.sh("ps -o args"), "both to end")
 
 
 def test_what_is_kept_can_write_behind_the_end(guest):
@@ -233,7 +236,8 @@ def test_client_that_leaves_with_all_windows_full(guest):
 
 
 def test_killing_everybody_does_not_kill_the_agent(guest):
-    with guest.start("sleep", "1000") as other:
+    with guest.start("sh", "-c", "echo ready; sleep 1000") as other:
+        other.wait_for(b"ready")
         with guest.start("sh", "-c", "kill -9 -1; kill -9 1; exit 8") as stream:
             assert stream.finish()[3]["code"] == 8
         assert other.finish()[3]["signal"] == 9
@@ -298,13 +302,18 @@ def test_the_first_stream_is_the_agents_own(tmp_path):
 
 
 def test_shutdown_gives_programs_their_time(tmp_path):
-    with start_guest(tmp_path) as guest:
-        polite = guest.start("sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; "
-                             "while :; do sleep 0.1; done")
-        polite.wait_for(b"ready")
+    """And every client hears its program out, whichever was the last to end."""
+    script = ("trap 'head -c 30000 /dev/zero; exit 3' TERM; echo ready; "
+              "while :; do sleep 0.1; done")
+    with start_guest(tmp_path) as guest, contextlib.ExitStack() as stack:
+        polite = [stack.enter_context(guest.start("sh", "-c", script)) for _ in range(10)]
+        for stream in polite:
+            stream.wait_for(b"ready\n")
         guest.first.request("shutdown", {"grace_ms": 60000})
         assert guest.first.finish()[2] == RESULT
-        assert polite.finish()[0] == b"bye\n"
+        for stream in polite:
+            output, _, _, end = stream.finish()
+            assert (output, end["code"]) == (bytes(30000), 3)
         assert guest.process.wait(TIME_LIMIT) == 0
 
 
