@@ -42,6 +42,44 @@ static void check_entry(const struct kvm_cpuid_entry2 *entry, const struct cpuid
 	}
 }
 
+static const struct kvm_cpuid_entry2 *find(const union cpuid_table *table, uint32_t function,
+					   uint32_t index)
+{
+	static const struct kvm_cpuid_entry2 none;
+
+	for (uint32_t i = 0; i < table->kvm.nent; i++) {
+		const struct kvm_cpuid_entry2 *entry = &table->kvm.entries[i];
+
+		if (entry->function == function && entry->index == index)
+			return entry;
+	}
+	return &none;
+}
+
+/* All of these components, or none. */
+static bool all_or_none(uint32_t components, uint32_t group)
+{
+	return (components & group) == 0 || (components & group) == group;
+}
+
+/* A Linux that takes these features enables all that is in XCR0, and believes the size. */
+static void check_features(const union cpuid_table *table)
+{
+	const struct kvm_cpuid_entry2 *user = find(table, 0xd, 0), *seven = find(table, 0x7, 0);
+	uint32_t components = user->eax | find(table, 0xd, 1)->ecx;
+
+	REQUIRE(all_or_none(components, 3u << 3) && all_or_none(components, 7u << 5));
+	REQUIRE(all_or_none(components, 3u << 11) && all_or_none(components, 3u << 17));
+	REQUIRE(!(components & 1u << 5) || components & 1u << 2);
+	REQUIRE(!(components & 1u << 2) || components & 1u << 1);
+	REQUIRE(!(find(table, 0x1, 0)->ecx & 1u << 28) || components & 1u << 2);
+	REQUIRE(!(seven->ebx & 1u << 16) || components & 1u << 5);
+	REQUIRE(!(seven->ecx & 1u << 3) || components & 1u << 9);
+	REQUIRE(!(seven->edx & 1u << 24) || components & 1u << 18);
+	REQUIRE(!(find(table, 0x1, 0)->ecx & 1u << 5));
+	REQUIRE(!(find(table, 0x80000001, 0)->ecx & 1u << 2));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static union cpuid_table table;
@@ -59,6 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(table.kvm.entries, data, table.kvm.nent * sizeof(table.kvm.entries[0]));
 	cpuid_normalise(&table, &topology);
 	REQUIRE(table.kvm.nent <= CPUID_ENTRIES);
+	check_features(&table);
 	for (uint32_t i = 0; i < table.kvm.nent; i++)
 		check_entry(&table.kvm.entries[i], &topology);
 	return 0;

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 
 #include "base/err.h"
+#include "vmm/kvm/cpuid_features.h"
 
 /* Leaf 1 */
 #define ECX_PDCM (1u << 15)
@@ -194,6 +195,8 @@ void cpuid_normalise(union cpuid_table *table, const struct cpuid_topology *cpu)
 		.amd = vendor && (vendor->ebx == 0x68747541 || vendor->ebx == 0x6f677948),
 	};
 
+	cpuid_hide_incomplete(table);
+	cpuid_hide_nested_virtualisation(table);
 	add_topology_levels(table, 0xb);
 	add_topology_levels(table, 0x1f);
 	for (uint32_t i = 0; i < table->kvm.nent; i++)

@@ -28,7 +28,8 @@ int cpuid_get_supported(int dev_fd, union cpuid_table *table, struct err *err);
 /*
  * Turns the supported features into those of one vCPU: APIC id and topology (leaves 1, 4, 0xB,
  * 0x1F, 0x80000008, 0x8000001D, 0x8000001E), HYPERVISOR and TSC_DEADLINE on, PDCM and the PMU off,
- * a brand string that tells nothing about the host. The vendor stays the host's.
+ * a brand string that tells nothing about the host, and neither features of which a part is missing
+ * nor nested virtualisation. The vendor stays the host's.
  */
 void cpuid_normalise(union cpuid_table *table, const struct cpuid_topology *topology);
 
