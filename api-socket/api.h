@@ -12,9 +12,6 @@ struct control;
 struct err;
 struct vm_end;
 
-/* The version of Firecracker's API that is served. */
-#define API_FIRECRACKER_VERSION "1.17.0"
-
 struct api {
 	struct control *control;    /* not owned */
 	const char *id;		    /* not owned */

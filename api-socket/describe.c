@@ -7,6 +7,7 @@
 #include "api-socket/api.h"
 #include "api-socket/bodies.h"
 #include "api-socket/cpu_config.h"
+#include "base/firecracker.h"
 #include "vmm/control.h"
 
 json_t *describe_instance(const struct api *api)
@@ -20,8 +21,8 @@ json_t *describe_instance(const struct api *api)
 json_t *describe_version(const struct api *api)
 {
 	(void)api;
-	return json_pack("{s:s, s:s}", "firecracker_version", API_FIRECRACKER_VERSION,
-			 "mote_version", MOTE_VERSION);
+	return json_pack("{s:s, s:s}", "firecracker_version", FIRECRACKER_VERSION, "mote_version",
+			 MOTE_VERSION);
 }
 
 json_t *describe_machine(const struct api *api)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/firecracker.h"
 
 #define NO_FILE_DEFAULT 2048
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -299,7 +300,7 @@ static int take(int option, struct jailer_args *args, struct err *err)
 		args->remove = true;
 		return 0;
 	case VERSION:
-		printf("mote-jailer %s\n", MOTE_VERSION);
+		printf("Jailer v" FIRECRACKER_VERSION "\nmote-jailer %s\n", MOTE_VERSION);
 		return 1;
 	default:
 		fputs(usage, stdout);

@@ -70,7 +70,7 @@ static void on_signal(evutil_socket_t number, short events, void *opaque)
 		event_base_loopbreak(run->base);
 		return;
 	}
-	if (!run->asked && control_send_ctrl_alt_del(&run->control, NULL) == 0 &&
+	if (!run->asked && control_ask_to_end(&run->control) &&
 	    evtimer_add(run->grace, &GRACE) == 0) {
 		run->asked = true;
 		return;

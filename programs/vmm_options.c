@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api-socket/http.h"
+#include "base/firecracker.h"
 #include "base/log.h"
 
 #define ID_LENGTH_MAX 64
@@ -166,7 +167,8 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 	case PARENT_CPU_TIME:
 		return parse_number(name, optarg, INT64_MAX, &number);
 	case VERSION:
-		printf("mote-vmm %s\n", MOTE_VERSION);
+		/* The first line is what clients of Firecracker's parse. */
+		printf("Firecracker v" FIRECRACKER_VERSION "\nmote-vmm %s\n", MOTE_VERSION);
 		return -1;
 	case HELP:
 		fputs(usage, stdout);

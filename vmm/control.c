@@ -248,9 +248,9 @@ int control_start(struct control *control, struct err *err)
 int control_pause(struct control *control, struct err *err)
 {
 	int64_t start_ns = monotonic_ns();
-	int rc = control_expect(control, CONTROL_RUNNING, "Pausing", err);
+	int rc = control_expect_started(control, "Pausing", err);
 
-	if (rc < 0)
+	if (rc < 0 || control->state == CONTROL_PAUSED)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
 	control->metrics.latencies.vmm_pause_vm = microseconds_since(start_ns);
@@ -261,9 +261,9 @@ int control_pause(struct control *control, struct err *err)
 int control_resume(struct control *control, struct err *err)
 {
 	int64_t start_ns = monotonic_ns();
-	int rc = control_expect(control, CONTROL_PAUSED, "Resuming", err);
+	int rc = control_expect_started(control, "Resuming", err);
 
-	if (rc < 0)
+	if (rc < 0 || control->state == CONTROL_RUNNING)
 		return rc;
 	vcpu_group_resume(&control->machine.vcpus);
 	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
@@ -273,15 +273,23 @@ int control_resume(struct control *control, struct err *err)
 
 int control_send_ctrl_alt_del(struct control *control, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_RUNNING, "SendCtrlAltDel", err);
+	int rc = control_expect_started(control, "SendCtrlAltDel", err);
 
 	if (rc < 0)
 		return rc;
-	if (!i8042_ctrl_alt_del(&control->machine.i8042))
-		return err_set(
-			err, EAGAIN,
-			"SendCtrlAltDel: the guest has no keyboard driver that would see it");
+	rc = i8042_ctrl_alt_del(&control->machine.i8042);
+	if (rc == -ENOBUFS)
+		return err_set(err, EAGAIN,
+			       "SendCtrlAltDel: the guest has not read the keys of before");
+	if (rc < 0)
+		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it.");
 	return 0;
+}
+
+bool control_ask_to_end(struct control *control)
+{
+	return control->state == CONTROL_RUNNING &&
+	       i8042_ctrl_alt_del(&control->machine.i8042) == 0;
 }
 
 int control_stop(struct control *control, const char *why, struct err *err)

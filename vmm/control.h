@@ -105,10 +105,16 @@ int control_flush_metrics(struct control *control, struct err *err);
 
 /* A start that fails leaves the state as it was and nothing open. */
 int control_start(struct control *control, struct err *err);
+/* Of a VM that is paused, or runs, already: nothing to do, and no error. */
 int control_pause(struct control *control, struct err *err);
 int control_resume(struct control *control, struct err *err);
-/* Asks the guest to shut down. Fails if its kernel has no keyboard driver that would see it. */
+/*
+ * Presses Ctrl, Alt and Del, which a paused guest sees once it is resumed. Without a keyboard
+ * driver in the guest nothing comes of it but a line in the log.
+ */
 int control_send_ctrl_alt_del(struct control *control, struct err *err);
+/* The same; false if the guest does not see it now. */
+bool control_ask_to_end(struct control *control);
 /* Ends the VM at once; `ended` is called from the event loop. */
 int control_stop(struct control *control, const char *why, struct err *err);
 

@@ -284,11 +284,21 @@ def test_pause_and_resume(vmm):
     vmm.start("counter")
     vmm.patch("/vm", {"state": "Paused"})
     assert vmm.state() == "Paused"
-    assert "Pausing" in vmm.fault("PATCH", "/vm", {"state": "Paused"})
-    assert "SendCtrlAltDel" in vmm.fault("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+    vmm.patch("/vm", {"state": "Paused"})
+    assert vmm.state() == "Paused"
     vmm.patch("/vm", {"state": "Resumed"})
     assert vmm.state() == "Running"
-    assert "Resuming" in vmm.fault("PATCH", "/vm", {"state": "Resumed"})
+    vmm.patch("/vm", {"state": "Resumed"})
+    assert vmm.state() == "Running"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_ctrl_alt_del_that_nobody_sees_is_logged(vmm, paused):
+    vmm.start("counter")
+    if paused:
+        vmm.patch("/vm", {"state": "Paused"})
+    vmm.action("SendCtrlAltDel")
+    assert "no keyboard driver" in vmm.log()
 
 
 def test_drive_is_replaced_and_limited_while_it_runs(vmm, tmp_path, scratch):

@@ -198,10 +198,28 @@ START_TEST(actions_in_the_wrong_state_are_refused)
 	start("counter", 1);
 	ck_assert_int_lt(control_start(&control, &err), 0);
 	ck_assert_str_eq(err.text, "Starting is not possible in the state \"Running\"");
-	ck_assert_int_lt(control_resume(&control, &err), 0);
 	ck_assert_int_lt(control_set_machine(&control, &control.machine_config, &err), 0);
+}
+END_TEST
+
+static void count_change(void *opaque)
+{
+	++*(unsigned int *)opaque;
+}
+
+START_TEST(what_is_so_already_changes_nothing)
+{
+	unsigned int changes = 0;
+
+	start("counter", 1);
+	control.opaque = &changes;
+	control.state_changed = count_change;
+	ck_assert_int_eq(control_resume(&control, &err), 0);
+	ck_assert_uint_eq(changes, 0);
 	ck_assert_int_eq(control_pause(&control, &err), 0);
-	ck_assert_int_lt(control_pause(&control, &err), 0);
+	ck_assert_int_eq(control_pause(&control, &err), 0);
+	ck_assert_uint_eq(changes, 1);
+	control.state_changed = NULL;
 }
 END_TEST
 
@@ -268,6 +286,7 @@ int main(void)
 	tcase_add_test(tcase, close_of_a_running_vm_leaves_nothing_open);
 	tcase_add_test(tcase, failed_start_leaves_state_and_descriptors_as_they_were);
 	tcase_add_test(tcase, actions_in_the_wrong_state_are_refused);
+	tcase_add_test(tcase, what_is_so_already_changes_nothing);
 	tcase_add_test(tcase, metrics_come_at_the_start_each_minute_when_asked_for_and_at_the_end);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_NORMAL);

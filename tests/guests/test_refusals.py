@@ -100,9 +100,9 @@ REFUSED = {
         (None, {"guest_cid": 4, "uds_path": ""}),
         (RUNNING, {"guest_cid": 4, "uds_path": "{vsock}"}),
     ],
-    "PUT /actions": [(None, {"action_type": "SendCtrlAltDel"}),
+    "PUT /actions": [(NOT_STARTED, {"action_type": "SendCtrlAltDel"}),
                      (RUNNING, {"action_type": "InstanceStart"})],
-    "PATCH /vm": [(None, {"state": "Resumed"}), (NOT_STARTED, {"state": "Paused"})],
+    "PATCH /vm": [(NOT_STARTED, {"state": "Resumed"}), (NOT_STARTED, {"state": "Paused"})],
 }
 # What no body at all, an empty one and one with a field too many are refused for, wherever they go.
 EVERYWHERE = [None, "", "[]", {"nonsense": 1}]

@@ -313,6 +313,6 @@ def test_same_id_in_many_bases_at_once(tmp_path):
 
 
 def test_version_and_help():
-    for option, says in (("--version", "mote-jailer "), ("--help", "usage: mote-jailer")):
+    for option, says in (("--version", "Jailer v"), ("--help", "usage: mote-jailer")):
         result = subprocess.run([JAILER, option], capture_output=True, text=True, check=True)
         assert result.stdout.startswith(says) and result.stderr == ""

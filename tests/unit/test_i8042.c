@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm/platform/i8042.h"
 
+#include <errno.h>
+
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
@@ -142,7 +144,7 @@ END_TEST
 
 START_TEST(keys_are_not_pressed_while_nobody_listens)
 {
-	ck_assert(!i8042_ctrl_alt_del(&i8042));
+	ck_assert_int_eq(i8042_ctrl_alt_del(&i8042), -ENXIO);
 	ck_assert_uint_eq(get(STATUS), 0);
 	ck_assert_uint_eq(take_eventfd(i8042.irq_fd), 0);
 }
@@ -154,7 +156,7 @@ START_TEST(each_byte_of_ctrl_alt_del_is_an_interrupt)
 
 	put(COMMAND, 0x60);
 	put(DATA, CONFIG | KEYBOARD_INTERRUPT);
-	ck_assert(i8042_ctrl_alt_del(&i8042));
+	ck_assert_int_eq(i8042_ctrl_alt_del(&i8042), 0);
 	for (size_t i = 0; i < sizeof(codes); i++) {
 		ck_assert_uint_eq(take_eventfd(i8042.irq_fd), 1);
 		ck_assert_uint_eq(get(DATA), codes[i]);
@@ -170,9 +172,9 @@ START_TEST(keys_are_pressed_as_a_whole_or_not)
 	put(DATA, KEYBOARD_INTERRUPT);
 	for (unsigned int i = 0; i < I8042_OUTPUT - 3; i++)
 		put(DATA, 0);
-	ck_assert(!i8042_ctrl_alt_del(&i8042));
+	ck_assert_int_eq(i8042_ctrl_alt_del(&i8042), -ENOBUFS);
 	(void)get(DATA);
-	ck_assert(i8042_ctrl_alt_del(&i8042));
+	ck_assert_int_eq(i8042_ctrl_alt_del(&i8042), 0);
 }
 END_TEST
 

@@ -163,13 +163,15 @@ static void i8042_write(void *device, uint64_t offset, const uint8_t *data, unsi
 
 const struct io_ops i8042_ops = { i8042_read, i8042_write };
 
-bool i8042_ctrl_alt_del(struct i8042 *i8042)
+int i8042_ctrl_alt_del(struct i8042 *i8042)
 {
-	bool heard;
+	int rc = 0;
 
 	pthread_mutex_lock(&i8042->lock);
-	heard = i8042->config & CONFIG_KEYBOARD_INTERRUPT &&
-		answer(i8042, ctrl_alt_del, sizeof(ctrl_alt_del));
+	if (!(i8042->config & CONFIG_KEYBOARD_INTERRUPT))
+		rc = -ENXIO;
+	else if (!answer(i8042, ctrl_alt_del, sizeof(ctrl_alt_del)))
+		rc = -ENOBUFS;
 	pthread_mutex_unlock(&i8042->lock);
-	return heard;
+	return rc;
 }

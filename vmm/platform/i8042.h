@@ -52,9 +52,9 @@ void i8042_close(struct i8042 *i8042);
 extern const struct io_ops i8042_ops;
 
 /*
- * Presses Ctrl, Alt and Del. False if no driver has enabled the keyboard's interrupt: nobody would
- * see it. From any thread.
+ * Presses Ctrl, Alt and Del. 0; -ENXIO if no driver has enabled the keyboard's interrupt, so that
+ * nobody would see it; -ENOBUFS if the driver has not yet read the keys before. From any thread.
  */
-bool i8042_ctrl_alt_del(struct i8042 *i8042);
+int i8042_ctrl_alt_del(struct i8042 *i8042);
 
 #endif
