@@ -67,7 +67,7 @@ static const struct field token_bucket_fields[] = {
 	  FIELD_AT(token_bucket_config, refill_time), .max = INT64_MAX },
 	{ "one_time_burst", FIELD_INTEGER, FIELD_AT(token_bucket_config, one_time_burst),
 	  .max = INT64_MAX },
-	{ NULL },
+	{ NULL, .others_ignored = true },
 };
 
 static const struct field rate_limiter_fields[] = {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/log.h"
 
 static int read_integer(const json_t *value, const struct field *field, void *to, struct err *err)
 {
@@ -29,6 +30,30 @@ static int read_string(const json_t *value, const struct field *field, void *to,
 	free(*string);
 	*string = strdup(json_string_value(value));
 	return *string ? 0 : err_sys(err, ENOMEM, "%s", field->name);
+}
+
+static int read_texts(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	char **text = to;
+	const char *name;
+	json_t *one;
+
+	if (!json_is_object(value))
+		return err_set(err, EINVAL, "%s: an object is expected", field->name);
+	/* jansson's iterators take the object without const, and do not change it. */
+	json_object_foreach ((json_t *)(uintptr_t)value, name, one) {
+		if (!json_is_string(one))
+			return err_set(err, EINVAL, "%s.%s: a string is expected", field->name,
+				       name);
+	}
+	free(*text);
+	*text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
+	if (!*text)
+		return err_sys(err, ENOMEM, "%s", field->name);
+	if ((int64_t)strlen(*text) > field->max)
+		return err_set(err, EINVAL, "%s: %zu bytes as JSON, at most %lld are possible",
+			       field->name, strlen(*text), (long long)field->max);
+	return 0;
 }
 
 static int read_choice(const json_t *value, const struct field *field, int *to, struct err *err)
@@ -78,6 +103,8 @@ static int read_field(const json_t *value, const struct field *field, bool requi
 		return read_string(value, field, to, err);
 	case FIELD_INTEGER:
 		return read_integer(value, field, to, err);
+	case FIELD_TEXTS:
+		return read_texts(value, field, to, err);
 	case FIELD_CHOICE:
 		return read_choice(value, field, to, err);
 	case FIELD_ABSENT:
@@ -95,13 +122,12 @@ static int read_field(const json_t *value, const struct field *field, bool requi
 	return -EINVAL;
 }
 
+/* The table's last entry if there is none of that name. */
 static const struct field *find_field(const struct field *fields, const char *name)
 {
-	for (; fields->name; fields++) {
-		if (strcmp(fields->name, name) == 0)
-			return fields;
-	}
-	return NULL;
+	while (fields->name && strcmp(fields->name, name) != 0)
+		fields++;
+	return fields;
 }
 
 static int read_fields(const json_t *body, const struct field *fields, bool all, void *config,
@@ -117,7 +143,11 @@ static int read_fields(const json_t *body, const struct field *fields, bool all,
 		const struct field *field = find_field(fields, name);
 		int rc;
 
-		if (!field)
+		if (!field->name && field->others_ignored) {
+			log_warn("%s: unknown field, ignored", name);
+			continue;
+		}
+		if (!field->name)
 			return err_set(err, EINVAL, "%s: unknown field", name);
 		rc = read_field(value, field, all && field->required, config, err);
 		if (rc < 0)
@@ -144,6 +174,7 @@ static bool given(const struct field *field, const void *from)
 {
 	switch (field->type) {
 	case FIELD_STRING:
+	case FIELD_TEXTS:
 		return *(char *const *)from != NULL;
 	case FIELD_INTEGER:
 		return *(const int64_t *)from >= field->min && *(const int64_t *)from <= field->max;
@@ -170,6 +201,8 @@ static json_t *write_field(const struct field *field, const void *from)
 	switch (field->type) {
 	case FIELD_STRING:
 		return json_string(*(char *const *)from);
+	case FIELD_TEXTS:
+		return json_loads(*(char *const *)from, 0, NULL);
 	case FIELD_INTEGER:
 		return json_integer(*(const int64_t *)from);
 	case FIELD_CHOICE:

@@ -19,6 +19,7 @@ enum field_type {
 	FIELD_INTEGER, /* int64_t, between min and max */
 	FIELD_CHOICE,  /* int: the index into choices */
 	FIELD_OBJECT,  /* a struct, by `fields` */
+	FIELD_TEXTS,   /* char *: an object of strings, as JSON; owned by the struct */
 	FIELD_ABSENT,  /* known to Firecracker; mote takes only null or the first of choices */
 };
 
@@ -33,6 +34,8 @@ struct field {
 	const char *const *choices; /* NULL-terminated */
 	const struct field *fields;
 	size_t given; /* of an object: the offset of a bool that tells it was there; 0 none */
+	/* Of the last entry: what no other is for is no error, but a line in the log. */
+	bool others_ignored;
 };
 
 #define FIELD_AT(type, member) .offset = offsetof(struct type, member)

@@ -7,7 +7,10 @@
 
 static const struct field metrics_fields[] = {
 	{ "metrics_path", FIELD_STRING, .required = true, FIELD_AT(metrics_config, metrics_path) },
-	{ NULL },
+	{ "emit_id", FIELD_BOOL, FIELD_AT(metrics_config, emit_id) },
+	{ "properties", FIELD_TEXTS, FIELD_AT(metrics_config, properties),
+	  .max = METRICS_PROPERTIES_MAX },
+	{ NULL, .others_ignored = true },
 };
 
 int body_metrics(const json_t *body, struct metrics_config *config, struct err *err)

@@ -6,23 +6,42 @@
 #ifndef MOTE_BASE_METRICS_H
 #define MOTE_BASE_METRICS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+enum metric_kind {
+	METRIC_COUNTED,
+	METRIC_OWN,   /* mote's own, of which a line in Firecracker's format says nothing */
+	METRIC_NEVER, /* Firecracker's, of what mote does not have or count: 0 in such a line */
+	METRIC_NEVER_TIMED, /* the same, and an object of three */
+};
 
 /* A table ends with a NULL name. */
 struct metric {
 	const char *name;
-	size_t offset; /* of a uint64_t */
+	size_t offset; /* of a uint64_t, if it is counted */
+	enum metric_kind kind;
 };
 
-#define METRIC(type, member)                                                                       \
-	{                                                                                          \
-#member, offsetof(struct type, member)                                             \
-	}
+static inline bool metric_is_counted(const struct metric *metric)
+{
+	return metric->kind == METRIC_COUNTED || metric->kind == METRIC_OWN;
+}
 
-/* The counter's value in `counters`. */
+/* clang-format off */
+#define METRIC(type, member) { #member, offsetof(struct type, member), METRIC_COUNTED }
+#define METRIC_AS(type, name, member) { name, offsetof(struct type, member), METRIC_COUNTED }
+#define METRIC_OWN(type, member) { #member, offsetof(struct type, member), METRIC_OWN }
+#define METRIC_NEVER(name) { name, 0, METRIC_NEVER }
+#define METRIC_NEVER_TIMED(name) { name, 0, METRIC_NEVER_TIMED }
+/* clang-format on */
+
+/* The counter's value in `counters`; 0 if it is not counted. */
 static inline uint64_t metric_value(const struct metric *metric, const void *counters)
 {
+	if (!metric_is_counted(metric))
+		return 0;
 	return __atomic_load_n((const uint64_t *)((const char *)counters + metric->offset),
 			       __ATOMIC_RELAXED);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "api-socket/api.h"
 #include "api-socket/config_file.h"
@@ -153,6 +154,20 @@ static int open_events(struct run *run, struct err *err)
 	return err_set(err, ENOMEM, "mote-vmm: no memory for its events");
 }
 
+static void count_startup(struct api_server_metrics *metrics, const struct vmm_options *options)
+{
+	struct timespec used;
+	int64_t used_us;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	used_us = used.tv_sec * INT64_C(1000000) + used.tv_nsec / 1000 - options->start_cpu_us +
+		  options->parent_cpu_us;
+	metrics->process_startup_time_cpu_us = used_us > 0 ? (uint64_t)used_us : 0;
+	if (options->start_time_us > 0)
+		metrics->process_startup_time_us =
+			(uint64_t)(monotonic_ns() / 1000 - options->start_time_us);
+}
+
 static int run_vm(struct run *run, const struct vmm_options *options)
 {
 	struct err err;
@@ -160,9 +175,7 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 	if (options->api_sock && api_open(&run->api, &run->control, options->id, options->api_sock,
 					  options->body_max, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
-	if (options->start_time_us > 0)
-		run->control.metrics.api_server.process_startup_time_us =
-			(uint64_t)(monotonic_ns() / 1000 - options->start_time_us);
+	count_startup(&run->control.metrics.api_server, options);
 	if (options->config_file &&
 	    config_file_apply(&run->control, options->config_file, &err) < 0)
 		return fail(EXIT_BAD_CONFIGURATION, &err);
@@ -223,6 +236,7 @@ int main(int argc, char **argv)
 	run.control.ended = on_ended;
 	run.control.state_changed = on_state_changed;
 	run.control.opaque = &run;
+	run.control.metrics.id = options.id;
 	fatal_watch(metrics_fatal, &run.control.metrics);
 	if (options.metrics_path && set_metrics(&run.control, options.metrics_path, &err) < 0)
 		status = fail(EXIT_BAD_ARGUMENTS, &err);

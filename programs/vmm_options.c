@@ -35,7 +35,8 @@ static const char usage[] =
 	"                        the largest body of a request (default 51200)\n"
 	"  --start-time-us TIME  when the process was started, microseconds of CLOCK_MONOTONIC\n"
 	"  --start-time-cpu-us TIME, --parent-cpu-time-us TIME\n"
-	"                        taken, without effect\n"
+	"                        the processor time of before that is not its own, and its "
+	"parent's\n"
 	"  --version, --help\n"
 	"\n"
 	"Exit status: 0 the guest powered off or reset, or was stopped; 160 its kernel panicked;\n"
@@ -164,8 +165,9 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 	case START_TIME:
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_time_us);
 	case START_TIME_CPU:
+		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_cpu_us);
 	case PARENT_CPU_TIME:
-		return parse_number(name, optarg, INT64_MAX, &number);
+		return parse_number(name, optarg, INT64_MAX / 1000, &options->parent_cpu_us);
 	case VERSION:
 		/* The first line is what clients of Firecracker's parse. */
 		printf("Firecracker v" FIRECRACKER_VERSION "\nmote-vmm %s\n", MOTE_VERSION);

@@ -21,6 +21,8 @@ struct vmm_options {
 	bool no_seccomp;
 	size_t body_max;       /* of the API's requests, bytes */
 	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */
+	int64_t start_cpu_us;  /* CLOCK_PROCESS_CPUTIME_ID at the start */
+	int64_t parent_cpu_us; /* what the parent had used then */
 };
 
 /*

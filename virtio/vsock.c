@@ -39,9 +39,17 @@ const struct metric vsock_metric_table[] = {
 	METRIC(vsock_metrics, conns_removed),
 	METRIC(vsock_metrics, tx_write_fails),
 	METRIC(vsock_metrics, rx_read_fails),
-	METRIC(vsock_metrics, invalid_packets_count),
-	METRIC(vsock_metrics, rsts_dropped_count),
-	{ NULL, 0 },
+	METRIC_NEVER("cfg_fails"),
+	METRIC_NEVER("rx_queue_event_fails"),
+	METRIC_NEVER("tx_queue_event_fails"),
+	METRIC_NEVER("ev_queue_event_fails"),
+	METRIC_NEVER("muxer_event_fails"),
+	METRIC_NEVER("conn_event_fails"),
+	METRIC_NEVER("killq_resync"),
+	METRIC_NEVER("tx_flush_fails"),
+	METRIC_OWN(vsock_metrics, invalid_packets_count),
+	METRIC_OWN(vsock_metrics, rsts_dropped_count),
+	{ NULL },
 };
 
 static struct vsock *vsock_of(struct virtio_device *device)

@@ -21,6 +21,7 @@
 
 static const struct metric api_server_table[] = {
 	METRIC(api_server_metrics, process_startup_time_us),
+	METRIC(api_server_metrics, process_startup_time_cpu_us),
 	{ NULL },
 };
 static const struct metric deprecated_api_table[] = {
@@ -31,11 +32,18 @@ static const struct metric get_request_table[] = {
 	METRIC(get_request_metrics, instance_info_count),
 	METRIC(get_request_metrics, machine_cfg_count),
 	METRIC(get_request_metrics, vmm_version_count),
+	METRIC_NEVER("hotplug_memory_count"),
 	{ NULL },
 };
 static const struct metric latency_table[] = {
+	METRIC_NEVER("full_create_snapshot"),
+	METRIC_NEVER("diff_create_snapshot"),
+	METRIC_NEVER("load_snapshot"),
 	METRIC(latency_metrics, pause_vm),
 	METRIC(latency_metrics, resume_vm),
+	METRIC_NEVER("vmm_full_create_snapshot"),
+	METRIC_NEVER("vmm_diff_create_snapshot"),
+	METRIC_NEVER("vmm_load_snapshot"),
 	METRIC(latency_metrics, vmm_pause_vm),
 	METRIC(latency_metrics, vmm_resume_vm),
 	{ NULL },
@@ -51,6 +59,10 @@ static const struct metric patch_request_table[] = {
 	COUNT_AND_FAILS(patch_request_metrics, drive),
 	COUNT_AND_FAILS(patch_request_metrics, machine_cfg),
 	COUNT_AND_FAILS(patch_request_metrics, network),
+	METRIC_NEVER("hotplug_memory_count"),
+	METRIC_NEVER("hotplug_memory_fails"),
+	METRIC_NEVER("pmem_count"),
+	METRIC_NEVER("pmem_fails"),
 	{ NULL },
 };
 static const struct metric put_request_table[] = {
@@ -64,6 +76,10 @@ static const struct metric put_request_table[] = {
 	COUNT_AND_FAILS(put_request_metrics, network),
 	COUNT_AND_FAILS(put_request_metrics, serial),
 	COUNT_AND_FAILS(put_request_metrics, vsock),
+	METRIC_NEVER("hotplug_memory_count"),
+	METRIC_NEVER("hotplug_memory_fails"),
+	METRIC_NEVER("pmem_count"),
+	METRIC_NEVER("pmem_fails"),
 	{ NULL },
 };
 static const struct metric seccomp_table[] = {
@@ -78,6 +94,64 @@ static const struct metric signal_table[] = {
 };
 static const struct metric vmm_table[] = {
 	METRIC(vmm_metrics, panic_count),
+	{ NULL },
+};
+
+/* Of devices that mote does not have, and of what it does not count. */
+static const struct metric balloon_table[] = {
+	METRIC_NEVER("activate_fails"),
+	METRIC_NEVER("inflate_count"),
+	METRIC_NEVER("stats_updates_count"),
+	METRIC_NEVER("stats_update_fails"),
+	METRIC_NEVER("deflate_count"),
+	METRIC_NEVER("event_fails"),
+	METRIC_NEVER("free_page_report_count"),
+	METRIC_NEVER("free_page_report_freed"),
+	METRIC_NEVER("free_page_report_fails"),
+	METRIC_NEVER("free_page_hint_count"),
+	METRIC_NEVER("free_page_hint_freed"),
+	METRIC_NEVER("free_page_hint_fails"),
+	{ NULL },
+};
+static const struct metric entropy_table[] = {
+	METRIC_NEVER("activate_fails"),		  METRIC_NEVER("entropy_event_fails"),
+	METRIC_NEVER("entropy_event_count"),	  METRIC_NEVER("entropy_bytes"),
+	METRIC_NEVER("host_rng_fails"),		  METRIC_NEVER("entropy_rate_limiter_throttled"),
+	METRIC_NEVER("rate_limiter_event_count"), { NULL },
+};
+static const struct metric interrupts_table[] = {
+	METRIC_NEVER("triggers"),
+	METRIC_NEVER("config_updates"),
+	{ NULL },
+};
+static const struct metric memory_hotplug_table[] = {
+	METRIC_NEVER("activate_fails"),
+	METRIC_NEVER("queue_event_fails"),
+	METRIC_NEVER("queue_event_count"),
+	METRIC_NEVER("plug_count"),
+	METRIC_NEVER("plug_bytes"),
+	METRIC_NEVER("plug_fails"),
+	METRIC_NEVER_TIMED("plug_agg"),
+	METRIC_NEVER("unplug_count"),
+	METRIC_NEVER("unplug_bytes"),
+	METRIC_NEVER("unplug_fails"),
+	METRIC_NEVER("unplug_discard_fails"),
+	METRIC_NEVER_TIMED("unplug_agg"),
+	METRIC_NEVER("state_count"),
+	METRIC_NEVER("state_fails"),
+	METRIC_NEVER_TIMED("state_agg"),
+	METRIC_NEVER("unplug_all_count"),
+	METRIC_NEVER("unplug_all_fails"),
+	METRIC_NEVER_TIMED("unplug_all_agg"),
+	{ NULL },
+};
+static const struct metric pmem_table[] = {
+	METRIC_NEVER("activate_fails"),
+	METRIC_NEVER("cfg_fails"),
+	METRIC_NEVER("event_fails"),
+	METRIC_NEVER("queue_event_count"),
+	METRIC_NEVER("rate_limiter_throttled_events"),
+	METRIC_NEVER("rate_limiter_event_count"),
 	{ NULL },
 };
 
@@ -97,12 +171,18 @@ const struct metrics_group metrics_groups[METRICS_GROUPS] = {
 	[METRICS_UART] = { "uart", serial_metric_table },
 	[METRICS_VCPU] = { "vcpu", vcpu_metric_table },
 	[METRICS_VMM] = { "vmm", vmm_table },
+	[METRICS_BALLOON] = { "balloon", balloon_table },
+	[METRICS_ENTROPY] = { "entropy", entropy_table },
+	[METRICS_INTERRUPTS] = { "interrupts", interrupts_table },
+	[METRICS_MEMORY_HOTPLUG] = { "memory_hotplug", memory_hotplug_table },
+	[METRICS_PMEM] = { "pmem", pmem_table },
 	[METRICS_VSOCK] = { "vsock", vsock_metric_table },
 };
 
 void metrics_config_free(struct metrics_config *config)
 {
 	free(config->metrics_path);
+	free(config->properties);
 	memset(config, 0, sizeof(*config));
 }
 

@@ -21,7 +21,11 @@ struct text;
 
 struct metrics_config {
 	char *metrics_path; /* a file, which is appended to, a fifo or a device */
+	bool emit_id;	    /* lines have the VM's id */
+	char *properties;   /* an object as JSON that lines have; NULL: none */
 };
+
+#define METRICS_PROPERTIES_MAX (48 << 10) /* bytes */
 
 void metrics_config_free(struct metrics_config *config);
 
@@ -58,6 +62,8 @@ struct deprecated_api_metrics {
 /* Values, not counters: they do not become differences. */
 struct api_server_metrics {
 	uint64_t process_startup_time_us; /* from --start-time-us to the socket that answers */
+	/* The process's own until then, from --start-time-cpu-us, and --parent-cpu-time-us. */
+	uint64_t process_startup_time_cpu_us;
 };
 
 /* Microseconds that the last one took; values, too. */
@@ -105,6 +111,11 @@ enum metrics_group_id {
 	METRICS_VCPU,
 	METRICS_VMM,
 	METRICS_VSOCK,
+	METRICS_BALLOON,
+	METRICS_ENTROPY,
+	METRICS_INTERRUPTS,
+	METRICS_MEMORY_HOTPLUG,
+	METRICS_PMEM,
 	METRICS_GROUPS,
 };
 
@@ -149,6 +160,7 @@ struct metrics {
 	struct metrics_object objects[METRICS_OBJECTS_MAX];
 	unsigned int object_count;
 
+	const char *id;		      /* the VM's, of [A-Za-z0-9-]; not owned; NULL: none */
 	struct metrics_config config; /* owned */
 	int fd;			      /* owned; -1: no lines are written */
 	char *line;		      /* owned; METRICS_TEXT_SIZE */

@@ -20,15 +20,33 @@ static uint64_t field_value(const struct metrics_object *object, unsigned int fi
 	return object->now[field] - (difference ? object->last[field] : 0);
 }
 
+/* A line has what Firecracker's have, the totals what is counted. */
+static bool is_told(const struct metric *metric, bool line)
+{
+	return line ? metric->kind != METRIC_OWN : metric_is_counted(metric);
+}
+
+static bool has_any(const struct metric *table, bool line)
+{
+	while (table->name && !is_told(table, line))
+		table++;
+	return table->name != NULL;
+}
+
 /* One object, or with `object` NULL the sum of its group. */
 static void add_fields(struct text *text, const struct metrics *metrics,
 		       enum metrics_group_id group, const struct metrics_object *object, bool line)
 {
 	const struct metric *table = metrics_groups[group].table;
 
+	const char *before = "";
+
 	text_add(text, "{");
 	for (unsigned int field = 0; table[field].name; field++) {
 		uint64_t value = 0;
+
+		if (!is_told(&table[field], line))
+			continue;
 
 		for (unsigned int i = 0; i < metrics->object_count; i++) {
 			const struct metrics_object *one = &metrics->objects[i];
@@ -36,19 +54,41 @@ static void add_fields(struct text *text, const struct metrics *metrics,
 			if (one->group == group && (!object || object == one))
 				value += field_value(one, field, line);
 		}
-		text_add(text, field > 0 ? ",\"" : "\"");
+		text_add(text, before);
+		text_add(text, "\"");
 		text_add(text, table[field].name);
 		text_add(text, "\":");
-		text_add_number(text, value);
+		if (table[field].kind == METRIC_NEVER_TIMED)
+			text_add(text, "{\"min_us\":0,\"max_us\":0,\"sum_us\":0}");
+		else
+			text_add_number(text, value);
+		before = ",";
 	}
 	text_add(text, "}");
+}
+
+static void add_labels(struct text *text, const struct metrics *metrics)
+{
+	if (metrics->config.emit_id && metrics->id) {
+		text_add(text, ",\"id\":\"");
+		text_add(text, metrics->id);
+		text_add(text, "\"");
+	}
+	if (metrics->config.properties) {
+		text_add(text, ",\"properties\":");
+		text_add(text, metrics->config.properties);
+	}
 }
 
 void metrics_text_json(struct text *text, const struct metrics *metrics, bool line)
 {
 	text_add(text, "{\"utc_timestamp_ms\":");
 	text_add_number(text, utc_ms());
+	if (line)
+		add_labels(text, metrics);
 	for (enum metrics_group_id group = 0; group < METRICS_GROUPS; group++) {
+		if (!has_any(metrics_groups[group].table, line))
+			continue;
 		text_add(text, ",\"");
 		text_add(text, metrics_groups[group].name);
 		text_add(text, "\":");
@@ -114,7 +154,9 @@ static void add_samples(struct text *text, const struct metrics *metrics, enum m
 void metrics_text_prometheus(struct text *text, const struct metrics *metrics)
 {
 	for (enum metrics_group_id group = 0; group < METRICS_GROUPS; group++) {
-		for (unsigned int field = 0; metrics_groups[group].table[field].name; field++)
-			add_samples(text, metrics, group, field);
+		for (unsigned int field = 0; metrics_groups[group].table[field].name; field++) {
+			if (is_told(&metrics_groups[group].table[field], false))
+				add_samples(text, metrics, group, field);
+		}
 	}
 }

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import contract
+import host
 from api import start_api
 from support import BUILD, GUESTS, TIME_LIMIT, TOP
 
@@ -95,6 +96,38 @@ def test_configuration(tmp_path, row):
     assert done.returncode == ours(row), done.stderr
     if "says" in row:
         assert row["says"] in done.stderr
+
+
+def fields_of(line):
+    """Of each object its fields; a time's with what it has inside."""
+    for group, fields in line.items():
+        if isinstance(fields, dict) and group != "properties":
+            yield group, {f"{name} {sorted(value)}" if isinstance(value, dict) else name
+                          for name, value in fields.items()}
+
+
+def test_lines_of_metrics(tmp_path):
+    times = sorted(["min_us", "max_us", "sum_us"])
+    expected = {group: {f"{name} {times}" if name.endswith("_agg") else name for name in names}
+                for group, names in contract.TABLE["metrics"].items()}
+    expected["block_scratch"] = expected["block"]
+    # The metadata service's come with it.
+    expected.pop("mmds")
+    for group, names in expected.items():
+        expected[group] = {name for name in names if not name.startswith("mmds_")}
+    _, drive = host.drive(tmp_path)
+    with start_api(tmp_path, "--id", "one") as vmm:
+        vmm.put("/metrics", {"metrics_path": str(tmp_path / "metrics"), "emit_id": True,
+                             "properties": {"team": "a \"b\""}, "of_the_future": 1})
+        vmm.put("/drives/scratch", drive)
+        vmm.start("waits")
+        vmm.action("FlushMetrics")
+    lines = [json.loads(line) for line in (tmp_path / "metrics").read_text().splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        assert dict(fields_of(line)) == expected
+        assert set(line) - set(expected) == {"utc_timestamp_ms", "id", "properties"}
+        assert line["id"] == "one" and line["properties"] == {"team": "a \"b\""}
 
 
 def test_differences_have_a_reason():

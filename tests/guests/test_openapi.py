@@ -216,10 +216,11 @@ def wrong_in(schema, base=None):
     """Objects with one thing wrong in each, and its name."""
     schema = resolve(schema)
     base = valid_value(schema) if base is None else base
-    yield {**base, "unheard_of": 1}, "unheard_of"
+    if schema.get("additionalProperties") is not True:
+        yield {**base, "unheard_of": 1}, "unheard_of"
     for name in schema.get("required", []):
         yield {key: value for key, value in base.items() if key != name}, name
-    for name, inner in schema["properties"].items():
+    for name, inner in schema.get("properties", {}).items():
         for value, path in wrong_values(inner):
             yield {**base, name: value}, name + path
 

@@ -173,14 +173,66 @@ START_TEST(every_group_is_there)
 {
 	json_t *object;
 
-	ck_assert_int_gt(metrics_json(&metrics, buffer, sizeof(buffer)), 0);
-	object = json_loads(buffer, JSON_REJECT_DUPLICATES, NULL);
+	ck_assert_int_eq(set_output(OUTPUT), 0);
+	ck_assert_int_eq(metrics_write(&metrics), 0);
+	object = line(0);
 	for (unsigned int i = 0; i < METRICS_GROUPS; i++)
 		ck_assert_msg(json_is_object(json_object_get(object, metrics_groups[i].name)), "%s",
 			      metrics_groups[i].name);
 	ck_assert_int_gt(json_integer_value(json_object_get(object, "utc_timestamp_ms")),
 			 1600000000000);
 	json_decref(object);
+}
+END_TEST
+
+/* A validator of Firecracker's lines takes no field more, and none less. */
+START_TEST(line_is_firecrackers_and_totals_are_what_is_counted)
+{
+	struct block_metrics one = { .engine_sync_count = 7 };
+	json_t *object, *block;
+
+	metrics_add(&metrics, METRICS_BLOCK, "a", &one, 1, 0);
+	ck_assert_int_eq(set_output(OUTPUT), 0);
+	ck_assert_int_eq(metrics_write(&metrics), 0);
+	object = line(0);
+	block = json_object_get(object, "block_a");
+	ck_assert_ptr_null(json_object_get(block, "engine_sync_count"));
+	ck_assert_int_eq(in(block, "read_agg", "sum_us"), 0);
+	ck_assert_int_eq(in(object, "balloon", "inflate_count"), 0);
+	ck_assert_ptr_null(json_object_get(object, "id"));
+	ck_assert_ptr_null(json_object_get(object, "properties"));
+	json_decref(object);
+	ck_assert_int_eq(total("block_a", "engine_sync_count"), 7);
+	object = json_loads(buffer, 0, NULL);
+	ck_assert_ptr_null(json_object_get(object, "balloon"));
+	ck_assert_ptr_null(json_object_get(json_object_get(object, "block_a"), "read_agg"));
+	json_decref(object);
+	ck_assert_int_gt(metrics_prometheus(&metrics, buffer, sizeof(buffer)), 0);
+	ck_assert_ptr_null(strstr(buffer, "balloon"));
+	assert_contains(buffer, "mote_block_engine_sync_count_total{drive=\"a\"} 7\n");
+}
+END_TEST
+
+START_TEST(lines_have_the_labels_asked_for)
+{
+	struct metrics_config config = { .metrics_path = strdup(OUTPUT),
+					 .emit_id = true,
+					 .properties = strdup("{\"of\":\"me\"}") };
+	json_t *object;
+
+	metrics.id = "one";
+	ck_assert_int_eq(metrics_set_output(&metrics, &config, &err), 0);
+	ck_assert_int_eq(metrics_write(&metrics), 0);
+	metrics_fatal(&metrics, SIGILL);
+	for (unsigned int i = 0; i < 2; i++) {
+		const json_t *properties;
+
+		object = line(i);
+		properties = json_object_get(object, "properties");
+		ck_assert_str_eq(json_string_value(json_object_get(object, "id")), "one");
+		ck_assert_str_eq(json_string_value(json_object_get(properties, "of")), "me");
+		json_decref(object);
+	}
 }
 END_TEST
 
@@ -305,14 +357,14 @@ START_TEST(output_that_cannot_be_opened_is_named)
 }
 END_TEST
 
-/* A page is the least that a pipe has. */
+/* Room for a line, and not for many. */
 static int open_fifo(void)
 {
 	int fd;
 
 	ck_assert_int_eq(mkfifo(OUTPUT, 0600), 0);
 	ck_assert_int_eq(set_output(OUTPUT), 0);
-	ck_assert_int_eq(fcntl(metrics.fd, F_SETPIPE_SZ, 4096), 4096);
+	ck_assert_int_eq(fcntl(metrics.fd, F_SETPIPE_SZ, 8192), 8192);
 	fd = open(OUTPUT, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
 	return fd;
@@ -424,7 +476,10 @@ START_TEST(control_takes_an_output_before_the_start_only)
 	ck_assert_int_eq(apply(&control, "{}"), -EINVAL);
 	assert_contains(err.text, "metrics_path: the field is missing");
 	ck_assert_int_eq(apply(&control, "{\"metrics_path\": 1}"), -EINVAL);
-	ck_assert_int_eq(apply(&control, "{\"metrics_path\": \"x\", \"path\": \"x\"}"), -EINVAL);
+	ck_assert_int_eq(apply(&control, "{\"metrics_path\": \"x\", \"emit_id\": 1}"), -EINVAL);
+	ck_assert_int_eq(apply(&control, "{\"metrics_path\": \"x\", \"properties\": {\"a\": 1}}"),
+			 -EINVAL);
+	assert_contains(err.text, "properties.a: a string is expected");
 	control.state = CONTROL_RUNNING;
 	ck_assert_int_eq(apply(&control, "{\"metrics_path\": \"" OUTPUT "\"}"), -EBUSY);
 	ck_assert_int_ne(access(OUTPUT, F_OK), 0);
@@ -477,7 +532,8 @@ Suite *metrics_suite(void)
 	return SUITE("metrics", set_up, tear_down, line_tells_what_came_since_the_last,
 		     asking_for_totals_does_not_change_the_next_line, values_are_told_as_they_are,
 		     processors_are_added_up, requests_are_counted_by_their_path,
-		     every_group_is_there, tables_fit, everything_fits_into_the_buffer,
+		     every_group_is_there, line_is_firecrackers_and_totals_are_what_is_counted,
+		     lines_have_the_labels_asked_for, tables_fit, everything_fits_into_the_buffer,
 		     prometheus_text_is_well_formed, output_is_private_and_appended_to,
 		     second_output_is_refused, output_that_cannot_be_opened_is_named,
 		     fifo_without_room_loses_no_counts, output_that_fails_is_counted,

@@ -25,9 +25,17 @@
 #define KICK_SIGNAL SIGRTMIN
 
 const struct metric vcpu_metric_table[] = {
-	METRIC(vcpu_metrics, exit_io_in),     METRIC(vcpu_metrics, exit_io_out),
-	METRIC(vcpu_metrics, exit_mmio_read), METRIC(vcpu_metrics, exit_mmio_write),
-	METRIC(vcpu_metrics, failures),	      { NULL },
+	METRIC(vcpu_metrics, exit_io_in),
+	METRIC(vcpu_metrics, exit_io_out),
+	METRIC(vcpu_metrics, exit_mmio_read),
+	METRIC(vcpu_metrics, exit_mmio_write),
+	METRIC(vcpu_metrics, failures),
+	METRIC_NEVER("kvmclock_ctrl_fails"),
+	METRIC_NEVER_TIMED("exit_io_in_agg"),
+	METRIC_NEVER_TIMED("exit_io_out_agg"),
+	METRIC_NEVER_TIMED("exit_mmio_read_agg"),
+	METRIC_NEVER_TIMED("exit_mmio_write_agg"),
+	{ NULL },
 };
 
 static const char *const exit_names[] = {

@@ -30,6 +30,8 @@
 static const uint8_t ctrl_alt_del[] = { 0x14, 0x11, 0xe0, 0x71 };
 
 const struct metric i8042_metric_table[] = {
+	METRIC_NEVER("error_count"),
+	METRIC_NEVER("missed_read_count"),
 	METRIC(i8042_metrics, missed_write_count),
 	METRIC(i8042_metrics, read_count),
 	METRIC(i8042_metrics, reset_count),

@@ -55,7 +55,8 @@ enum {
 const struct metric serial_metric_table[] = {
 	METRIC(serial_metrics, error_count),	    METRIC(serial_metrics, flush_count),
 	METRIC(serial_metrics, missed_write_count), METRIC(serial_metrics, read_count),
-	METRIC(serial_metrics, write_count),	    { NULL },
+	METRIC(serial_metrics, write_count),	    METRIC_NEVER("missed_read_count"),
+	METRIC_NEVER("rate_limiter_dropped_bytes"), { NULL },
 };
 
 static unsigned int fifo_used(const struct serial_fifo *fifo)
