@@ -65,8 +65,21 @@ static int check_id(const struct route *route, const char *id, const json_t *bod
 		       id);
 }
 
+static void tell_deprecated(struct api *api, const struct route *route, const json_t *body,
+			    struct http_answer *answer)
+{
+	const json_t *field = route->deprecated ? json_object_get(body, route->deprecated) : NULL;
+
+	if (!field || json_is_null(field))
+		return;
+	answer->deprecated = true;
+	api->control->metrics.deprecated_api.deprecated_http_api_calls++;
+	log_warn("API: %s %s: %s is deprecated", http_method_str(route->method), route->path,
+		 route->deprecated);
+}
+
 static int apply(struct api *api, const struct route *route, const char *id,
-		 const struct http_request *request, struct err *err)
+		 const struct http_request *request, struct http_answer *answer, struct err *err)
 {
 	json_t *body;
 	int rc = 0;
@@ -79,6 +92,7 @@ static int apply(struct api *api, const struct route *route, const char *id,
 		return -EINVAL;
 	if (route->id_field)
 		rc = check_id(route, id, body, err);
+	tell_deprecated(api, route, body, answer);
 	if (rc == 0)
 		rc = route->apply(api->control, body, err);
 	json_decref(body);
@@ -185,7 +199,7 @@ static int act(struct api *api, const struct http_request *request, struct http_
 			       request->path, route->missing);
 	answer->status = HTTP_STATUS_NO_CONTENT;
 	if (route->apply)
-		return apply(api, route, id, request, err);
+		return apply(api, route, id, request, answer, err);
 	if (request->body_len > 0)
 		return err_set(err, EINVAL, "%s %s: no body is expected",
 			       http_method_str(request->method), request->path);

@@ -12,6 +12,7 @@
 #include "base/guest_memory.h"
 #include "virtio/block.h"
 #include "vmm/console_ring.h"
+#include "vmm/kvm/cpu_template_named.h"
 
 static const char *const huge_pages_choices[] = {
 	[HUGE_PAGES_NONE] = "None",
@@ -29,7 +30,6 @@ static const char *const io_engine_choices[] = {
 	[BLOCK_ENGINE_SYNC] = "Sync",
 	NULL,
 };
-static const char *const cpu_template_choices[] = { "None", NULL };
 
 static const struct field boot_source_fields[] = {
 	{ "kernel_image_path", FIELD_STRING, .required = true,
@@ -48,7 +48,9 @@ static const struct field machine_fields[] = {
 	{ "track_dirty_pages", FIELD_BOOL, FIELD_AT(machine_config, track_dirty_pages) },
 	{ "huge_pages", FIELD_CHOICE, FIELD_AT(machine_config, huge_pages),
 	  .choices = huge_pages_choices },
-	{ "cpu_template", FIELD_ABSENT, .choices = cpu_template_choices },
+	{ "cpu_template", FIELD_CHOICE, FIELD_AT(machine_config, cpu_template),
+	  .choices = cpu_template_names, .first_left_out = true,
+	  .given = offsetof(struct machine_config, has_cpu_template) },
 	{ NULL },
 };
 

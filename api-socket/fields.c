@@ -98,6 +98,8 @@ static int read_field(const json_t *value, const struct field *field, bool requi
 	/* null stands for a field that is not given. */
 	if (json_is_null(value) && !required)
 		return 0;
+	if (field->given)
+		*(bool *)((char *)config + field->given) = true;
 	switch (field->type) {
 	case FIELD_STRING:
 		return read_string(value, field, to, err);
@@ -110,8 +112,6 @@ static int read_field(const json_t *value, const struct field *field, bool requi
 	case FIELD_ABSENT:
 		return read_absent(value, field, err);
 	case FIELD_OBJECT:
-		if (field->given)
-			*(bool *)((char *)config + field->given) = true;
 		return read_object(value, field, to, err);
 	case FIELD_BOOL:
 		if (!json_is_boolean(value))
@@ -190,8 +190,9 @@ static bool given(const struct field *field, const void *from)
 	case FIELD_ABSENT:
 		return false;
 	case FIELD_BOOL:
-	case FIELD_CHOICE:
 		return true;
+	case FIELD_CHOICE:
+		return !field->first_left_out || *(const int *)from != 0;
 	}
 	return false;
 }

@@ -33,7 +33,8 @@ struct field {
 	int64_t max;
 	const char *const *choices; /* NULL-terminated */
 	const struct field *fields;
-	size_t given; /* of an object: the offset of a bool that tells it was there; 0 none */
+	size_t given;	     /* the offset of a bool that tells that it was there; 0 none */
+	bool first_left_out; /* of choices, when written */
 	/* Of the last entry: what no other is for is no error, but a line in the log. */
 	bool others_ignored;
 };

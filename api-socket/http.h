@@ -47,6 +47,7 @@ struct http_answer {
 	char *body;		  /* owned (malloc); NULL none */
 	size_t body_len;
 	enum http_stream stream; /* its beginning is the body */
+	bool deprecated; /* a field for the client to see that the request was in an old way */
 };
 
 /* Answers a request, whose strings live as long as the call. */

@@ -218,9 +218,10 @@ static int add_chunk(struct http_connection *connection, const char *data, size_
 static int send_answer(struct http_connection *connection, const struct http_answer *answer)
 {
 	struct evbuffer *out = connection->out;
-	int rc = evbuffer_add_printf(out, "HTTP/1.1 %u %s\r\nServer: mote\r\nConnection: %s\r\n",
+	int rc = evbuffer_add_printf(out, "HTTP/1.1 %u %s\r\nServer: mote\r\nConnection: %s\r\n%s",
 				     answer->status, status_text(answer->status),
-				     connection->closing ? "close" : "keep-alive");
+				     connection->closing ? "close" : "keep-alive",
+				     answer->deprecated ? "Deprecation: true\r\n" : "");
 
 	if (rc < 0)
 		return -1;

@@ -14,8 +14,9 @@ struct err;
 
 struct route {
 	enum http_method method;
-	const char *path;     /* a last part of "{}" stands for an id */
-	const char *id_field; /* of the body, which must be the same as the id; NULL none */
+	const char *path;	/* a last part of "{}" stands for an id */
+	const char *id_field;	/* of the body, which must be the same as the id; NULL none */
+	const char *deprecated; /* a field of the body, whose use is told; NULL none */
 	/* One of these. */
 	apply_body *apply;			    /* takes a body, answers 204 */
 	json_t *(*describe)(const struct api *api); /* NULL: no memory */

@@ -30,6 +30,8 @@ struct machine_config {
 	bool smt;
 	bool track_dirty_pages; /* for snapshots; without effect until they exist */
 	int huge_pages;		/* enum huge_pages */
+	int cpu_template;	/* enum cpu_template_name */
+	bool has_cpu_template;	/* given just now, and takes the place of one set before */
 };
 
 struct serial_config {

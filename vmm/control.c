@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "vmm/boot/layout.h"
 #include "vmm/control_internal.h"
+#include "vmm/kvm/cpu_template_named.h"
 #include "vmm/kvm/stats.h"
 #include "vmm/seccomp.h"
 
@@ -184,7 +185,10 @@ static int open_machine(struct control *control, struct err *err)
 
 	free(control->files.cmdline);
 	control->files.cmdline = control_cmdline(control);
-	rc = control_check_cmdline(control->files.cmdline, err);
+	rc = cpu_template_named_check_host(
+		(enum cpu_template_name)control->machine_config.cpu_template, err);
+	if (rc == 0)
+		rc = control_check_cmdline(control->files.cmdline, err);
 	if (rc < 0)
 		return rc;
 	rc = machine_open(&control->machine, &control->machine_config, &control->cpu_template,

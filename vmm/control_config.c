@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "vmm/boot/layout.h"
 #include "vmm/control_internal.h"
+#include "vmm/kvm/cpu_template_named.h"
 
 /*
  * A description of our own for a pipe or terminal, so that writing to it never blocks and
@@ -148,9 +149,19 @@ int control_set_boot_source(struct control *control, struct boot_source_config *
 	return 0;
 }
 
+/* There is one, be it named or given in full: the last that was set. */
+static void take_template(struct control *control, struct cpu_template *template)
+{
+	cpu_template_free(&control->cpu_template);
+	control->cpu_template = *template;
+	memset(template, 0, sizeof(*template));
+}
+
 int control_set_machine(struct control *control, const struct machine_config *config,
 			struct err *err)
 {
+	struct cpu_template template;
+	int before;
 	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the machine configuration",
 				err);
 
@@ -170,7 +181,19 @@ int control_set_machine(struct control *control, const struct machine_config *co
 	if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2)
 		return err_set(err, EINVAL, "mem_size_mib: with 2M huge pages it is even, not %lld",
 			       (long long)config->mem_size_mib);
+	if (config->has_cpu_template) {
+		rc = cpu_template_named((enum cpu_template_name)config->cpu_template, &template,
+					err);
+		if (rc < 0)
+			return rc;
+		take_template(control, &template);
+		control->has_cpu_config = false;
+	}
+	before = control->machine_config.cpu_template;
 	control->machine_config = *config;
+	if (!config->has_cpu_template)
+		control->machine_config.cpu_template = before;
+	control->machine_config.has_cpu_template = false;
 	return 0;
 }
 
@@ -255,10 +278,9 @@ int control_set_cpu_config(struct control *control, struct cpu_template *templat
 
 	if (rc < 0)
 		return rc;
-	cpu_template_free(&control->cpu_template);
-	control->cpu_template = *template;
+	take_template(control, template);
 	control->has_cpu_config = true;
-	memset(template, 0, sizeof(*template));
+	control->machine_config.cpu_template = CPU_TEMPLATE_NONE;
 	return 0;
 }
 

@@ -78,7 +78,7 @@ REFUSED = [
     ("PUT", "/machine-config", {**MACHINE, "smt": 1}, ["smt", "true or false"]),
     ("PUT", "/machine-config", {**MACHINE, "mem_size_mib": 0}, ["mem_size_mib"]),
     ("PUT", "/machine-config", {**MACHINE, "huge_pages": "1G"}, ["None, Transparent, 2M"]),
-    ("PUT", "/machine-config", {**MACHINE, "cpu_template": "T2"}, ["cpu_template"]),
+    ("PUT", "/machine-config", {**MACHINE, "cpu_template": "T3"}, ["cpu_template"]),
     ("PATCH", "/machine-config", {"cpus": 1}, ["cpus: unknown field"]),
     ("PATCH", "/machine-config", {"vcpu_count": 99}, ["vcpu_count"]),
     ("PUT", "/drives/a", {"drive_id": "b", "is_root_device": False, "path_on_host": "@"},

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from api import start_api
 from support import GUESTS, TOP, run_vmm
 
 BRAND, FEATURES = 0x80000002, 1
@@ -100,3 +101,15 @@ def test_example_of_the_documentation(tmp_path):
     assert after["msr"] == before["msr"] | 1
     # There are KVMs that show a guest its host's features whatever they are told.
     assert after["ecx"] in (before["ecx"], before["ecx"] & ~(3 << 29))
+
+
+def test_named_template_of_another_vendor_is_refused_at_the_start(tmp_path):
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        name = "T2" if "AuthenticAMD" in file.read() else "T2A"
+    with start_api(tmp_path) as vmm:
+        vmm.set_guest("hello", cpu_template=name)
+        fault = vmm.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        assert fault.startswith(f"cpu_template {name}: it is for processors of ")
+        assert vmm.state() == "Not started"
+        vmm.patch("/machine-config", {"cpu_template": "None"})
+        vmm.action("InstanceStart")

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "api-socket/bodies.h"
 #include "base/err.h"
@@ -10,6 +12,7 @@
 #include "tests/unit/support.h"
 #include "vmm/control.h"
 #include "vmm/kvm/cpu_template.h"
+#include "vmm/kvm/cpu_template_named.h"
 #include "vmm/kvm/cpuid.h"
 
 #define LEAF(fields) "{\"cpuid_modifiers\": [{" fields "}]}"
@@ -306,6 +309,117 @@ START_TEST(control_takes_the_template_before_the_start_only)
 }
 END_TEST
 
+START_TEST(named_templates_have_their_contents)
+{
+	static const struct {
+		enum cpu_template_name name;
+		unsigned int leaves;
+		uint32_t signature; /* what the guest sees */
+		uint64_t arch_capabilities;
+	} contents[] = {
+		{ CPU_TEMPLATE_NONE, 0 },
+		{ CPU_TEMPLATE_C3, 5, 0x306e4, 0 },
+		{ CPU_TEMPLATE_T2, 6, 0x306f2, 0 },
+		{ CPU_TEMPLATE_T2S, 6, 0x306f2, 0xc0a0c4c },
+		{ CPU_TEMPLATE_T2CL, 6, 0x306f2, 0x1d0ae1ff },
+		{ CPU_TEMPLATE_T2A, 6, 0x306f2, 0 },
+	};
+
+	ck_assert_uint_eq(ARRAY_SIZE(contents), CPU_TEMPLATE_NAMES);
+	for (size_t i = 0; i < ARRAY_SIZE(contents); i++) {
+		json_t *body;
+		char *text;
+
+		ck_assert_int_eq(cpu_template_named(contents[i].name, &template, &err), 0);
+		ck_assert_uint_eq(template.cpuid_count, contents[i].leaves);
+		if (template.cpuid_count > 0)
+			ck_assert_uint_eq(template.cpuid[0].registers[CPUID_EAX].value,
+					  contents[i].signature);
+		ck_assert_uint_eq(template.msr_count, contents[i].arch_capabilities ? 1 : 0);
+		if (template.msr_count > 0) {
+			ck_assert_uint_eq(template.msrs[0].addr, 0x10a);
+			ck_assert_uint_eq(bitmap_apply(&template.msrs[0].bitmap, 0x1d0ae1ff),
+					  contents[i].arch_capabilities);
+		}
+		/* No value has a bit that its mask has not: it is a template like any other. */
+		body = cpu_config_json(&template);
+		text = json_dumps(body, 0);
+		cpu_template_free(&template);
+		ck_assert_msg(read_body(text) == 0, "%s", err.text);
+		cpu_template_free(&template);
+		json_decref(body);
+		free(text);
+	}
+}
+END_TEST
+
+START_TEST(named_templates_are_for_their_processors)
+{
+	static const struct {
+		const char *vendor;
+		uint32_t signature;
+		const char *names; /* that are possible */
+	} hosts[] = {
+		{ "GenuineIntel", 0x50654, " None C3 T2 T2S" },
+		{ "GenuineIntel", 0x50657, " None C3 T2 T2S T2CL" },
+		{ "GenuineIntel", 0x606a6, " None C3 T2 T2CL" },
+		{ "GenuineIntel", 0x806f8, " None" },
+		{ "GenuineIntel", 0xa00f11, " None" },
+		{ "AuthenticAMD", 0xa00f11, " None T2A" },
+		{ "AuthenticAMD", 0x50654, " None" },
+		{ "AuthenticAMD", 0xa00f12, " None" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+		char possible[64] = "";
+
+		for (unsigned int name = 0; name < CPU_TEMPLATE_NAMES; name++) {
+			if (cpu_template_named_check((enum cpu_template_name)name, hosts[i].vendor,
+						     hosts[i].signature, &err) < 0) {
+				assert_contains(err.text, cpu_template_names[name]);
+				continue;
+			}
+			strcat(possible, " ");
+			strcat(possible, cpu_template_names[name]);
+		}
+		ck_assert_str_eq(possible, hosts[i].names);
+	}
+}
+END_TEST
+
+static void set_named(struct control *control, int name, bool given)
+{
+	struct machine_config config = control->machine_config;
+
+	config.cpu_template = name;
+	config.has_cpu_template = given;
+	ck_assert_int_eq(control_set_machine(control, &config, &err), 0);
+}
+
+START_TEST(last_template_counts_be_it_named_or_not)
+{
+	struct control control;
+
+	ck_assert_int_eq(control_open(&control, NULL, &err), 0);
+	set_named(&control, CPU_TEMPLATE_T2, true);
+	ck_assert_uint_eq(control.cpu_template.cpuid_count, 6);
+	set_named(&control, CPU_TEMPLATE_NONE, false);
+	ck_assert_int_eq(control.machine_config.cpu_template, CPU_TEMPLATE_T2);
+	ck_assert_uint_eq(control.cpu_template.cpuid_count, 6);
+	ck_assert_int_eq(read_body(EAX("0b1")), 0);
+	ck_assert_int_eq(control_set_cpu_config(&control, &template, &err), 0);
+	ck_assert_int_eq(control.machine_config.cpu_template, CPU_TEMPLATE_NONE);
+	ck_assert_uint_eq(control.cpu_template.cpuid_count, 1);
+	ck_assert(control.has_cpu_config);
+	set_named(&control, CPU_TEMPLATE_T2S, true);
+	ck_assert_uint_eq(control.cpu_template.msr_count, 1);
+	ck_assert(!control.has_cpu_config);
+	set_named(&control, CPU_TEMPLATE_NONE, true);
+	ck_assert_uint_eq(control.cpu_template.cpuid_count, 0);
+	control_close(&control);
+}
+END_TEST
+
 Suite *cpu_config_suite(void)
 {
 	Suite *suite =
@@ -314,6 +428,8 @@ Suite *cpu_config_suite(void)
 		      list_without_end_is_refused, later_bitmap_of_a_register_goes_over_the_earlier,
 		      leaf_is_changed_by_its_bitmaps, leaf_or_subleaf_that_is_not_there_is_named,
 		      last_word_on_a_capability_counts, capability_that_is_missing_is_named,
+		      named_templates_have_their_contents, named_templates_are_for_their_processors,
+		      last_template_counts_be_it_named_or_not,
 		      control_takes_the_template_before_the_start_only);
 
 	add_table_test(suite, set_up, tear_down, good_body_is_taken, ARRAY_SIZE(good));
