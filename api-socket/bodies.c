@@ -34,8 +34,10 @@ static const char *const io_engine_choices[] = {
 static const struct field boot_source_fields[] = {
 	{ "kernel_image_path", FIELD_STRING, .required = true,
 	  FIELD_AT(boot_source_config, kernel_image_path) },
-	{ "initrd_path", FIELD_STRING, FIELD_AT(boot_source_config, initrd_path) },
-	{ "boot_args", FIELD_STRING, FIELD_AT(boot_source_config, boot_args) },
+	{ "initrd_path", FIELD_STRING, FIELD_AT(boot_source_config, initrd_path),
+	  .null_if_absent = true },
+	{ "boot_args", FIELD_STRING, FIELD_AT(boot_source_config, boot_args),
+	  .null_if_absent = true },
 	{ NULL },
 };
 
@@ -68,14 +70,15 @@ static const struct field token_bucket_fields[] = {
 	{ "refill_time", FIELD_INTEGER, .required = true,
 	  FIELD_AT(token_bucket_config, refill_time), .max = INT64_MAX },
 	{ "one_time_burst", FIELD_INTEGER, FIELD_AT(token_bucket_config, one_time_burst),
-	  .max = INT64_MAX },
+	  .max = INT64_MAX, .null_if_absent = true },
 	{ NULL, .others_ignored = true },
 };
 
 static const struct field rate_limiter_fields[] = {
 	{ "bandwidth", FIELD_OBJECT, FIELD_AT(rate_limiter_config, bandwidth),
-	  .fields = token_bucket_fields },
-	{ "ops", FIELD_OBJECT, FIELD_AT(rate_limiter_config, ops), .fields = token_bucket_fields },
+	  .fields = token_bucket_fields, .null_if_absent = true },
+	{ "ops", FIELD_OBJECT, FIELD_AT(rate_limiter_config, ops), .fields = token_bucket_fields,
+	  .null_if_absent = true },
 	{ NULL },
 };
 
@@ -84,14 +87,14 @@ static const struct field drive_fields[] = {
 	{ "path_on_host", FIELD_STRING, .required = true, FIELD_AT(drive_config, path_on_host) },
 	{ "is_root_device", FIELD_BOOL, .required = true, FIELD_AT(drive_config, is_root_device) },
 	{ "is_read_only", FIELD_BOOL, FIELD_AT(drive_config, is_read_only) },
-	{ "partuuid", FIELD_STRING, FIELD_AT(drive_config, partuuid) },
+	{ "partuuid", FIELD_STRING, FIELD_AT(drive_config, partuuid), .null_if_absent = true },
 	{ "cache_type", FIELD_CHOICE, FIELD_AT(drive_config, cache_type),
 	  .choices = cache_type_choices },
 	{ "io_engine", FIELD_CHOICE, FIELD_AT(drive_config, io_engine),
 	  .choices = io_engine_choices },
 	{ "rate_limiter", FIELD_OBJECT, FIELD_AT(drive_config, rate_limiter),
-	  .fields = rate_limiter_fields },
-	{ "socket", FIELD_ABSENT },
+	  .fields = rate_limiter_fields, .null_if_absent = true },
+	{ "socket", FIELD_ABSENT, .null_if_absent = true },
 	{ NULL },
 };
 
@@ -110,12 +113,14 @@ static const struct field network_interface_fields[] = {
 	{ "passt_socket", FIELD_STRING, FIELD_AT(network_interface_config, passt_socket) },
 	{ "passt_fd", FIELD_INTEGER, FIELD_AT(network_interface_config, passt_fd), .min = 3,
 	  .max = INT_MAX },
-	{ "guest_mac", FIELD_STRING, FIELD_AT(network_interface_config, guest_mac) },
-	{ "mtu", FIELD_INTEGER, FIELD_AT(network_interface_config, mtu), .min = 68, .max = 65535 },
+	{ "guest_mac", FIELD_STRING, FIELD_AT(network_interface_config, guest_mac),
+	  .null_if_absent = true },
+	{ "mtu", FIELD_INTEGER, FIELD_AT(network_interface_config, mtu), .min = 68, .max = 65535,
+	  .null_if_absent = true },
 	{ "rx_rate_limiter", FIELD_OBJECT, FIELD_AT(network_interface_config, rx_rate_limiter),
-	  .fields = rate_limiter_fields },
+	  .fields = rate_limiter_fields, .null_if_absent = true },
 	{ "tx_rate_limiter", FIELD_OBJECT, FIELD_AT(network_interface_config, tx_rate_limiter),
-	  .fields = rate_limiter_fields },
+	  .fields = rate_limiter_fields, .null_if_absent = true },
 	{ NULL },
 };
 

@@ -51,23 +51,30 @@ static json_t *describe_interfaces(const struct devices *devices)
 
 json_t *describe_vm(const struct api *api)
 {
+	/* What a VM of mote's never has, or what Firecracker does not tell. */
+	static const char *const nulls[] = { "balloon", "entropy", "logger", "memory-hotplug",
+					     "metrics" };
 	const struct control *control = api->control;
 	const struct devices *devices = &control->devices;
 	json_t *vm = json_object();
 
-	if (control->has_boot_source)
-		(void)json_object_set_new(vm, "boot-source",
-					  body_of_boot_source(&control->boot_source));
+	(void)json_object_set_new(vm, "boot-source",
+				  control->has_boot_source
+					  ? body_of_boot_source(&control->boot_source)
+					  : json_null());
 	(void)json_object_set_new(vm, "machine-config", body_of_machine(&control->machine_config));
-	if (control->has_cpu_config)
-		(void)json_object_set_new(vm, "cpu-config",
-					  cpu_config_json(&control->cpu_template));
+	(void)json_object_set_new(vm, "cpu-config",
+				  control->has_cpu_config ? cpu_config_json(&control->cpu_template)
+							  : json_null());
 	(void)json_object_set_new(vm, "drives", describe_drives(devices));
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
-	if (devices->vsock)
-		(void)json_object_set_new(vm, "vsock", body_of_vsock(&devices->vsock_config));
+	(void)json_object_set_new(
+		vm, "vsock", devices->vsock ? body_of_vsock(&devices->vsock_config) : json_null());
 	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
 		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
+	for (size_t i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
+		(void)json_object_set_new(vm, nulls[i], json_null());
+	(void)json_object_set_new(vm, "pmem", json_array());
 	return vm;
 }
 

@@ -170,6 +170,25 @@ int fields_read(const json_t *body, const struct field *fields, void *config, st
 	return read_fields(body, fields, true, config, err);
 }
 
+static bool given(const struct field *field, const void *from);
+
+static bool object_given(const struct field *fields, const void *from)
+{
+	bool any = false;
+
+	for (; fields->name; fields++) {
+		const void *at = (const char *)from + fields->offset;
+
+		if (fields->type != FIELD_INTEGER)
+			any |= given(fields, at);
+		else if (*(const int64_t *)at != 0)
+			any = true;
+		else if (fields->required)
+			return false;
+	}
+	return any;
+}
+
 static bool given(const struct field *field, const void *from)
 {
 	switch (field->type) {
@@ -177,16 +196,11 @@ static bool given(const struct field *field, const void *from)
 	case FIELD_TEXTS:
 		return *(char *const *)from != NULL;
 	case FIELD_INTEGER:
-		return *(const int64_t *)from >= field->min && *(const int64_t *)from <= field->max;
+		return *(const int64_t *)from >= field->min &&
+		       *(const int64_t *)from <= field->max &&
+		       (*(const int64_t *)from != 0 || !field->null_if_absent);
 	case FIELD_OBJECT:
-		for (const struct field *part = field->fields; part->name; part++) {
-			const void *at = (const char *)from + part->offset;
-
-			if (part->type == FIELD_INTEGER ? *(const int64_t *)at != 0
-							: given(part, at))
-				return true;
-		}
-		return false;
+		return object_given(field->fields, from);
 	case FIELD_ABSENT:
 		return false;
 	case FIELD_BOOL:
@@ -224,9 +238,15 @@ json_t *fields_write(const struct field *fields, const void *from)
 
 	for (; object && fields->name; fields++) {
 		const void *at = (const char *)from + fields->offset;
+		json_t *value;
 
-		if ((fields->required || given(fields, at)) &&
-		    json_object_set_new(object, fields->name, write_field(fields, at)) < 0) {
+		if (fields->required || given(fields, at))
+			value = write_field(fields, at);
+		else if (fields->null_if_absent)
+			value = json_null();
+		else
+			continue;
+		if (json_object_set_new(object, fields->name, value) < 0) {
 			json_decref(object);
 			return NULL;
 		}

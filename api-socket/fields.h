@@ -35,6 +35,7 @@ struct field {
 	const struct field *fields;
 	size_t given;	     /* the offset of a bool that tells that it was there; 0 none */
 	bool first_left_out; /* of choices, when written */
+	bool null_if_absent; /* written as null where it is as good as not given, be it 0 */
 	/* Of the last entry: what no other is for is no error, but a line in the log. */
 	bool others_ignored;
 };
@@ -48,8 +49,8 @@ int fields_read_some(const json_t *object, const struct field *fields, void *to,
 
 /*
  * The other way: an object that fields_read takes, owned by the caller; NULL without memory. What
- * is not required and as good as not given is left out: no string, an object of such, an integer
- * out of its range.
+ * is not required and as good as not given is null or left out: no string, an object of such or one
+ * whose required integer is 0, an integer out of its range.
  */
 json_t *fields_write(const struct field *fields, const void *from);
 

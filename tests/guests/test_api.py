@@ -29,6 +29,12 @@ def scratch_drive(tmp_path):
     return drive(tmp_path)[1]
 
 
+# What /vm/config has of other devices, and of a drive for which it was not given.
+NOTHING = {"balloon": None, "entropy": None, "logger": None, "memory-hotplug": None,
+           "metrics": None, "pmem": []}
+DRIVE_NOTHING = {"partuuid": None, "rate_limiter": None, "socket": None}
+
+
 def test_instance_and_version(vmm):
     version = vmm.get("/version")
     assert set(version) == {"firecracker_version", "mote_version"}
@@ -40,8 +46,9 @@ def test_defaults(vmm):
     assert vmm.get("/machine-config") == {
         "vcpu_count": 1, "mem_size_mib": 128, "smt": False, "track_dirty_pages": False,
         "huge_pages": "None"}
-    assert vmm.get("/vm/config") == {"machine-config": vmm.get("/machine-config"), "drives": [],
-                                     "network-interfaces": []}
+    assert vmm.get("/vm/config") == {
+        **NOTHING, "boot-source": None, "machine-config": vmm.get("/machine-config"),
+        "cpu-config": None, "drives": [], "network-interfaces": [], "vsock": None}
 
 
 # Method, path, body, and what the refusal says; before the start. "@" stands for a drive's file.
@@ -171,20 +178,21 @@ def whole_configuration(tmp_path):
     """The calls that configure all there is without privileges, and what must come of them."""
     root = {"drive_id": "root", "path_on_host": str(drive(tmp_path, name="r")[0]),
             "is_root_device": True, "is_read_only": True, "cache_type": "Writeback",
-            "io_engine": "Sync", "partuuid": "0eaa91a0-01",
+            "io_engine": "Sync", "partuuid": "0eaa91a0-01", "socket": None,
             "rate_limiter": {"bandwidth": {"size": 1000, "refill_time": 100, "one_time_burst": 5},
-                             "ops": {"size": 1, "refill_time": 2, "one_time_burst": 0}}}
+                             "ops": {"size": 1, "refill_time": 2, "one_time_burst": None}}}
     data = {"drive_id": "data", "path_on_host": str(drive(tmp_path, name="d")[0]),
             "is_root_device": False, "is_read_only": False, "cache_type": "Unsafe",
-            "io_engine": "Async"}
+            "io_engine": "Async", **DRIVE_NOTHING}
     boot = {**BOOT, "boot_args": "a=b", "initrd_path": str(drive(tmp_path, name="i")[0])}
     vsock = {"guest_cid": 7, "uds_path": str(tmp_path / "v.sock")}
     serial = {"serial_out_path": str(tmp_path / "serial"), "buffer_size": 4096}
     machine = {**MACHINE, "smt": False, "track_dirty_pages": True, "huge_pages": "Transparent"}
     calls = [("/boot-source", boot), ("/machine-config", machine), ("/drives/data", data),
              ("/drives/root", root), ("/vsock", vsock), ("/serial", serial)]
-    return calls, {"boot-source": boot, "machine-config": machine, "drives": [data, root],
-                   "network-interfaces": [], "vsock": vsock, "serial": serial}
+    return calls, {**NOTHING, "boot-source": boot, "machine-config": machine, "cpu-config": None,
+                   "drives": [data, root], "network-interfaces": [], "vsock": vsock,
+                   "serial": serial}
 
 
 def test_what_is_printed_is_a_configuration_file(tmp_path):
@@ -305,11 +313,12 @@ def test_drive_is_replaced_and_limited_while_it_runs(vmm, tmp_path, scratch):
     vmm.put("/drives/scratch", scratch)
     vmm.start("counter")
     other = str(drive(tmp_path, name="other")[0])
-    limiter = {"ops": {"size": 10, "refill_time": 100, "one_time_burst": 0}}
+    limiter = {"bandwidth": None, "ops": {"size": 10, "refill_time": 100, "one_time_burst": None}}
     vmm.patch("/drives/scratch", {"drive_id": "scratch", "path_on_host": other,
                                   "rate_limiter": limiter})
     assert vmm.get("/vm/config")["drives"] == [
-        {**scratch, "path_on_host": other, "io_engine": "Async", "rate_limiter": limiter}]
+        {**scratch, **DRIVE_NOTHING, "path_on_host": other, "io_engine": "Async",
+         "rate_limiter": limiter}]
     assert "/nowhere" in vmm.fault("PATCH", "/drives/scratch",
                                    {"drive_id": "scratch", "path_on_host": "/nowhere"})
     assert "no drive b" in vmm.fault("PATCH", "/drives/b", {"drive_id": "b"})

@@ -62,9 +62,22 @@ def concrete(path, body=None):
     return path
 
 
+def as_json_schema(part):
+    """With OpenAPI's "nullable" in JSON Schema's words."""
+    if isinstance(part, list):
+        return [as_json_schema(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    rest = {name: as_json_schema(one) for name, one in part.items() if name != "nullable"}
+    return {"anyOf": [{"type": "null"}, rest]} if part.get("nullable") is True else rest
+
+
+VALIDATED = as_json_schema(DOCUMENT)
+
+
 def validate(value, schema):
     jsonschema.Draft7Validator(
-        schema, resolver=jsonschema.RefResolver("", DOCUMENT)).validate(value)
+        as_json_schema(schema), resolver=jsonschema.RefResolver("", VALIDATED)).validate(value)
 
 
 def answer_schema(method, path, status, kind="application/json"):
