@@ -211,9 +211,25 @@ int body_machine(const json_t *body, struct machine_config *config, struct err *
 	return fields_read(body, machine_fields, config, err);
 }
 
+static bool changes_nothing(const json_t *body, const char *besides)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
+		if (!json_is_null(value) && (!besides || strcmp(name, besides) != 0))
+			return false;
+	}
+	return true;
+}
+
 int body_machine_update(const json_t *body, struct machine_config *config, struct err *err)
 {
-	return fields_read_some(body, machine_fields, config, err);
+	int rc = fields_read_some(body, machine_fields, config, err);
+
+	if (rc == 0 && changes_nothing(body, NULL))
+		return err_set(err, EINVAL, "no field is there that is to be changed");
+	return rc;
 }
 
 int body_serial(const json_t *body, struct serial_config *config, struct err *err)
@@ -228,7 +244,11 @@ int body_drive(const json_t *body, struct drive_config *config, struct err *err)
 
 int body_drive_update(const json_t *body, struct drive_update *update, struct err *err)
 {
-	return fields_read(body, drive_update_fields, update, err);
+	int rc = fields_read(body, drive_update_fields, update, err);
+
+	if (rc == 0 && changes_nothing(body, "drive_id"))
+		return err_set(err, EINVAL, "neither path_on_host nor rate_limiter is there");
+	return rc;
 }
 
 int body_network_interface(const json_t *body, struct network_interface_config *config,

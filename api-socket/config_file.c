@@ -11,9 +11,60 @@
 #include "api-socket/bodies.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "vmm/control.h"
 
 #define CONFIG_FILE_SIZE_MAX (1 << 20)
+
+/* The whole of a file, to be freed; `what` names it in the sentence. */
+static int read_file(const char *path, const char *what, char **text, size_t *size, struct err *err)
+{
+	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	int rc;
+
+	if (fd < 0)
+		return err_sys(err, -fd, "%s %s", what, path);
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, errno, "%s %s", what, path);
+	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
+		return err_set(err, EINVAL, "%s %s: not a regular file of at most 1 MiB", what,
+			       path);
+	*size = (size_t)st.st_size;
+	*text = malloc(*size + 1);
+	if (!*text)
+		return err_sys(err, ENOMEM, "%s %s", what, path);
+	rc = fd_pread_exact(fd, *text, *size, 0);
+	if (rc < 0) {
+		free(*text);
+		*text = NULL;
+		return err_sys(err, -rc, "%s %s", what, path);
+	}
+	return 0;
+}
+
+/* The template itself, or the path of a file that has it. */
+static int apply_cpu_config_or_path(struct control *control, const json_t *body, struct err *err)
+{
+	const char *path = json_string_value(body);
+	char *text = NULL;
+	json_t *object;
+	size_t size;
+	int rc;
+
+	if (!path)
+		return apply_cpu_config(control, body, err);
+	rc = read_file(path, "CPU template", &text, &size, err);
+	if (rc < 0)
+		return rc;
+	object = body_parse(text, size, path, err);
+	free(text);
+	if (!object)
+		return -EINVAL;
+	rc = apply_cpu_config(control, object, err);
+	json_decref(object);
+	return rc;
+}
 
 static int apply_list(apply_body *apply, struct control *control, const json_t *list,
 		      struct err *err)
@@ -53,7 +104,7 @@ static const struct section {
 	{ "metrics", apply_metrics },
 	{ "boot-source", apply_boot_source },
 	{ "machine-config", apply_machine },
-	{ "cpu-config", apply_cpu_config },
+	{ "cpu-config", apply_cpu_config_or_path },
 	{ "serial", apply_serial },
 	{ "drives", apply_drives },
 	{ "network-interfaces", apply_network_interfaces },
@@ -86,9 +137,10 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 	json_object_foreach ((json_t *)(uintptr_t)file, name, value) {
 		const struct section *section = find_section(name);
 
-		if (!section)
-			return err_set(err, EINVAL, "configuration file %s: %s: unknown section",
-				       path, name);
+		if (!section) {
+			log_warn("configuration file %s: %s: unknown section, ignored", path, name);
+			continue;
+		}
 		if (!section->apply && !json_is_null(value) &&
 		    !(json_is_array(value) && json_array_size(value) == 0))
 			return err_set(err, ENOTSUP, "configuration file %s: %s: not supported yet",
@@ -127,26 +179,12 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 
 int config_file_apply(struct control *control, const char *path, struct err *err)
 {
-	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
-	char *text;
-	int rc;
+	char *text = NULL;
+	size_t size;
+	int rc = read_file(path, "configuration file", &text, &size, err);
 
-	if (fd < 0)
-		return err_sys(err, -fd, "configuration file %s", path);
-	if (fstat(fd, &st) < 0)
-		return err_sys(err, errno, "configuration file %s", path);
-	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
-		return err_set(err, EINVAL,
-			       "configuration file %s: not a regular file of at most 1 MiB", path);
-	text = malloc((size_t)st.st_size + 1);
-	if (!text)
-		return err_sys(err, ENOMEM, "configuration file %s", path);
-	rc = fd_pread_exact(fd, text, (size_t)st.st_size, 0);
-	if (rc < 0)
-		rc = err_sys(err, -rc, "configuration file %s", path);
-	else
-		rc = config_text_apply(control, text, (size_t)st.st_size, path, err);
+	if (rc == 0)
+		rc = config_text_apply(control, text, size, path, err);
 	free(text);
 	return rc;
 }

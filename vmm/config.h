@@ -12,7 +12,7 @@
 #include "base/rate_limiter.h"
 
 #define CONFIG_VCPU_MAX 32
-#define CONFIG_MEMORY_MIN_MIB 16
+#define CONFIG_MEMORY_MIN_MIB 1
 #define CONFIG_MEMORY_MAX_MIB (16 * 1024 * 1024)
 #define CONFIG_DEFAULT_BOOT_ARGS                                                                   \
 	"reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd "         \

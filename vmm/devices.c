@@ -116,7 +116,7 @@ int devices_set_drive(struct devices *devices, struct drive_config *config, stru
 	return 0;
 }
 
-/* Six pairs of hexadecimal digits with colons between them; not a group address. */
+/* Six pairs of hexadecimal digits with colons between them. */
 static int parse_mac(const char *text, uint8_t mac[NET_MAC_SIZE])
 {
 	unsigned int bytes[NET_MAC_SIZE];
@@ -125,10 +125,24 @@ static int parse_mac(const char *text, uint8_t mac[NET_MAC_SIZE])
 	if (strlen(text) != 17 || strspn(text, "0123456789abcdefABCDEF:") != 17 ||
 	    sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &bytes[0], &bytes[1], &bytes[2], &bytes[3],
 		   &bytes[4], &bytes[5], &end) != NET_MAC_SIZE ||
-	    end != 17 || bytes[0] & 1)
+	    end != 17)
 		return -EINVAL;
 	for (unsigned int i = 0; i < NET_MAC_SIZE; i++)
 		mac[i] = (uint8_t)bytes[i];
+	return 0;
+}
+
+static int check_mac_free(const struct devices *devices,
+			  const struct network_interface_config *config, struct err *err)
+{
+	for (unsigned int i = 0; i < devices->interface_count; i++) {
+		const struct network_interface_config *other = &devices->interfaces[i].config;
+
+		if (other->guest_mac && strcasecmp(other->guest_mac, config->guest_mac) == 0 &&
+		    strcmp(other->iface_id, config->iface_id) != 0)
+			return err_set(err, EEXIST, "guest_mac: %s is that of interface %s",
+				       config->guest_mac, other->iface_id);
+	}
 	return 0;
 }
 
@@ -156,8 +170,9 @@ int devices_set_interface(struct devices *devices, struct network_interface_conf
 			     "host_dev_name: either a tap device or passt is expected");
 	if (rc == 0 && config->guest_mac && parse_mac(config->guest_mac, mac) < 0)
 		rc = err_set(err, EINVAL,
-			     "guest_mac: six pairs of hexadecimal digits with colons are expected, "
-			     "not a group address");
+			     "guest_mac: six pairs of hexadecimal digits with colons are expected");
+	if (rc == 0 && config->guest_mac)
+		rc = check_mac_free(devices, config, err);
 	if (rc == 0 && !interface)
 		rc = check_room(devices, config->iface_id, err);
 	if (rc < 0)

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from api import Vmm, start_api
-from host import drive
+from host import drive, passt
 from support import GUESTS, TIME_LIMIT, VMM, run_vmm, wait_until
 
 KERNEL = str(GUESTS / "counter")
@@ -100,7 +100,10 @@ REFUSED = [
     ("PUT", "/drives/a", {"drive_id": "a", "is_root_device": False, "path_on_host": "@",
                           "rate_limiter": {"ops": {"size": 1}}},
      ["rate_limiter.ops.refill_time", "missing"]),
-    ("PATCH", "/drives/a", {"drive_id": "a"}, ["Updating a drive", "Not started"]),
+    ("PATCH", "/drives/a", {"drive_id": "a"}, ["neither path_on_host nor rate_limiter"]),
+    ("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": "@"},
+     ["Updating a drive", "Not started"]),
+    ("PATCH", "/machine-config", {}, ["no field"]),
     ("DELETE", "/drives/a", None, ["no drive a"]),
     ("PUT", "/network-interfaces/a", {"iface_id": "a"}, ["host_dev_name"]),
     ("PUT", "/network-interfaces/a", {"iface_id": "b", "host_dev_name": "t"}, ["iface_id", '"b"']),
@@ -224,6 +227,17 @@ def test_repeated_puts_are_one(tmp_path):
         assert vmm.state() == "Running"
 
 
+def test_mac_address_belongs_to_one_interface(vmm, tmp_path):
+    with passt(tmp_path) as backend:
+        for name, mac, status in (("a", "06:00:00:00:00:0a", 204), ("b", "06:00:00:00:00:0A", 400),
+                                  ("b", "06:00:00:00:00:0b", 204), ("a", "06:00:00:00:00:0b", 400),
+                                  ("a", "06:00:00:00:00:0a", 204), ("c", "01:00:00:00:00:0c", 204)):
+            answer = vmm.request("PUT", f"/network-interfaces/{name}",
+                                 {"iface_id": name, "guest_mac": mac, **backend})
+            assert answer[0] == status, (name, mac, answer)
+            assert status == 204 or "that of interface" in answer[1]["fault_message"]
+
+
 def test_own_descriptors_are_not_taken_for_passt(vmm):
     vmm.get("/")
     descriptors = vmm.descriptors()
@@ -321,7 +335,8 @@ def test_drive_is_replaced_and_limited_while_it_runs(vmm, tmp_path, scratch):
          "rate_limiter": limiter}]
     assert "/nowhere" in vmm.fault("PATCH", "/drives/scratch",
                                    {"drive_id": "scratch", "path_on_host": "/nowhere"})
-    assert "no drive b" in vmm.fault("PATCH", "/drives/b", {"drive_id": "b"})
+    assert "no drive b" in vmm.fault("PATCH", "/drives/b",
+                                     {"drive_id": "b", "rate_limiter": limiter})
     assert vmm.get("/vm/config")["drives"][0]["path_on_host"] == other
 
 

@@ -43,12 +43,14 @@ REFUSED = {
         (RUNNING, {"kernel_image_path": KERNEL, "boot_args": "other"}),
     ],
     "PUT /machine-config": [
-        (None, {"vcpu_count": 2, "mem_size_mib": 1}),
+        (None, {"vcpu_count": 2, "mem_size_mib": 0}),
         (None, {"vcpu_count": 33, "mem_size_mib": 64}),
         (RUNNING, {"vcpu_count": 2, "mem_size_mib": 64}),
     ],
     "PATCH /machine-config": [
-        (None, {"vcpu_count": 2, "mem_size_mib": 1}),
+        (None, {}),
+        (None, {"smt": None}),
+        (None, {"vcpu_count": 2, "mem_size_mib": 0}),
         (None, {"mem_size_mib": 65, "huge_pages": "2M"}),
         (RUNNING, {"vcpu_count": 2}),
     ],
@@ -74,6 +76,7 @@ REFUSED = {
     ],
     "PATCH /drives/{}": [
         (None, {"drive_id": "nobody", "rate_limiter": LIMITER}),
+        (None, {"drive_id": "data"}),
         (None, {"drive_id": "data", "path_on_host": NOWHERE, "rate_limiter": LIMITER}),
         (None, {"drive_id": "data", "path_on_host": "{root}", "rate_limiter": LIMITER}),
         (NOT_STARTED, {"drive_id": "data", "path_on_host": "{other}", "rate_limiter": LIMITER}),

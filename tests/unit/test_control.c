@@ -245,7 +245,7 @@ static const struct {
 	int huge_pages;
 	const char *says; /* NULL: it is good */
 } machines[] = {
-	{ 1, 16, false, HUGE_PAGES_NONE, NULL },
+	{ 1, 1, false, HUGE_PAGES_NONE, NULL },
 	{ 32, 128, false, HUGE_PAGES_NONE, NULL },
 	{ 1, 128, true, HUGE_PAGES_NONE, NULL },
 	{ 32, 128, true, HUGE_PAGES_NONE, NULL },
@@ -255,7 +255,7 @@ static const struct {
 	{ -1, 128, false, HUGE_PAGES_NONE, "vcpu_count: -1" },
 	{ 33, 128, false, HUGE_PAGES_NONE, "vcpu_count: 33" },
 	{ 3, 128, true, HUGE_PAGES_NONE, "smt" },
-	{ 1, 15, false, HUGE_PAGES_NONE, "mem_size_mib: 15" },
+	{ 1, 0, false, HUGE_PAGES_NONE, "mem_size_mib: 0" },
 	{ 1, INT64_MAX, false, HUGE_PAGES_NONE, "mem_size_mib" },
 	{ 1, INT64_MIN, false, HUGE_PAGES_NONE, "mem_size_mib" },
 	{ 1, 129, false, HUGE_PAGES_2M, "mem_size_mib" },
