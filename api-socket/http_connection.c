@@ -169,7 +169,7 @@ static int on_headers_complete(http_parser *parser)
 		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "no other protocol is spoken");
 	if (parser->flags & F_CONTENTLENGTH &&
 	    parser->content_length > connection->server->body_max)
-		return refuse(connection, HTTP_STATUS_PAYLOAD_TOO_LARGE, "the body is too large");
+		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "the body is too large");
 	if (connection->expects_continue &&
 	    evbuffer_add(connection->out, continue_line, sizeof(continue_line) - 1) < 0)
 		return -1;
@@ -182,7 +182,7 @@ static int on_body(http_parser *parser, const char *at, size_t len)
 	char *body;
 
 	if (len > connection->server->body_max - connection->body_len)
-		return refuse(connection, HTTP_STATUS_PAYLOAD_TOO_LARGE, "the body is too large");
+		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "the body is too large");
 	body = realloc(connection->body, connection->body_len + len);
 	if (!body)
 		return -1;
@@ -238,21 +238,33 @@ static int send_answer(struct http_connection *connection, const struct http_ans
 		return evbuffer_add(out, "\r\n", 2);
 	rc = evbuffer_add_printf(out, "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n",
 				 answer->content_type, answer->body_len);
-	return rc < 0 ? -1 : evbuffer_add(out, answer->body, answer->body_len);
+	/* To HEAD a body would be the next answer. */
+	if (rc >= 0 && connection->parser.method != HTTP_HEAD)
+		rc = evbuffer_add(out, answer->body, answer->body_len);
+	return rc < 0 ? -1 : 0;
 }
 
-/* The path of a URL in origin or absolute form (RFC 9112, 3.2); false if it has none. */
+/*
+ * The path of a URL in origin or absolute form (RFC 9112, 3.2); false if it has none. Of slashes at
+ * its beginning one is left, and one at its end goes.
+ */
 static bool cut_path(struct http_connection *connection, char path[HTTP_PATH_SIZE])
 {
 	struct http_parser_url parts;
+	const char *from;
+	size_t len;
 
 	http_parser_url_init(&parts);
 	if (http_parser_parse_url(connection->url, connection->url_len, 0, &parts) != 0 ||
 	    !(parts.field_set & 1 << UF_PATH))
 		return false;
-	memcpy(path, connection->url + parts.field_data[UF_PATH].off,
-	       parts.field_data[UF_PATH].len);
-	path[parts.field_data[UF_PATH].len] = '\0';
+	from = connection->url + parts.field_data[UF_PATH].off;
+	for (len = parts.field_data[UF_PATH].len; len > 1 && from[1] == '/'; len--)
+		from++;
+	if (len > 1 && from[len - 1] == '/')
+		len--;
+	memcpy(path, from, len);
+	path[len] = '\0';
 	return true;
 }
 

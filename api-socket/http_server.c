@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -196,10 +198,50 @@ static int clear_place(const char *path, const struct sockaddr_un *address, stru
 	return 0;
 }
 
+/*
+ * A name beside the socket's, for the moment until it listens. Nobody is to meet a socket that
+ * refuses: who waits for the file connects as soon as it is there. The socket's own name where
+ * there is no room for more.
+ */
+static void name_beside(struct sockaddr_un *beside, const struct sockaddr_un *address)
+{
+	const char *slash = strrchr(address->sun_path, '/');
+	int folder = slash ? (int)(slash + 1 - address->sun_path) : 0;
+	uint32_t number = 0;
+
+	*beside = *address;
+	if ((size_t)folder + sizeof(".12345678") > sizeof(beside->sun_path) ||
+	    getrandom(&number, sizeof(number), GRND_NONBLOCK) != sizeof(number))
+		return;
+	snprintf(beside->sun_path + folder, sizeof(beside->sun_path) - (size_t)folder, ".%08x",
+		 number);
+}
+
+/* 0 or -errno; then there is no file of it. */
+static int bind_and_listen(int fd, const struct sockaddr_un *address)
+{
+	struct sockaddr_un beside;
+	bool moved;
+	mode_t mask;
+	int rc;
+
+	name_beside(&beside, address);
+	moved = strcmp(beside.sun_path, address->sun_path) != 0;
+	mask = umask(0177);
+	rc = bind(fd, (const struct sockaddr *)&beside, sizeof(beside)) < 0 ? -errno : 0;
+	umask(mask);
+	if (rc < 0)
+		return rc;
+	if (listen(fd, BACKLOG) < 0 || (moved && link(beside.sun_path, address->sun_path) < 0))
+		rc = -errno;
+	if (moved || rc < 0)
+		(void)unlink(beside.sun_path);
+	return rc;
+}
+
 static int listen_at(struct http_server *server, const char *path, struct err *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	mode_t mask;
 	int rc;
 
 	if (strlen(path) >= sizeof(address.sun_path))
@@ -214,16 +256,15 @@ static int listen_at(struct http_server *server, const char *path, struct err *e
 	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (server->fd < 0)
 		return err_sys(err, errno, "API socket %s", path);
-	mask = umask(0177);
-	rc = bind(server->fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
-	umask(mask);
-	if (rc < 0)
-		return err_sys(err, -rc, "API socket %s", path);
 	server->path = strdup(path);
-	if (!server->path || listen(server->fd, BACKLOG) < 0) {
-		rc = err_sys(err, server->path ? errno : ENOMEM, "API socket %s", path);
-		(void)unlink(path);
-		return rc;
+	if (!server->path)
+		return err_sys(err, ENOMEM, "API socket %s", path);
+	rc = bind_and_listen(server->fd, &address);
+	if (rc < 0) {
+		/* What is there now is another's. */
+		free(server->path);
+		server->path = NULL;
+		return err_sys(err, -rc, "API socket %s", path);
 	}
 	return 0;
 }

@@ -70,7 +70,7 @@ BAD = [
     (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 3000 + b"\r\n", 400),
     (b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
     (b"CONNECT host:1 HTTP/1.1\r\n\r\n", 400),
-    (b"PUT /vsock HTTP/1.1\r\nContent-Length: 51201\r\n\r\n", 413),
+    (b"PUT /vsock HTTP/1.1\r\nContent-Length: 51201\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     (b"\r\n" * 200 + b"junk\r\n\r\n", 400),
 ]
@@ -104,7 +104,18 @@ def test_body_of_the_largest_size_and_one_more(tmp_path):
         status, answer = vmm.request("PUT", "/vsock", body)
         assert status in (204, 400) and "too large" not in str(answer)
         status, answer = vmm.request("PUT", "/vsock", body + " ")
-        assert status == 413 and answer == {"error": "the body is too large"}
+        assert status == 400 and answer == {"error": "the body is too large"}
+
+
+def test_head_is_answered_without_a_body(vmm):
+    with vmm.connect() as client:
+        client.sendall(b"HEAD / HTTP/1.1\r\n\r\nGET /version HTTP/1.1\r\n\r\n")
+        answer = b""
+        while b"mote_version" not in answer:
+            answer += client.recv(4096)
+        first, _, rest = answer.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 400 ") and b"Content-Length: " in first
+        assert rest.startswith(b"HTTP/1.1 200 ")
 
 
 def test_chunked_body(vmm):
@@ -121,7 +132,7 @@ def test_chunked_body_without_end(vmm):
         client.sendall(b"PUT /vsock HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(16):
             client.sendall(b"1000\r\n" + b"a" * 4096 + b"\r\n")
-        assert read_answer(client)[0] == 413
+        assert read_answer(client)[0] == 400
 
 
 def test_expect_continue(vmm):

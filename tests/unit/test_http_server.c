@@ -2,9 +2,13 @@
 /* Many clients at once: who ends while others are served, and what bounds them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -158,6 +162,67 @@ START_TEST(only_a_socket_without_a_listener_gives_way)
 	long_path[sizeof(long_path) - 1] = '\0';
 	ck_assert_int_eq(http_server_open(&other, base, long_path, 1000, handle, NULL, &err),
 			 -ENAMETOOLONG);
+}
+END_TEST
+
+/* What is created, in its order, in the folder that is watched. */
+static unsigned int created(int inotify, char names[][NAME_MAX + 1], unsigned int most)
+{
+	char buffer[4096] __attribute__((aligned(8)));
+	ssize_t n = read(inotify, buffer, sizeof(buffer));
+	unsigned int count = 0;
+
+	for (ssize_t at = 0; at < n;) {
+		const struct inotify_event *event = (const void *)(buffer + at);
+
+		ck_assert_uint_lt(count, most);
+		strcpy(names[count++], event->name);
+		at += (ssize_t)(sizeof(*event) + event->len);
+	}
+	return count;
+}
+
+/* Else who waits for the file finds nobody behind it: it has another name until it listens. */
+START_TEST(the_socket_appears_when_it_listens)
+{
+	int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	char names[2][NAME_MAX + 1];
+	struct http_server *other;
+	struct stat st;
+	struct err err;
+
+	ck_assert_int_eq(mkdir("folder", 0700), 0);
+	ck_assert_int_ge(inotify_add_watch(inotify, "folder", IN_CREATE), 0);
+	ck_assert_int_eq(http_server_open(&other, base, "folder/x.sock", 1000, handle, NULL, &err),
+			 0);
+	ck_assert_uint_eq(created(inotify, names, 2), 2);
+	ck_assert_str_ne(names[0], "x.sock");
+	ck_assert_str_eq(names[1], "x.sock");
+	ck_assert_int_eq(stat("folder/x.sock", &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0600);
+	ck_assert_uint_eq(st.st_nlink, 1);
+	http_server_close(other);
+	/* Nothing is left. */
+	ck_assert_int_eq(rmdir("folder"), 0);
+	close(inotify);
+}
+END_TEST
+
+START_TEST(a_name_without_room_for_another_is_possible)
+{
+	const size_t longest = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+	char folder[128], path[128];
+	struct http_server *other;
+	struct err err;
+
+	memset(folder, 'f', longest - 2);
+	folder[longest - 2] = '\0';
+	ck_assert_int_eq(mkdir(folder, 0700), 0);
+	ck_assert_int_eq(snprintf(path, sizeof(path), "%s/s", folder), (int)longest);
+	ck_assert_int_eq(http_server_open(&other, base, path, 1000, handle, NULL, &err), 0);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	http_server_close(other);
+	ck_assert_int_eq(rmdir(folder), 0);
 }
 END_TEST
 
@@ -374,6 +439,8 @@ Suite *http_server_suite(void)
 {
 	Suite *suite = SUITE("http_server", set_up, tear_down, long_fields_are_cut,
 			     only_a_socket_without_a_listener_gives_way,
+			     the_socket_appears_when_it_listens,
+			     a_name_without_room_for_another_is_possible,
 			     a_newcomer_takes_the_place_of_the_first, a_handler_ends_the_next_one,
 			     a_place_is_free_before_the_memory_is, steps_are_limited,
 			     a_new_limit_is_no_full_bucket, clients_wait_for_a_descriptor,
