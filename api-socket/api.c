@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api-socket/api.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -214,15 +215,32 @@ static int act(struct api *api, const struct http_request *request, struct http_
 	return 0;
 }
 
+/* In Firecracker's words, for who waits for them; without the body, which may hold secrets. */
+static void log_request(const struct http_request *request)
+{
+	const char *method = http_method_str(request->method);
+	char rest[16];
+	size_t i;
+
+	for (i = 0; i < sizeof(rest) - 1 && method[i]; i++)
+		rest[i] = i > 0 ? (char)tolower(method[i]) : method[i];
+	rest[i] = '\0';
+	log_debug("The API server received a %s request on \"%s\".", rest, request->path);
+}
+
 void api_handle(void *opaque, const struct http_request *request, struct http_answer *answer)
 {
 	struct api *api = opaque;
 	struct latency_metrics *latencies = &api->control->metrics.latencies;
 	enum control_state before = api->control->state;
 	int64_t start_ns = monotonic_ns();
+	uint64_t took_us;
 	struct err err;
-	int rc = act(api, request, answer, &err);
-	uint64_t took_us = (uint64_t)(monotonic_ns() - start_ns) / 1000;
+	int rc;
+
+	log_request(request);
+	rc = act(api, request, answer, &err);
+	took_us = (uint64_t)(monotonic_ns() - start_ns) / 1000;
 
 	if (before == CONTROL_RUNNING && api->control->state == CONTROL_PAUSED)
 		latencies->pause_vm = took_us;
@@ -234,8 +252,8 @@ void api_handle(void *opaque, const struct http_request *request, struct http_an
 		log_warn("API: %s %s: %s", http_method_str(request->method), request->path,
 			 err.text);
 	} else {
-		log_debug("API: %s %s: %u", http_method_str(request->method), request->path,
-			  answer->status);
+		log_debug("The request was executed successfully. Status code: %u %s.",
+			  answer->status, http_status_str((enum http_status)answer->status));
 	}
 }
 
@@ -281,8 +299,10 @@ int api_open(struct api *api, struct control *control, const char *id, const cha
 					  EV_READ | EV_PERSIST, on_console_notified, api);
 	api->console_timer = evtimer_new(control->base, on_console_timer, api);
 	if (api->console_notified && api->console_timer &&
-	    event_add(api->console_notified, NULL) == 0)
+	    event_add(api->console_notified, NULL) == 0) {
+		log_debug("API server started.");
 		return 0;
+	}
 	api_close(api);
 	return err_set(err, ENOMEM, "API socket %s: no memory for its events", path);
 }

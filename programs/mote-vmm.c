@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/event_priority.h"
 #include "base/fd.h"
+#include "base/firecracker.h"
 #include "base/log.h"
 #include "programs/vmm_options.h"
 #include "vmm/control.h"
@@ -221,6 +222,9 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN);
 	if (options.log_path && log_open(options.log_path, &err) < 0)
 		return fail(EXIT_BAD_ARGUMENTS, &err);
+	log_debug("Running Firecracker v" FIRECRACKER_VERSION " (mote-vmm %s)", MOTE_VERSION);
+	if (options.wants_pci)
+		log_warn("--enable-pci: mote has no PCI; its devices are on virtio-mmio");
 	event_set_log_callback(on_libevent_log);
 	run.base = open_loop();
 	if (!run.base) {
@@ -243,5 +247,7 @@ int main(int argc, char **argv)
 	else
 		status = run_vm(&run, &options);
 	close_run(&run);
+	log_debug("Firecracker exiting %s. exit_code=%d",
+		  status == EXIT_SUCCESS ? "successfully" : "with error", status);
 	return status;
 }

@@ -33,6 +33,7 @@ static const char usage[] =
 	"only\n"
 	"  --http-api-max-payload-size BYTES\n"
 	"                        the largest body of a request (default 51200)\n"
+	"  --enable-pci          taken, with a warning: devices are on virtio-mmio\n"
 	"  --start-time-us TIME  when the process was started, microseconds of CLOCK_MONOTONIC\n"
 	"  --start-time-cpu-us TIME, --parent-cpu-time-us TIME\n"
 	"                        the processor time of before that is not its own, and its "
@@ -45,7 +46,7 @@ static const char usage[] =
 
 static int bad(const char *option, const char *value, const char *cause)
 {
-	fprintf(stderr, "mote-vmm: --%s %s: %s\n", option, value, cause);
+	fprintf(stderr, "mote-vmm: --%s%s%s: %s\n", option, *value ? " " : "", value, cause);
 	return EXIT_BAD_ARGUMENTS;
 }
 
@@ -87,6 +88,9 @@ enum option_number {
 	START_TIME,
 	START_TIME_CPU,
 	PARENT_CPU_TIME,
+	ENABLE_PCI,
+	SECCOMP_FILTER,
+	SNAPSHOTS,
 	VERSION,
 	HELP,
 };
@@ -108,6 +112,10 @@ static const struct option names[] = {
 	{ "start-time-us", required_argument, NULL, START_TIME },
 	{ "start-time-cpu-us", required_argument, NULL, START_TIME_CPU },
 	{ "parent-cpu-time-us", required_argument, NULL, PARENT_CPU_TIME },
+	{ "enable-pci", no_argument, NULL, ENABLE_PCI },
+	{ "seccomp-filter", required_argument, NULL, SECCOMP_FILTER },
+	{ "snapshot-version", no_argument, NULL, SNAPSHOTS },
+	{ "describe-snapshot", required_argument, NULL, SNAPSHOTS },
 	{ "version", no_argument, NULL, VERSION },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
@@ -139,8 +147,10 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		options->log_path = optarg;
 		return 0;
 	case LEVEL:
-		if (!log_level_parse(optarg, &level))
-			return bad(name, optarg, "no such level");
+		if (!log_level_parse(optarg, &level)) {
+			(void)bad(name, optarg, "no such level");
+			return EXIT_BAD_CONFIGURATION;
+		}
 		log_set_level(level);
 		return 0;
 	case SHOW_LEVEL:
@@ -168,6 +178,13 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_cpu_us);
 	case PARENT_CPU_TIME:
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->parent_cpu_us);
+	case ENABLE_PCI:
+		options->wants_pci = true;
+		return 0;
+	case SECCOMP_FILTER:
+		return bad(name, optarg, "a filter of one's own is not possible: mote's is fixed");
+	case SNAPSHOTS:
+		return bad(name, optarg ? optarg : "", "snapshots are not supported yet");
 	case VERSION:
 		/* The first line is what clients of Firecracker's parse. */
 		printf("Firecracker v" FIRECRACKER_VERSION "\nmote-vmm %s\n", MOTE_VERSION);

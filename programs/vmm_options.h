@@ -19,6 +19,7 @@ struct vmm_options {
 	const char *metrics_path; /* NULL: none are written */
 	bool boot_timer;
 	bool no_seccomp;
+	bool wants_pci;
 	size_t body_max;       /* of the API's requests, bytes */
 	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */
 	int64_t start_cpu_us;  /* CLOCK_PROCESS_CPUTIME_ID at the start */

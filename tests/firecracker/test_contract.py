@@ -89,18 +89,32 @@ def test_command(tmp_path, row):
 
 @pytest.mark.parametrize("row", rows("configurations"))
 def test_configuration(tmp_path, row):
-    """The API is served, so that the VM is seen, and ends what has no end of its own."""
     (tmp_path / "disk").write_bytes(bytes(1 << 20))
     config = json.loads(filled_in(json.dumps(row["configuration"]), tmp_path))
     for name, content in row.get("files", {}).items():
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "vm.json").write_text(json.dumps(config))
-    done = subprocess.run([BUILD / "mote-vmm", "--no-api", "--config-file", tmp_path / "vm.json"],
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          timeout=TIME_LIMIT, check=False, cwd=tmp_path)
+    done = subprocess.run([BUILD / "mote-vmm", "--no-api", "--config-file", tmp_path / "vm.json",
+                           *row.get("options", "").split()], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=TIME_LIMIT, check=False, cwd=tmp_path)
     assert done.returncode == ours(row), done.stderr
     if "says" in row:
         assert row["says"] in done.stderr
+
+
+@pytest.mark.parametrize("status,guest", [(0, "hello"), (160, "ends-panic")])
+def test_lines_of_the_log(tmp_path, status, guest):
+    with start_api(tmp_path, "--level", "Debug", expect=status) as vmm:
+        vmm.start(guest)
+        assert vmm.process.wait(TIME_LIMIT) == status
+    end = f"Firecracker exiting {'with error' if status else 'successfully'}. exit_code={status}"
+    lines = iter(vmm.log().splitlines())
+    # Each is found, and after the one before.
+    for said in ("Running Firecracker v1.17.0", "API server started.",
+                 'The API server received a Put request on "/boot-source".',
+                 "The request was executed successfully. Status code: 204 No Content.",
+                 'The API server received a Put request on "/actions".', end):
+        assert any(said in line for line in lines), said
 
 
 def fields_of(line):

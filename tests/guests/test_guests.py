@@ -141,7 +141,7 @@ def test_serial_output_to_a_file(config, tmp_path):
     ({"kernel": "TEXT"}, "not an ELF or bzImage file"),
     ({"kernel": "DIRECTORY"}, "not a regular file"),
     ({"initrd": "/nowhere/initrd"}, "initrd /nowhere/initrd: No such file or directory"),
-    ({"mem_size_mib": 8}, "machine-config: mem_size_mib: 8 is not between 16 and"),
+    ({"mem_size_mib": 0}, "machine-config: mem_size_mib: 0 is not between 1 and"),
     ({"vcpu_count": 33}, "machine-config: vcpu_count: 33 is not between 1 and 32"),
     ({"boot_args": "x" * 2048}, "kernel command line of 2048 bytes: at most 2047 are possible"),
 ])
@@ -202,7 +202,7 @@ def test_closed_standard_descriptors(config):
 
 
 def test_wrong_arguments(tmp_path):
-    for arguments in (["--frobnicate"], ["--level", "Loud"], ["extra"], ["--id", "x" * 65],
+    for arguments in (["--frobnicate"], ["--boot-timer=x"], ["extra"], ["--id", "x" * 65],
                       ["--start-time-us", "9223372036854775807"]):
         result = subprocess.run([VMM, *arguments], capture_output=True, check=False)
         assert result.returncode == 153

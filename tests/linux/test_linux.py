@@ -220,7 +220,7 @@ def test_triple_fault_behind_a_panic_is_a_panic(tmp_path):
     (["--kernel", "/etc/passwd"], "kernel image /etc/passwd: not an ELF or bzImage file"),
     (["--kernel", "nosuch"], "kernel nosuch: there is none of this name in"),
     (["--memory", "16"], "but the guest has 16 MiB of memory"),
-    (["--memory", "8"], "mem_size_mib: 8 is not between 16 and"),
+    (["--memory", "8"], "but the guest has 8 MiB of memory"),
     (["--cpus", "33"], "vcpu_count: 33 is not between 1 and 32"),
     (["--initrd", "/nowhere"], "initrd /nowhere: No such file or directory"),
 ])
