@@ -11,11 +11,14 @@
 static void wait_for(struct console *console, struct serial_wants wants)
 {
 	const struct timeval flush_time = { .tv_usec = SERIAL_FLUSH_US };
+	const struct timeval patience = { .tv_sec = SERIAL_PATIENCE_MS / 1000,
+					  .tv_usec = SERIAL_PATIENCE_MS % 1000 * 1000 };
 
 	if (wants.flush && !evtimer_pending(console->flush_timer, NULL))
 		evtimer_add(console->flush_timer, &flush_time);
-	if (wants.output)
-		event_add(console->writable, NULL);
+	/* The patience counts from when the output was found blocked, whatever comes until then. */
+	if (wants.output && !event_pending(console->writable, EV_WRITE, NULL))
+		event_add(console->writable, wants.given_up ? NULL : &patience);
 	console->input_room = wants.input_room;
 	if (!console->readable)
 		return;
@@ -34,7 +37,16 @@ static void on_notified(evutil_socket_t fd, short events, void *opaque)
 	wait_for(console, serial_service(console->serial));
 }
 
-/* The flush's time has come, or the output became writable. */
+static void on_writable(evutil_socket_t fd, short events, void *opaque)
+{
+	struct console *console = opaque;
+
+	(void)fd;
+	wait_for(console, events & EV_TIMEOUT ? serial_give_up(console->serial)
+					      : serial_flush(console->serial));
+}
+
+/* The flush's time has come. */
 static void on_flush(evutil_socket_t fd, short events, void *opaque)
 {
 	struct console *console = opaque;
@@ -84,7 +96,7 @@ int console_open(struct console *console, struct event_base *base, struct serial
 	console->notified =
 		event_new(base, serial->notify_fd, EV_READ | EV_PERSIST, on_notified, console);
 	console->flush_timer = evtimer_new(base, on_flush, console);
-	console->writable = event_new(base, out_fd, EV_WRITE, on_flush, console);
+	console->writable = event_new(base, out_fd, EV_WRITE, on_writable, console);
 	if (!console->notified || !console->flush_timer || !console->writable ||
 	    event_add(console->notified, NULL) < 0) {
 		console_close(console);

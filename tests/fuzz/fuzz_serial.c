@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The input is a sequence of operations of two bytes: register accesses by the guest, input, and
- * what the main loop and the output's reader do. What the transmitter accepts must come out, all of
- * it and in order.
+ * what the main loop and the output's reader do. What the transmitter has room for must come out,
+ * all of it and in order; a reader that was given up stalls nobody.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -15,11 +15,23 @@
 #define PIPE_SIZE 4096
 #define ACCEPTED_MAX (1 << 20)
 
-enum operation { WRITE, WRITE_WIDE, READ, READ_WIDE, TRANSMIT, RECEIVE, SERVE, DRAIN, OPERATIONS };
+enum operation {
+	WRITE,
+	WRITE_WIDE,
+	READ,
+	READ_WIDE,
+	TRANSMIT,
+	RECEIVE,
+	SERVE,
+	DRAIN,
+	GIVE_UP,
+	OPERATIONS
+};
 
 struct output {
-	size_t accepted; /* bytes that the tap has seen */
-	size_t written;	 /* of them, read from the pipe */
+	size_t accepted; /* bytes that the tap has seen, and that had room */
+	unsigned int tail;
+	size_t written; /* of them, read from the pipe */
 	uint8_t bytes[ACCEPTED_MAX];
 };
 
@@ -30,6 +42,11 @@ static int out_read, out_write;
 static void accept_byte(void *opaque, uint8_t byte)
 {
 	(void)opaque;
+	if (serial.out.tail == output.tail) {
+		REQUIRE(serial.out_given_up);
+		return;
+	}
+	output.tail = serial.out.tail;
 	REQUIRE(output.accepted < ACCEPTED_MAX);
 	output.bytes[output.accepted++] = byte;
 }
@@ -46,7 +63,7 @@ static void open_port(void)
 	REQUIRE(fcntl(out_read, F_SETFL, O_NONBLOCK) == 0);
 	REQUIRE(serial_open(&serial, out_write, &err) == 0);
 	serial.tap = accept_byte;
-	output.accepted = output.written = 0;
+	output.accepted = output.written = output.tail = 0;
 }
 
 static void close_port(void)
@@ -131,6 +148,10 @@ static void operate(uint8_t first, uint8_t value)
 		wants = serial_flush(&serial);
 		REQUIRE(!wants.flush);
 		REQUIRE(wants.input_room <= SERIAL_BUFFER);
+		break;
+	case GIVE_UP:
+		wants = serial_give_up(&serial);
+		REQUIRE(!wants.output || wants.given_up);
 		break;
 	default:
 		read_output();

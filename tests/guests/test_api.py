@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from api import Vmm, start_api
+from api import Vmm, answers, start_api
 from host import drive, passt
-from support import GUESTS, TIME_LIMIT, VMM, run_vmm, wait_until
+from support import GUESTS, TIME_LIMIT, VMM, run_vmm, vmm_with, wait_until, watchdog
 
 KERNEL = str(GUESTS / "counter")
 BOOT = {"kernel_image_path": KERNEL}
@@ -338,6 +338,26 @@ def test_drive_is_replaced_and_limited_while_it_runs(vmm, tmp_path, scratch):
     assert "no drive b" in vmm.fault("PATCH", "/drives/b",
                                      {"drive_id": "b", "rate_limiter": limiter})
     assert vmm.get("/vm/config")["drives"][0]["path_on_host"] == other
+
+
+def test_standard_output_that_nobody_reads_stalls_nobody(tmp_path):
+    """Left open and forgotten: the pipe is full, and the guest writes on."""
+    with subprocess.Popen(vmm_with("--api-sock", tmp_path / "api.sock"), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process, \
+            watchdog(process.kill):
+        vmm = Vmm(process, tmp_path)
+        wait_until(lambda: answers(vmm.socket_path), "a socket")
+        vmm.start("flood")
+        console = vmm.stream("/console")
+        wait_until(lambda: vmm.get("/metrics")["uart"]["missed_write_count"] > 10000,
+                   "bytes that are lost")
+        # Who reads them elsewhere gets them.
+        assert console.read(200000) == b"." * 200000
+        console.connection_kept.close()
+        vmm.connection.close()
+        process.terminate()
+        assert process.wait(TIME_LIMIT) == 0
+        assert not process.stdout.read().strip(b".")
 
 
 def test_start_that_fails_can_be_tried_again(vmm, tmp_path):

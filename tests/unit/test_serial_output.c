@@ -182,6 +182,56 @@ START_TEST(every_byte_arrives_in_order_from_another_thread)
 }
 END_TEST
 
+static void count_byte(void *opaque, uint8_t byte)
+{
+	(void)byte;
+	++*(size_t *)opaque;
+}
+
+START_TEST(reader_that_is_given_up_stalls_nobody)
+{
+	size_t seen = 0, sent, passed;
+
+	serial.tap = count_byte;
+	serial.tap_opaque = &seen;
+	sent = uart_transmit_all();
+	passed = serial_output_waiting();
+	uart_put(IER, IER_TRANSMIT_EMPTY);
+	ck_assert(!serial_interrupted());
+	ck_assert(serial_give_up(&serial).given_up);
+	ck_assert(serial_interrupted());
+	for (size_t i = 0; i < 3 * (size_t)SERIAL_BUFFER; i++) {
+		ck_assert_uint_eq(uart_get(LSR) & LSR_TRANSMIT_EMPTY, LSR_TRANSMIT_EMPTY);
+		uart_put_pattern(sent + i, 1);
+	}
+	/* What came last is lost, and counted; others have seen it. */
+	ck_assert_uint_eq(seen, sent + 3 * SERIAL_BUFFER);
+	ck_assert_uint_eq(serial.metrics.missed_write_count,
+			  sent - passed + 3 * SERIAL_BUFFER - SERIAL_BUFFER);
+	/* It takes something: all that still waits, and it is waited for again. */
+	assert_output_pattern(0, passed);
+	ck_assert(!serial_flush(&serial).given_up);
+	assert_output_pattern(passed, SERIAL_BUFFER);
+	(void)uart_transmit_all();
+	ck_assert_uint_eq(uart_get(LSR) & LSR_TRANSMIT_EMPTY, 0);
+}
+END_TEST
+
+START_TEST(reader_that_takes_is_not_given_up)
+{
+	uart_put_pattern(0, 3);
+	ck_assert(!serial_give_up(&serial).given_up);
+}
+END_TEST
+
+START_TEST(drain_does_not_wait_for_a_reader_that_was_given_up)
+{
+	uart_transmit_all();
+	ck_assert(serial_give_up(&serial).given_up);
+	serial_drain(&serial, -1);
+}
+END_TEST
+
 START_TEST(drain_writes_what_is_left)
 {
 	size_t sent = uart_transmit_all();
@@ -247,7 +297,9 @@ Suite *serial_output_suite(void)
 		empty_transmitter_takes_a_whole_burst, full_transmitter_drops_what_is_forced_on_it,
 		drained_output_interrupts, flush_that_writes_nothing_raises_nothing,
 		every_byte_arrives_in_order_from_another_thread, drain_writes_what_is_left,
-		drain_gives_up_on_a_reader_that_sleeps,
+		drain_gives_up_on_a_reader_that_sleeps, reader_that_is_given_up_stalls_nobody,
+		reader_that_takes_is_not_given_up,
+		drain_does_not_wait_for_a_reader_that_was_given_up,
 		output_is_discarded_once_the_reader_has_gone,
 		reader_that_goes_while_output_waits_frees_the_transmitter,
 		port_without_output_discards);

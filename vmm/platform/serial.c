@@ -98,7 +98,7 @@ static bool data_ready(const struct serial *serial)
 
 static bool transmit_empty(const struct serial *serial)
 {
-	return SERIAL_BUFFER - fifo_used(&serial->out) >= SERIAL_BURST;
+	return serial->out_given_up || SERIAL_BUFFER - fifo_used(&serial->out) >= SERIAL_BURST;
 }
 
 static uint8_t pending_interrupt(const struct serial *serial)
@@ -158,6 +158,7 @@ static void flush(struct serial *serial)
 			continue;
 		}
 		metric_add(&serial->metrics.flush_count, 1);
+		serial->out_given_up = false;
 		out->head += (unsigned int)n;
 	}
 }
@@ -182,11 +183,14 @@ static void transmit(struct serial *serial, uint8_t byte)
 	 */
 	if (fifo_full(&serial->out)) {
 		metric_add(&serial->metrics.missed_write_count, 1);
-		return;
+		if (!serial->out_given_up)
+			return;
+	} else {
+		fifo_put(&serial->out, byte);
 	}
+	/* It is transmitted even if it is written nowhere. */
 	if (serial->tap)
 		serial->tap(serial->tap_opaque, byte);
-	fifo_put(&serial->out, byte);
 	if (!serial->out_blocked && fifo_used(&serial->out) >= SERIAL_BURST) {
 		flush_and_notify(serial);
 	} else if (!serial->out_blocked && !serial->flush_scheduled) {
@@ -405,6 +409,7 @@ static struct serial_wants wants(const struct serial *serial)
 	return (struct serial_wants){
 		.flush = serial->flush_scheduled,
 		.output = serial->out_blocked,
+		.given_up = serial->out_given_up,
 		.input_room = SERIAL_BUFFER - fifo_used(&serial->in),
 	};
 }
@@ -441,9 +446,26 @@ struct serial_wants serial_flush(struct serial *serial)
 	return result;
 }
 
+struct serial_wants serial_give_up(struct serial *serial)
+{
+	struct serial_wants result;
+
+	pthread_mutex_lock(&serial->lock);
+	if (serial->out_blocked && !serial->out_given_up) {
+		serial->out_given_up = true;
+		serial->thr_interrupt = true;
+		raise_if_pending(serial);
+	}
+	result = wants(serial);
+	pthread_mutex_unlock(&serial->lock);
+	return result;
+}
+
 void serial_drain(struct serial *serial, int timeout_ms)
 {
-	while (serial_flush(serial).output) {
+	struct serial_wants wanted;
+
+	while ((wanted = serial_flush(serial)).output && !wanted.given_up) {
 		struct pollfd writable = { .fd = serial->out_fd, .events = POLLOUT };
 
 		if (poll(&writable, 1, timeout_ms) <= 0)

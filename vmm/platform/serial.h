@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A 16550A UART (National Semiconductor's PC16550D data sheet). Bytes never get lost: when the
- * output's reader is slow the transmitter stays busy, when the guest is slow (or drops RTS) input
- * waits. Registers are accessed by vCPU threads, the rest is called by the main loop.
+ * A 16550A UART (National Semiconductor's PC16550D data sheet). When the output's reader is slow
+ * the transmitter stays busy, and nothing gets lost; a reader that takes nothing for a while is
+ * given up, so that the guest does not wait for it, and what it would have got is counted. When the
+ * guest is slow (or drops RTS) input waits. Registers are accessed by vCPU threads, the rest is
+ * called by the main loop.
  */
 #ifndef MOTE_VMM_PLATFORM_SERIAL_H
 #define MOTE_VMM_PLATFORM_SERIAL_H
@@ -31,7 +33,7 @@ struct serial_fifo {
 struct serial_metrics {
 	uint64_t error_count;	     /* the output could not be written */
 	uint64_t flush_count;	     /* writes to the output */
-	uint64_t missed_write_count; /* bytes that found the transmitter full */
+	uint64_t missed_write_count; /* bytes that were lost: the transmitter was full */
 	uint64_t read_count;	     /* of registers */
 	uint64_t write_count;	     /* to registers */
 };
@@ -51,6 +53,7 @@ struct serial {
 	struct serial_fifo out;
 	bool in_was_full;
 	bool out_blocked;     /* out_fd takes nothing now */
+	bool out_given_up;    /* its reader is not waited for until it takes something */
 	bool flush_scheduled; /* the main loop has been asked for serial_flush */
 
 	uint8_t interrupt_enable;
@@ -78,6 +81,7 @@ size_t serial_receive(struct serial *serial, const uint8_t *data, size_t len);
 struct serial_wants {
 	bool flush;	   /* call serial_flush SERIAL_FLUSH_US from now */
 	bool output;	   /* call serial_flush when out_fd is writable */
+	bool given_up;	   /* if not, serial_give_up after SERIAL_PATIENCE_MS without that */
 	size_t input_room; /* bytes that serial_receive will take */
 };
 
@@ -87,12 +91,21 @@ struct serial_wants {
  */
 #define SERIAL_FLUSH_US 1000
 
+/* How long the guest may wait for a reader that takes nothing. */
+#define SERIAL_PATIENCE_MS 1000
+
 /* Acknowledges notify_fd and says what to wait for. */
 struct serial_wants serial_service(struct serial *serial);
 /* Writes out what waits, as far as out_fd takes it. */
 struct serial_wants serial_flush(struct serial *serial);
 
-/* Writes out what is left, waiting at most timeout_ms for the reader. Call once no vCPU runs. */
+/* From now on the transmitter is empty, and what has no room lost, until out_fd takes something. */
+struct serial_wants serial_give_up(struct serial *serial);
+
+/*
+ * Writes out what is left, waiting at most timeout_ms for a reader that was not given up. Call once
+ * no vCPU runs.
+ */
 void serial_drain(struct serial *serial, int timeout_ms);
 
 #endif
