@@ -151,8 +151,7 @@ int jail_command(const struct jail *jail, const struct sandbox_config *config, c
 	if (jail->weaker_cgroup)
 		add(arguments, "--weaker-jail=cgroup");
 	/* The tap device is in the network namespace that mote is in. */
-	if (tap)
-		add(arguments, "--netns=/proc/self/ns/net");
+	add(arguments, tap ? "--netns=/proc/self/ns/net" : "--new-netns");
 	for (unsigned int i = 0; i < count; i++)
 		add(arguments, "--keep-fd=%d", fds[i]);
 	add(arguments, "--");

@@ -22,10 +22,12 @@ static const char usage[] =
 	"Runs FILE, a copy of it, with the ARGUMENTs in a jail of its own, and ends as it ends.\n"
 	"\n"
 	"  --id ID                the VM's name: 1 to 64 letters, digits and dashes\n"
-	"  --exec-file FILE       the VMM: static, no symbolic link, no hard links, not setuid\n"
+	"  --exec-file FILE       the VMM: static, not setuid\n"
 	"  --uid UID, --gid GID   what it runs as; not 0\n"
 	"  --chroot-base-dir DIR  its root is DIR/NAME OF FILE/ID/root (default /srv/jailer)\n"
-	"  --netns PATH           the network namespace to join (default: a new, empty one)\n"
+	"  --netns PATH           the network namespace to join (default: it stays in the "
+	"caller's)\n"
+	"  --new-netns            a new, empty network namespace instead\n"
 	"  --cgroup FILE=VALUE    a limit in its cgroup, such as memory.max=1G; repeatable\n"
 	"  --cgroup-version 1|2   default: what the host has\n"
 	"  --parent-cgroup PATH   its cgroup is PATH/ID (default: the name of FILE); in\n"
@@ -35,7 +37,7 @@ static const char usage[] =
 	"  --daemonize            return when the VMM runs, and look after it in the background\n"
 	"  --new-pid-ns           taken, without effect: the PID namespace is always new\n"
 	"  --keep-fd N            an open descriptor that the VMM inherits; repeatable\n"
-	"  --tun                  /dev/net/tun is there; also with --netns\n"
+	"  --tun                  /dev/net/tun is there also with --new-netns\n"
 	"  --uffd                 userfaultfd is there\n"
 	"  --read-only-root       only /run can be written to, and what is in it goes\n"
 	"                         with the jail\n"
@@ -61,6 +63,7 @@ enum option_number {
 	GID,
 	CHROOT_BASE,
 	NETNS,
+	NEW_NETNS,
 	CGROUP,
 	CGROUP_VERSION,
 	PARENT_CGROUP,
@@ -84,6 +87,7 @@ static const struct option names[] = {
 	{ "gid", required_argument, NULL, GID },
 	{ "chroot-base-dir", required_argument, NULL, CHROOT_BASE },
 	{ "netns", required_argument, NULL, NETNS },
+	{ "new-netns", no_argument, NULL, NEW_NETNS },
 	{ "cgroup", required_argument, NULL, CGROUP },
 	{ "cgroup-version", required_argument, NULL, CGROUP_VERSION },
 	{ "parent-cgroup", required_argument, NULL, PARENT_CGROUP },
@@ -261,7 +265,9 @@ static int take(int option, struct jailer_args *args, struct err *err)
 		return 0;
 	case NETNS:
 		args->netns = optarg;
-		args->tun = true;
+		return 0;
+	case NEW_NETNS:
+		args->new_netns = true;
 		return 0;
 	case CGROUP:
 		return take_cgroup(args, optarg, err);
@@ -321,6 +327,8 @@ static int check(const struct jailer_args *args, char **rest, int count, struct 
 		return err_set(err, EPERM,
 			       "--uid %u --gid %u: without root only one's own, %u and %u",
 			       args->uid, args->gid, geteuid(), getegid());
+	if (args->netns && args->new_netns)
+		return err_set(err, EINVAL, "--netns, --new-netns: one of them is expected");
 	for (unsigned int i = 1; i < args->keep_count; i++) {
 		if (args->keep_fds[i] == args->keep_fds[i - 1])
 			return err_set(err, EINVAL, "--keep-fd %d: given twice", args->keep_fds[i]);
@@ -363,6 +371,9 @@ int jailer_args_parse(int argc, char **argv, struct jailer_args *args, struct er
 		if (rc != 0)
 			return rc;
 	}
+	/* Where tap devices are, they are of use. */
+	if (!args->new_netns && (args->netns || !args->rootless))
+		args->tun = true;
 	if (!args->parent_cgroup)
 		args->parent_cgroup = args->exec_name;
 	return check(args, argv + optind, own - optind, err);

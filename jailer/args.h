@@ -34,7 +34,7 @@ struct jailer_args {
 	const char *exec_file;
 	const char *exec_name; /* its last component */
 	const char *chroot_base;
-	const char *netns; /* NULL: a network namespace of its own, empty */
+	const char *netns; /* the network namespace to join; NULL: it stays where it is, or */
 	const char *parent_cgroup;
 	bool in_parent; /* it was given, and its limits are to hold */
 	uid_t uid;
@@ -46,6 +46,7 @@ struct jailer_args {
 	int keep_fds[JAILER_KEEP_FDS_MAX]; /* in ascending order */
 	unsigned int keep_count;
 	bool daemonize;
+	bool new_netns; /* has one of its own, empty */
 	bool tun;
 	bool uffd;
 	bool read_only_root;

@@ -55,7 +55,7 @@ static int allow(int ruleset, const char *path, uint64_t access, struct err *err
 	return 0;
 }
 
-int landlock_enter(const char *exec_name, struct err *err)
+int landlock_enter(const char *exec_name, bool devices_anywhere, struct err *err)
 {
 	const long version =
 		syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -63,7 +63,8 @@ int landlock_enter(const char *exec_name, struct err *err)
 	const uint64_t read_write = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE;
 	const uint64_t files = read_write | LANDLOCK_ACCESS_FS_READ_DIR | ACCESS_TRUNCATE |
 			       LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |
-			       LANDLOCK_ACCESS_FS_REMOVE_FILE;
+			       LANDLOCK_ACCESS_FS_REMOVE_FILE |
+			       (devices_anywhere ? ACCESS_IOCTL_DEV : 0);
 	CLEANUP_FD int ruleset = -1;
 	int rc;
 

@@ -46,7 +46,7 @@ static int enter_namespaces(const struct prison *prison, struct err *err)
 	const int fresh = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 	const char *id = prison->args->id;
 
-	if (unshare(fresh | (prison->netns_fd < 0 ? CLONE_NEWNET : 0)) < 0)
+	if (unshare(fresh | (prison->args->new_netns ? CLONE_NEWNET : 0)) < 0)
 		return err_sys(err, errno, "the jail's namespaces");
 	if (prison->netns_fd >= 0 && setns(prison->netns_fd, CLONE_NEWNET) < 0)
 		return err_sys(err, errno, "--netns %s", prison->args->netns);
@@ -105,7 +105,7 @@ static int build(const struct prison *prison, struct err *err)
 	if (rc == 0)
 		rc = die_with_keeper(prison, err);
 	if (rc == 0)
-		rc = landlock_enter(args->exec_name, err);
+		rc = landlock_enter(args->exec_name, !args->read_only_root, err);
 	return rc < 0 ? rc : filter_enter(args->uffd, err);
 }
 

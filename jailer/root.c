@@ -25,12 +25,12 @@ extern int umount2(const char *target, int flags);
  * A copy of the mount under an open file or directory, with those that its owner has put below it,
  * attached nowhere yet; -errno.
  */
-static int clone_mount(int fd, uint64_t set, uint64_t clear)
+static int clone_mount(int fd, uint64_t set, uint64_t clear, uint64_t propagation)
 {
 	const struct mount_attr attr = {
 		.attr_set = set | MOUNT_ATTR_NOSUID,
 		.attr_clr = clear,
-		.propagation = MS_PRIVATE,
+		.propagation = propagation,
 	};
 	const unsigned int whole = AT_EMPTY_PATH | AT_RECURSIVE;
 	CLEANUP_FD int mount_fd =
@@ -57,7 +57,7 @@ static int attach(int mount_fd, const char *name)
 static int mount_again(const char *name, uint64_t set, uint64_t clear, struct err *err)
 {
 	CLEANUP_FD int fd = open(name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	CLEANUP_FD int mount_fd = fd < 0 ? -errno : clone_mount(fd, set, clear);
+	CLEANUP_FD int mount_fd = fd < 0 ? -errno : clone_mount(fd, set, clear, MS_PRIVATE);
 	int rc = mount_fd < 0 ? mount_fd : attach(mount_fd, name);
 
 	return rc < 0 ? err_sys(err, -rc, "the jail's /%s: mount", name) : 0;
@@ -78,13 +78,19 @@ static int open_again(const struct tree *tree, struct err *err)
 
 static int pivot(const struct tree *tree, struct err *err)
 {
-	const uint64_t read_only = tree->args->read_only_root ? MOUNT_ATTR_RDONLY : 0;
+	/*
+	 * The owner may bring drives into a root that is not read-only, as files, as device nodes
+	 * or by mounts, at any time. The VMM itself can make neither of the last two.
+	 */
+	const bool read_only = tree->args->read_only_root;
+	const uint64_t attributes =
+		MOUNT_ATTR_NOEXEC | (read_only ? MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV : 0);
 	CLEANUP_FD int fd = open_again(tree, err);
 	CLEANUP_FD int mount_fd = -1;
 
 	if (fd < 0)
 		return fd;
-	mount_fd = clone_mount(fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | read_only, 0);
+	mount_fd = clone_mount(fd, attributes, 0, read_only ? MS_PRIVATE : MS_SLAVE);
 	/* On top of the old root, which needs no path to be looked up. */
 	if (mount_fd < 0 ||
 	    syscall(SYS_move_mount, mount_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
@@ -109,7 +115,7 @@ static int clone_devices(const struct jailer_args *args, int mounts[DEVICES], st
 		if (!args->rootless || !wanted[i])
 			continue;
 		fd = open(devices[i], O_PATH | O_NOFOLLOW | O_CLOEXEC);
-		mounts[i] = fd < 0 ? -errno : clone_mount(fd, MOUNT_ATTR_NOEXEC, 0);
+		mounts[i] = fd < 0 ? -errno : clone_mount(fd, MOUNT_ATTR_NOEXEC, 0, MS_PRIVATE);
 		if (mounts[i] < 0)
 			return err_sys(err, -mounts[i], "%s for the jail", devices[i]);
 	}

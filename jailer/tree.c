@@ -227,22 +227,18 @@ int tree_add_devices(const struct tree *tree, struct err *err)
 
 int tree_open_exec(const struct jailer_args *args, struct err *err)
 {
-	CLEANUP_FD int fd = open(args->exec_file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	CLEANUP_FD int fd = open(args->exec_file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	const char *fault = NULL;
 	struct stat st;
 
 	if (fd < 0)
-		return errno == ELOOP ? err_set(err, ELOOP, "--exec-file %s: a symbolic link",
-						args->exec_file)
-				      : err_sys(err, errno, "--exec-file %s", args->exec_file);
+		return err_sys(err, errno, "--exec-file %s", args->exec_file);
 	if (fstat(fd, &st) < 0)
 		return err_sys(err, errno, "--exec-file %s", args->exec_file);
 	if (!S_ISREG(st.st_mode))
 		fault = "not a file";
 	else if (st.st_mode & (S_ISUID | S_ISGID))
 		fault = "setuid or setgid";
-	else if (st.st_nlink > 1)
-		fault = "it has other names (hard links)";
 	else if (!(st.st_mode & S_IXUSR))
 		fault = "not executable";
 	if (fault)

@@ -60,7 +60,8 @@ static int64_t run_once(const char *jailer, const char *vmm, int number)
 	if (pid == 0) {
 		dup2(out[1], STDOUT_FILENO);
 		execl(jailer, jailer, "--id", id, "--exec-file", vmm, "--uid", "64017", "--gid",
-		      "64017", "--chroot-base-dir", BASE "/jail", "--", "--version", NULL);
+		      "64017", "--new-netns", "--chroot-base-dir", BASE "/jail", "--", "--version",
+		      NULL);
 		_exit(127);
 	}
 	close(out[1]);

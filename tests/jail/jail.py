@@ -29,6 +29,7 @@ class Jail:
         self.base = pathlib.Path(base)
         self.exec_file = pathlib.Path(exec_file)
         self.id = name or f"test-{os.getpid()}-{next(numbers)}"
+        self.own_network = True
         self.home = self.base / self.exec_file.name / self.id
         self.root = self.home / "root"
 
@@ -37,6 +38,8 @@ class Jail:
         given = {"id": self.id, "exec_file": self.exec_file, "uid": UID, "gid": GID,
                  "chroot_base_dir": self.base} | changes
         words = [str(JAILER)]
+        if self.own_network and "--netns" not in options:
+            words.append("--new-netns")
         for name, value in given.items():
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
         return [*words, *map(str, options), "--", *map(str, arguments)]

@@ -14,7 +14,7 @@ import subprocess
 
 import pytest
 
-from jail import GID, LOCKED, MEMORY, PAYLOAD, UID, cgroups
+from jail import GID, LOCKED, MEMORY, PAYLOAD, UID, Jail, cgroups
 from support import TIME_LIMIT, TOP
 
 MIB = 1 << 20
@@ -138,6 +138,12 @@ def test_sockets_by_io_uring_reach_nothing(jail):
 
 def test_network_interfaces_of_the_host(jail):
     assert jail.attempt("interfaces") == ["lo"]
+
+
+def test_network_of_the_caller(jail):
+    """As Firecracker's: taps that others made are there."""
+    jail.own_network = False
+    assert set(jail.attempt("interfaces")) == set(os.listdir("/sys/class/net"))
 
 
 def test_network_namespace_given(jail):
@@ -295,17 +301,21 @@ def test_every_namespace_is_its_own(jail):
         end(process)
 
 
-def test_mounts_of_the_jail(jail):
-    """The root without devices or programs, /dev and the program without writing, nothing else."""
-    with jail.waiting() as process:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_mounts_of_the_jail(jail, read_only):
+    """The root without programs, /dev and the program without writing, nothing else."""
+    with jail.waiting(options=["--read-only-root"] if read_only else []) as process:
         mounts = {}
         for line in pathlib.Path(f"/proc/{jail.pid()}/mountinfo").read_text().splitlines():
             fields = line.split()
             mounts[fields[4]] = set(fields[5].split(",")) - {"relatime"}
-            assert "shared:" not in line and "master:" not in line
+            # Into a root that is not read-only its owner may mount, and it shows nothing.
+            assert "shared:" not in line
+            assert "master:" not in line or (fields[4] == "/" and not read_only)
         end(process)
-    assert mounts == {"/": {"rw", "nosuid", "nodev", "noexec"},
-                      "/dev": {"ro", "nosuid", "noexec"},
+    root = {"/": {"ro", "nosuid", "nodev", "noexec"}, "/run": {"rw", "nosuid", "nodev", "noexec"}} \
+        if read_only else {"/": {"rw", "nosuid", "noexec"}}
+    assert mounts == {**root, "/dev": {"ro", "nosuid", "noexec"},
                       f"/{PAYLOAD.name}": {"ro", "nosuid", "nodev"}}
 
 
@@ -326,6 +336,38 @@ def test_device_nodes_are_only_those_needed(jail):
     assert nodes() == {"kvm": kvm}
     assert nodes("--tun") == {"kvm": kvm, "tun": tun}
     assert nodes("--netns", "/proc/self/ns/net") == {"kvm": kvm, "tun": tun}
+    jail.own_network = False
+    assert nodes() == {"kvm": kvm, "tun": tun}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_owner_brings_devices_and_mounts_later(tmp_path, read_only):
+    """A drive that is a device node, or is mounted, while the VMM runs; not into mote run's jails."""
+    subprocess.run(["mount", "-t", "tmpfs", "jails", tmp_path], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", tmp_path], check=True)
+        (tmp_path / "disk").write_text("disk")
+        jail = Jail(tmp_path / "base")
+        with jail.waiting(options=["--read-only-root"] if read_only else []) as process:
+            inside = pathlib.Path(f"/proc/{jail.pid()}/root")
+            os.mknod(jail.root / "node", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            (jail.root / "late").touch()
+            subprocess.run(["mount", "--bind", tmp_path / "disk", jail.root / "late"], check=True)
+            try:
+                assert (inside / "late").read_text() == ("" if read_only else "disk")
+                if read_only:
+                    with pytest.raises(PermissionError):
+                        (inside / "node").read_bytes()
+                else:
+                    assert (inside / "node").read_bytes() == b""
+            finally:
+                subprocess.run(["umount", jail.root / "late"], check=True)
+            (jail.root / "late").unlink()
+            (jail.root / "node").unlink()
+            end(process)
+        assert not jail.home.exists()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_terminal_cannot_be_made_its_own(jail):

@@ -45,7 +45,8 @@ START_TEST(what_is_needed_and_the_defaults)
 	ck_assert_uint_eq(args.limits.fsize, RLIM_INFINITY);
 	ck_assert_uint_eq(args.limits.nproc, RLIM_INFINITY);
 	ck_assert_uint_eq(args.keep_count, 0);
-	ck_assert(!args.daemonize && !args.tun && !args.uffd && !args.read_only_root);
+	ck_assert(!args.daemonize && !args.uffd && !args.read_only_root && !args.new_netns);
+	ck_assert(args.tun);
 	ck_assert_ptr_null(args.vmm_args[0]);
 }
 END_TEST
@@ -77,6 +78,17 @@ START_TEST(every_option)
 }
 END_TEST
 
+START_TEST(a_network_namespace_of_its_own_has_no_taps)
+{
+	ck_assert_int_eq(PARSE("--new-netns"), 0);
+	ck_assert(args.new_netns && !args.tun);
+	ck_assert_int_eq(PARSE("--new-netns", "--tun"), 0);
+	ck_assert(args.tun);
+	ck_assert_int_eq(PARSE("--new-netns", "--netns", "/n"), -EINVAL);
+	assert_contains(err.text, "--new-netns");
+}
+END_TEST
+
 START_TEST(values_may_be_joined_by_an_equals_sign)
 {
 	ck_assert_int_eq(PARSE("--cgroup=memory.max=1G", "--chroot-base-dir=/b"), 0);
@@ -88,13 +100,13 @@ END_TEST
 
 START_TEST(the_vmms_arguments_are_not_looked_at)
 {
-	ck_assert_int_eq(PARSE("--", "--id", "x/y", "--", "--tun"), 0);
+	ck_assert_int_eq(PARSE("--", "--id", "x/y", "--", "--uffd"), 0);
 	ck_assert_str_eq(args.id, "vm-1");
-	ck_assert(!args.tun);
+	ck_assert(!args.uffd);
 	ck_assert_str_eq(args.vmm_args[0], "--id");
 	ck_assert_str_eq(args.vmm_args[1], "x/y");
 	ck_assert_str_eq(args.vmm_args[2], "--");
-	ck_assert_str_eq(args.vmm_args[3], "--tun");
+	ck_assert_str_eq(args.vmm_args[3], "--uffd");
 	ck_assert_ptr_null(args.vmm_args[4]);
 }
 END_TEST
@@ -202,7 +214,8 @@ END_TEST
 Suite *jailer_args_suite(void)
 {
 	Suite *suite = SUITE("jailer_args", NULL, NULL, what_is_needed_and_the_defaults,
-			     every_option, values_may_be_joined_by_an_equals_sign,
+			     a_network_namespace_of_its_own_has_no_taps, every_option,
+			     values_may_be_joined_by_an_equals_sign,
 			     the_vmms_arguments_are_not_looked_at, kept_descriptors_are_in_order,
 			     each_of_the_four_is_needed, too_many_are_refused);
 
