@@ -193,8 +193,10 @@ static int open_and_lock(struct block_file *file, const char *name, const char *
 		     ? lock_or_take_over(file, current)
 		     : -ESTALE; /* the path has just been given to another file */
 	if (rc == -EBUSY)
-		return err_set(err, EBUSY, "%s: %s: in use by another process or drive", name,
-			       path);
+		return err_set(err, EBUSY,
+			       "%s: %s: in use by another process or drive; all that only read it "
+			       "can share it",
+			       name, path);
 	return rc < 0 ? err_sys(err, -rc, "%s: %s", name, path) : 0;
 }
 

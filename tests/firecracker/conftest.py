@@ -2,4 +2,5 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "guests"))
+for name in ("guests", "jail"):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / name))

@@ -26,7 +26,7 @@ def split(request, folder):
 
 
 def ours(row):
-    return row.get("mote", row["firecracker"])
+    return row.get("status", row.get("mote", row["firecracker"]))
 
 
 def bring_to(vmm, state):

@@ -11,6 +11,7 @@
 #include "virtio/block_device.h"
 
 #define SECTOR 512u
+#define SHARED "all that only read it can share it"
 #define IMAGE "disk.img"
 #define IMAGE_SECTORS 2048u
 

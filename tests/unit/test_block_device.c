@@ -53,15 +53,15 @@ START_TEST(one_writer_or_several_readers)
 	struct err err;
 
 	open_block();
-	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive");
+	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 	block_config.read_only = true;
-	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive");
+	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 	block_close(block);
 	ck_assert_int_eq(block_open(&block, &block_config, &err), 0);
 	ck_assert_int_eq(block_open(&other, &block_config, &err), 0);
 	block_close(other);
 	block_config.read_only = false;
-	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive");
+	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 }
 END_TEST
 

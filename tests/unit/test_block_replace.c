@@ -45,7 +45,8 @@ START_TEST(replaced_file_is_served)
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 1, SECTOR, NULL), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(block_metrics(block)->update_count, 1);
 	/* The first one is free again, the second one is not. */
-	open_fails("second.img", "drive rootfs: second.img: in use by another process or drive");
+	open_fails("second.img",
+		   "drive rootfs: second.img: in use by another process or drive; " SHARED);
 	ck_assert_int_eq(block_replace_file(block, IMAGE, &err), 0);
 	ck_assert_uint_eq(CONFIG(capacity), IMAGE_SECTORS);
 	unlink("second.img");
@@ -64,7 +65,7 @@ START_TEST(file_that_has_grown_is_replaced_by_itself)
 		ck_assert_msg(block_replace_file(block, IMAGE, &err) == 0, "%s", err.text);
 	ck_assert_uint_eq(CONFIG(capacity), 2 * IMAGE_SECTORS);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, IMAGE_SECTORS, SECTOR, NULL), VIRTIO_BLK_S_OK);
-	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive");
+	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 }
 END_TEST
 
