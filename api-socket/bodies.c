@@ -32,9 +32,9 @@ static const char *const io_engine_choices[] = {
 };
 
 static const struct field boot_source_fields[] = {
-	{ "kernel_image_path", FIELD_STRING, .required = true,
+	{ "kernel_image_path", FIELD_STRING, .min = 1, .required = true,
 	  FIELD_AT(boot_source_config, kernel_image_path) },
-	{ "initrd_path", FIELD_STRING, FIELD_AT(boot_source_config, initrd_path),
+	{ "initrd_path", FIELD_STRING, .min = 1, FIELD_AT(boot_source_config, initrd_path),
 	  .null_if_absent = true },
 	{ "boot_args", FIELD_STRING, FIELD_AT(boot_source_config, boot_args),
 	  .null_if_absent = true },
@@ -57,7 +57,7 @@ static const struct field machine_fields[] = {
 };
 
 static const struct field serial_fields[] = {
-	{ "serial_out_path", FIELD_STRING, FIELD_AT(serial_config, serial_out_path) },
+	{ "serial_out_path", FIELD_STRING, .min = 1, FIELD_AT(serial_config, serial_out_path) },
 	{ "buffer_size", FIELD_INTEGER, FIELD_AT(serial_config, buffer_size), .min = 1,
 	  .max = CONSOLE_RING_MAX },
 	{ "rate_limiter", FIELD_ABSENT },
@@ -84,7 +84,8 @@ static const struct field rate_limiter_fields[] = {
 
 static const struct field drive_fields[] = {
 	{ "drive_id", FIELD_STRING, .required = true, FIELD_AT(drive_config, drive_id) },
-	{ "path_on_host", FIELD_STRING, .required = true, FIELD_AT(drive_config, path_on_host) },
+	{ "path_on_host", FIELD_STRING, .min = 1, .required = true,
+	  FIELD_AT(drive_config, path_on_host) },
 	{ "is_root_device", FIELD_BOOL, .required = true, FIELD_AT(drive_config, is_root_device) },
 	{ "is_read_only", FIELD_BOOL, FIELD_AT(drive_config, is_read_only) },
 	{ "partuuid", FIELD_STRING, FIELD_AT(drive_config, partuuid), .null_if_absent = true },
@@ -100,7 +101,7 @@ static const struct field drive_fields[] = {
 
 static const struct field drive_update_fields[] = {
 	{ "drive_id", FIELD_STRING, .required = true, FIELD_AT(drive_update, drive_id) },
-	{ "path_on_host", FIELD_STRING, FIELD_AT(drive_update, path_on_host) },
+	{ "path_on_host", FIELD_STRING, .min = 1, FIELD_AT(drive_update, path_on_host) },
 	{ "rate_limiter", FIELD_OBJECT, FIELD_AT(drive_update, rate_limiter),
 	  .fields = rate_limiter_fields, .given = offsetof(struct drive_update, has_rate_limiter) },
 	{ NULL },
@@ -109,8 +110,10 @@ static const struct field drive_update_fields[] = {
 static const struct field network_interface_fields[] = {
 	{ "iface_id", FIELD_STRING, .required = true,
 	  FIELD_AT(network_interface_config, iface_id) },
-	{ "host_dev_name", FIELD_STRING, FIELD_AT(network_interface_config, host_dev_name) },
-	{ "passt_socket", FIELD_STRING, FIELD_AT(network_interface_config, passt_socket) },
+	{ "host_dev_name", FIELD_STRING, .min = 1,
+	  FIELD_AT(network_interface_config, host_dev_name) },
+	{ "passt_socket", FIELD_STRING, .min = 1,
+	  FIELD_AT(network_interface_config, passt_socket) },
 	{ "passt_fd", FIELD_INTEGER, FIELD_AT(network_interface_config, passt_fd), .min = 3,
 	  .max = INT_MAX },
 	{ "guest_mac", FIELD_STRING, FIELD_AT(network_interface_config, guest_mac),
@@ -139,7 +142,8 @@ static const struct field network_interface_update_fields[] = {
 static const struct field vsock_fields[] = {
 	{ "guest_cid", FIELD_INTEGER, .required = true, FIELD_AT(vsock_device_config, guest_cid),
 	  .min = 3, .max = UINT32_MAX - 1 },
-	{ "uds_path", FIELD_STRING, .required = true, FIELD_AT(vsock_device_config, uds_path) },
+	{ "uds_path", FIELD_STRING, .min = 1, .required = true,
+	  FIELD_AT(vsock_device_config, uds_path) },
 	{ "vsock_id", FIELD_STRING, FIELD_AT(vsock_device_config, vsock_id) },
 	{ NULL },
 };
@@ -167,7 +171,7 @@ static const struct field vm_state_fields[] = {
 };
 
 static const struct field logger_fields[] = {
-	{ "log_path", FIELD_STRING, FIELD_AT(logger_config, log_path) },
+	{ "log_path", FIELD_STRING, .min = 1, FIELD_AT(logger_config, log_path) },
 	{ "level", FIELD_STRING, FIELD_AT(logger_config, level) },
 	{ "show_level", FIELD_BOOL, FIELD_AT(logger_config, show_level) },
 	{ "show_log_origin", FIELD_BOOL, FIELD_AT(logger_config, show_log_origin) },

@@ -27,6 +27,9 @@ static int read_string(const json_t *value, const struct field *field, void *to,
 
 	if (!json_is_string(value))
 		return err_set(err, EINVAL, "%s: a string is expected", field->name);
+	if ((int64_t)json_string_length(value) < field->min)
+		return err_set(err, EINVAL, "%s: a string that is not empty is expected",
+			       field->name);
 	free(*string);
 	*string = strdup(json_string_value(value));
 	return *string ? 0 : err_sys(err, ENOMEM, "%s", field->name);

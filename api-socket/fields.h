@@ -14,7 +14,7 @@
 struct err;
 
 enum field_type {
-	FIELD_STRING,  /* char *, owned by the struct */
+	FIELD_STRING,  /* char *, owned by the struct; of at least min bytes */
 	FIELD_BOOL,    /* bool */
 	FIELD_INTEGER, /* int64_t, between min and max */
 	FIELD_CHOICE,  /* int: the index into choices */

@@ -6,7 +6,8 @@
 #include "vmm/control.h"
 
 static const struct field metrics_fields[] = {
-	{ "metrics_path", FIELD_STRING, .required = true, FIELD_AT(metrics_config, metrics_path) },
+	{ "metrics_path", FIELD_STRING, .min = 1, .required = true,
+	  FIELD_AT(metrics_config, metrics_path) },
 	{ "emit_id", FIELD_BOOL, FIELD_AT(metrics_config, emit_id) },
 	{ "properties", FIELD_TEXTS, FIELD_AT(metrics_config, properties),
 	  .max = METRICS_PROPERTIES_MAX },

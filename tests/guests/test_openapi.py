@@ -199,6 +199,8 @@ def wrong_values(schema):
         values.append((schema["maximum"] + 1, ""))
     if "enum" in schema:
         values += [("Nonsense", ""), ("", "")]
+    if "minLength" in schema:
+        values.append(("", ""))
     if "pattern" in schema:
         values += [("!", ""), ("0b!", ""), ("\u00e4", "")]
     if "maxLength" in schema:
