@@ -321,13 +321,13 @@ END_TEST
 
 Suite *bodies_suite(void)
 {
-	Suite *suite = SUITE(
-		"bodies", set_up, tear_down, whole_configuration_is_applied,
-		deep_nesting_is_refused, unknown_section_is_ignored,
-		failed_reconfiguration_leaves_the_machine_as_it_was,
-		failed_reconfiguration_leaves_the_boot_source_as_it_was, file_is_read_and_applied,
-		missing_file_is_named, directory_is_no_configuration,
-		file_of_more_than_1_mib_is_refused, text_that_is_not_utf8_is_refused);
+	Suite *suite = SUITE("bodies", set_up, tear_down, whole_configuration_is_applied,
+			     deep_nesting_is_refused, unknown_section_is_ignored,
+			     failed_reconfiguration_leaves_the_machine_as_it_was,
+			     failed_reconfiguration_leaves_the_boot_source_as_it_was,
+			     file_is_read_and_applied, missing_file_is_named,
+			     directory_is_no_configuration, file_of_more_than_1_mib_is_refused,
+			     text_that_is_not_utf8_is_refused);
 
 	add_table_test(suite, set_up, tear_down, good_configuration_is_taken,
 		       ARRAY_SIZE(good_configs));
