@@ -40,6 +40,7 @@
 	X(log) \
 	X(metrics) \
 	X(mmio) \
+	X(mmds_store) \
 	X(mptable) \
 	X(net) \
 	X(panic_watch) \
