@@ -58,7 +58,7 @@ static const struct section {
 	{ "drives", apply_drives },
 	{ "network-interfaces", apply_network_interfaces },
 	{ "vsock", apply_vsock },
-	{ "mmds-config", NULL },
+	{ "mmds-config", apply_mmds },
 	{ "balloon", NULL },
 	{ "entropy", NULL },
 	{ "pmem", NULL },
@@ -125,28 +125,61 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 	return rc;
 }
 
-int config_file_apply(struct control *control, const char *path, struct err *err)
+/* A whole regular file of at most `max` bytes, to be freed; `what` it is begins the sentence. */
+static int read_file(const char *what, const char *path, size_t max, char **text, size_t *len,
+		     struct err *err)
 {
 	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
-	char *text;
 	int rc;
 
 	if (fd < 0)
-		return err_sys(err, -fd, "configuration file %s", path);
+		return err_sys(err, -fd, "%s %s", what, path);
 	if (fstat(fd, &st) < 0)
-		return err_sys(err, errno, "configuration file %s", path);
-	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
-		return err_set(err, EINVAL,
-			       "configuration file %s: not a regular file of at most 1 MiB", path);
-	text = malloc((size_t)st.st_size + 1);
-	if (!text)
-		return err_sys(err, ENOMEM, "configuration file %s", path);
-	rc = fd_pread_exact(fd, text, (size_t)st.st_size, 0);
+		return err_sys(err, errno, "%s %s", what, path);
+	if (!S_ISREG(st.st_mode) || (uintmax_t)st.st_size > max)
+		return err_set(err, EINVAL, "%s %s: not a regular file of at most %zu bytes", what,
+			       path, max);
+	*len = (size_t)st.st_size;
+	*text = malloc(*len + 1);
+	if (!*text)
+		return err_sys(err, ENOMEM, "%s %s", what, path);
+	rc = fd_pread_exact(fd, *text, *len, 0);
+	if (rc == 0)
+		return 0;
+	free(*text);
+	return err_sys(err, -rc, "%s %s", what, path);
+}
+
+int config_file_apply(struct control *control, const char *path, struct err *err)
+{
+	size_t len;
+	char *text;
+	int rc = read_file("configuration file", path, CONFIG_FILE_SIZE_MAX, &text, &len, err);
+
 	if (rc < 0)
-		rc = err_sys(err, -rc, "configuration file %s", path);
-	else
-		rc = config_text_apply(control, text, (size_t)st.st_size, path, err);
+		return rc;
+	rc = config_text_apply(control, text, len, path, err);
 	free(text);
 	return rc;
+}
+
+int metadata_file_apply(struct control *control, const char *path, struct err *err)
+{
+	struct err cause;
+	size_t len;
+	char *text;
+	json_t *data;
+	int rc = read_file("metadata file", path, control->mmds_size_limit + CONFIG_FILE_SIZE_MAX,
+			   &text, &len, err);
+
+	if (rc < 0)
+		return rc;
+	data = body_parse(text, len, path, &cause);
+	free(text);
+	if (!data)
+		return err_set(err, EINVAL, "metadata file %s", cause.text);
+	rc = apply_metadata(control, data, &cause);
+	json_decref(data);
+	return rc < 0 ? err_set(err, -rc, "metadata file %s: %s", path, cause.text) : 0;
 }

@@ -65,6 +65,8 @@ json_t *describe_vm(const struct api *api)
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
 	if (devices->vsock)
 		(void)json_object_set_new(vm, "vsock", body_of_vsock(&devices->vsock_config));
+	if (control->has_mmds_config)
+		(void)json_object_set_new(vm, "mmds-config", body_of_mmds(&control->mmds_config));
 	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
 		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
 	return vm;

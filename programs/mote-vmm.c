@@ -163,8 +163,10 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 	if (options->start_time_us > 0)
 		run->control.metrics.api_server.process_startup_time_us =
 			(uint64_t)(monotonic_ns() / 1000 - options->start_time_us);
-	if (options->config_file &&
-	    config_file_apply(&run->control, options->config_file, &err) < 0)
+	if ((options->metadata &&
+	     metadata_file_apply(&run->control, options->metadata, &err) < 0) ||
+	    (options->config_file &&
+	     config_file_apply(&run->control, options->config_file, &err) < 0))
 		return fail(EXIT_BAD_CONFIGURATION, &err);
 	if (open_events(run, &err) < 0 ||
 	    (options->config_file && control_start(&run->control, &err) < 0))
@@ -216,6 +218,7 @@ int main(int argc, char **argv)
 	}
 	if (control_open(&run.control, run.base, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
+	run.control.mmds_size_limit = options.mmds_size_limit;
 	run.control.boot_timer = options.boot_timer;
 	run.control.filtered = !options.no_seccomp;
 	if (options.start_time_us > 0)

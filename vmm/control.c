@@ -180,8 +180,14 @@ static int open_machine(struct control *control, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
 	unsigned int count = devices_list(&control->devices, list);
-	int rc;
+	struct err cause;
+	int rc = 0;
 
+	if (control->has_mmds_config)
+		rc = devices_check_interfaces(&control->devices,
+					      control->mmds_config.network_interfaces, &cause);
+	if (rc < 0)
+		return err_set(err, -rc, "mmds-config: %s", cause.text);
 	free(control->files.cmdline);
 	control->files.cmdline = control_cmdline(control);
 	rc = control_check_cmdline(control->files.cmdline, err);
@@ -209,6 +215,9 @@ static void add_metrics(struct control *control)
 
 	devices_add_metrics(&control->devices, &control->metrics);
 	metrics_add(&control->metrics, METRICS_I8042, NULL, &machine->i8042.metrics, 1, 0);
+	if (control->mmds)
+		metrics_add(&control->metrics, METRICS_MMDS, NULL, mmds_metrics(control->mmds), 1,
+			    0);
 	metrics_add(&control->metrics, METRICS_UART, NULL, &machine->serial.metrics, 1, 0);
 	metrics_add(&control->metrics, METRICS_VCPU, NULL, &machine->vcpus.vcpus[0].metrics,
 		    machine->vcpus.count, sizeof(machine->vcpus.vcpus[0]));

@@ -297,6 +297,17 @@ int devices_update_interface(struct devices *devices, const struct network_inter
 	return 0;
 }
 
+int devices_check_interfaces(struct devices *devices, char *const *ids, struct err *err)
+{
+	for (unsigned int i = 0; ids[i]; i++) {
+		if (!find_interface(devices, ids[i]))
+			return err_set(err, ENOENT,
+				       "network_interfaces[%u]: there is no network interface %s",
+				       i, ids[i]);
+	}
+	return 0;
+}
+
 unsigned int devices_list(const struct devices *devices, struct virtio_device **list)
 {
 	unsigned int count = 0;

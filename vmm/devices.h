@@ -60,6 +60,9 @@ int devices_update_drive(struct devices *devices, const struct drive_update *upd
 int devices_update_interface(struct devices *devices, const struct network_interface_update *update,
 			     struct err *err);
 
+/* -ENOENT if there is none of one of the ids, a NULL-terminated list; err names its place. */
+int devices_check_interfaces(struct devices *devices, char *const *ids, struct err *err);
+
 /*
  * Writes the devices in their order on the bus to `list`, which has room for LAYOUT_VIRTIO_MAX, and
  * returns how many there are: the root drive first, the other drives, interfaces, vsock.
