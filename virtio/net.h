@@ -15,6 +15,7 @@
 
 struct err;
 struct net;
+struct net_backend;
 
 #define NET_MAC_SIZE 6
 
@@ -68,6 +69,14 @@ void net_close(struct net *net); /* NULL is allowed */
 
 struct virtio_device *net_device(struct net *net);
 const struct net_metrics *net_metrics(const struct net *net);
+
+/*
+ * What the interface is on; and what it uses instead, such as something before it that takes some
+ * frames itself. The latter is not owned, and NULL is the interface's own again. Main thread, while
+ * it is not attached.
+ */
+struct net_backend *net_backend(struct net *net);
+void net_set_front(struct net *net, struct net_backend *front);
 
 /*
  * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out before
