@@ -180,14 +180,8 @@ static int open_machine(struct control *control, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
 	unsigned int count = devices_list(&control->devices, list);
-	struct err cause;
-	int rc = 0;
+	int rc;
 
-	if (control->has_mmds_config)
-		rc = devices_check_interfaces(&control->devices,
-					      control->mmds_config.network_interfaces, &cause);
-	if (rc < 0)
-		return err_set(err, -rc, "mmds-config: %s", cause.text);
 	free(control->files.cmdline);
 	control->files.cmdline = control_cmdline(control);
 	rc = control_check_cmdline(control->files.cmdline, err);
@@ -201,6 +195,8 @@ static int open_machine(struct control *control, struct err *err)
 	control->machine.console_ring = &control->console_ring;
 	control->machine.boot_timer_logged = control->boot_timer;
 	rc = watch(control, err);
+	if (rc == 0 && control->has_mmds_config)
+		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config, err);
 	if (rc == 0)
 		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
 				    control->filtered ? confine_block : NULL, err);
