@@ -82,8 +82,8 @@ static bool take_data(struct tcp *tcp, const struct segment *segment, int64_t no
 	if (size == 0 && !ends && known == 0)
 		return true;
 	tcp->ack_due = true;
-	/* Before what is expected, or all known. */
-	if (before(tcp->expected, segment->seq) || known > size || tcp->peer_ended)
+	/* All known, or, as numbers wrap, further on than what is expected. */
+	if (known > size || tcp->peer_ended)
 		return false;
 	data += known;
 	size -= known;

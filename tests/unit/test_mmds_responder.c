@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/err.h"
+#include "mmds/frame.h"
 #include "mmds/mmds.h"
 #include "mmds/store.h"
 #include "mmds/tcp.h"
@@ -273,6 +274,19 @@ START_TEST(all_else_passes)
 }
 END_TEST
 
+START_TEST(head_is_looked_at_as_far_as_it_goes)
+{
+	const struct guest_segment segment = { .from = 1, .to = 80, .flags = SYN };
+
+	(void)guest_arp(frame, 1, SERVICE_ADDRESS);
+	for (size_t size = 0; size <= 42; size++)
+		ck_assert(frame_is_for(frame, size, htonl(SERVICE_ADDRESS)) == (size == 42));
+	(void)guest_tcp(frame, SERVICE_ADDRESS, &segment);
+	for (size_t size = 0; size <= 54; size++)
+		ck_assert(frame_is_for(frame, size, htonl(SERVICE_ADDRESS)) == (size >= 34));
+}
+END_TEST
+
 /* For the address, but nothing that is answered. */
 START_TEST(what_is_not_asked_for_is_dropped)
 {
@@ -346,6 +360,64 @@ START_TEST(requests_may_come_in_pieces_and_at_once)
 	rest = ask(&client, GET("/a") GET("/none"));
 	ck_assert_ptr_nonnull(strstr(rest, "one"));
 	ck_assert_ptr_nonnull(strstr(rest, "404"));
+	/* One before the other is answered. */
+	speak(&client, ACK, GET("/a"), strlen(GET("/a")));
+	rest = ask(&client, GET("/none"));
+	ck_assert_ptr_nonnull(strstr(rest, "one"));
+	ck_assert_ptr_nonnull(strstr(rest, "404"));
+}
+END_TEST
+
+/* A guest that does not keep to the window. */
+START_TEST(data_beyond_the_window_are_left)
+{
+	static char data[4000];
+	struct client client;
+	struct guest_segment segment;
+
+	memset(data, 'x', sizeof(data));
+	connect_with(&client, 40000, 1460);
+	speak(&client, ACK, "GET /a HTTP/1.1\r\nX: ", 20);
+	ck_assert(listen_once(&client));
+	speak(&client, ACK, data, 3000);
+	ck_assert(listen_once(&client));
+	speak(&client, ACK | FIN, data, sizeof(data));
+	ck_assert(receive_segment(&segment));
+	ck_assert_uint_eq(segment.flags, RST | ACK);
+	ck_assert_uint_eq(segment.ack, 5000 + TCP_IN_SIZE);
+	connect_with(&client, 40000, 1460);
+	ck_assert_str_eq(ask(&client, GET("/a")), "one");
+}
+END_TEST
+
+START_TEST(syn_in_the_middle_is_ignored)
+{
+	struct client client;
+	struct guest_segment segment;
+
+	connect_with(&client, 40000, 1460);
+	speak(&client, ACK, GET("/a"), strlen(GET("/a")));
+	ck_assert(receive_segment(&segment));
+	speak(&client, SYN | ACK, NULL, 0);
+	ck_assert(!receive_segment(&segment));
+	ck_assert_uint_eq(COUNTED(rx_accepted_unusual), 1);
+}
+END_TEST
+
+/* What follows the end is not looked at. */
+START_TEST(nothing_comes_after_the_end)
+{
+	struct client client;
+	struct guest_segment segment;
+
+	connect_with(&client, 40000, 1460);
+	speak(&client, ACK | FIN, NULL, 0);
+	speak(&client, ACK, GET("/a"), strlen(GET("/a")));
+	ck_assert_uint_eq(COUNTED(rx_accepted_unusual), 1);
+	ck_assert(receive_segment(&segment));
+	ck_assert_uint_eq(segment.flags, ACK | FIN);
+	ck_assert_uint_eq(segment.size, 0);
+	ck_assert_uint_eq(segment.ack, 5001);
 }
 END_TEST
 
@@ -736,7 +808,9 @@ Suite *mmds_responder_suite(void)
 		      lost_syn_is_answered_again, numbers_begin_anywhere, checksums_are_looked_at,
 		      request_in_one_large_segment, segments_out_of_order_are_dropped,
 		      request_without_an_end_is_broken_off, window_is_kept, connections_are_limited,
-		      reset_must_have_the_right_number, wild_acknowledgements_are_ignored);
+		      reset_must_have_the_right_number, head_is_looked_at_as_far_as_it_goes,
+		      data_beyond_the_window_are_left, syn_in_the_middle_is_ignored,
+		      nothing_comes_after_the_end, wild_acknowledgements_are_ignored);
 
 	add_table_test(suite, set_up, tear_down, end_of_either_side_ends_it, 2);
 	add_table_test(suite, set_up, tear_down, whole_of_a_long_answer_arrives, 2);
