@@ -37,6 +37,7 @@ struct net {
 	struct net_rx_buffers rx;
 	bool rx_readable; /* the descriptor may have frames: it is watched for edges only */
 	struct rate_limiter rx_limiter;
+	bool paused;
 	uint8_t bounce[NET_FRAME_MAX]; /* a frame that the buffers at hand might not hold */
 	size_t bounced;		       /* its size; 0 none */
 
@@ -182,6 +183,8 @@ static void serve_rx(struct net *net)
 	int frames = 0, rc = 0;
 	int64_t wait;
 
+	if (net->paused)
+		return;
 	while ((net->rx_readable || net->bounced > 0 || front_wait(net) == 0) && rc >= 0) {
 		if (frames++ == BATCH) {
 			resume_soon(net->rx_resume);
@@ -519,6 +522,15 @@ void net_detach(struct net *net)
 	free_event(&net->rx_resume);
 	free_event(&net->tx_resume);
 	free_event(&net->front_timer);
+}
+
+void net_pause(struct net *net, bool paused)
+{
+	pthread_mutex_lock(&net->device.lock);
+	net->paused = paused;
+	pthread_mutex_unlock(&net->device.lock);
+	if (!paused && net->rx_resume)
+		resume_soon(net->rx_resume);
 }
 
 void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,

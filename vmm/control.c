@@ -258,6 +258,7 @@ int control_pause(struct control *control, struct err *err)
 	if (rc < 0)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
+	devices_pause(&control->devices, true);
 	control->metrics.latencies.vmm_pause_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_PAUSED);
 	return 0;
@@ -270,6 +271,7 @@ int control_resume(struct control *control, struct err *err)
 
 	if (rc < 0)
 		return rc;
+	devices_pause(&control->devices, false);
 	vcpu_group_resume(&control->machine.vcpus);
 	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_RUNNING);

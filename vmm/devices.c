@@ -419,6 +419,12 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	return rc;
 }
 
+void devices_pause(struct devices *devices, bool paused)
+{
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		net_pause(devices->interfaces[i].net, paused);
+}
+
 /* All drives together. */
 static bool detach_drives(struct devices *devices)
 {

@@ -82,6 +82,9 @@ char *devices_cmdline(const struct devices *devices);
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
 		     struct err *err);
 
+/* With the vCPUs. */
+void devices_pause(struct devices *devices, bool paused);
+
 /* Puts them to work in a started machine, and takes them out again. */
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
 		   struct event_base *base, block_confine *confine, struct err *err);

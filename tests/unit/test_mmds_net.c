@@ -178,6 +178,38 @@ START_TEST(what_is_lost_comes_again)
 }
 END_TEST
 
+/* Neither frames nor the passing of time reach a guest that is paused. */
+START_TEST(paused_guest_is_left_alone)
+{
+	static const uint8_t length_and_frame[4 + 60] = { 0, 0, 0, 60 };
+	struct guest_segment segment;
+	uint32_t head, len;
+	int events;
+
+	start();
+	add_rx(64);
+	send_syn(7);
+	ck_assert(received(&segment));
+	net_pause(net, true);
+	events = event_base_get_num_events(driver.base, EVENT_BASE_COUNT_ADDED);
+	send_syn(8);
+	ck_assert_int_eq(send(peer, length_and_frame, sizeof(length_and_frame), 0),
+			 sizeof(length_and_frame));
+	/* The timer that was set before, for what is lost. */
+	while (net_metrics(net)->rx_tap_event_count == 0 ||
+	       event_base_get_num_events(driver.base, EVENT_BASE_COUNT_ADDED) == events)
+		event_base_loop(driver.base, EVLOOP_ONCE);
+	ck_assert(!driver_used(&driver, RX, &head, &len));
+	net_pause(net, false);
+	driver_run(&driver);
+	ck_assert(received(&segment));
+	ck_assert_uint_eq(segment.to == 7 || segment.to == 8, 1);
+	ck_assert(received(&segment));
+	driver_wait_used(&driver, RX, &head, &len);
+	ck_assert_uint_eq(len, HEADER + 60);
+}
+END_TEST
+
 /* Frames for the service take nothing of what the guest may send, but wait when nothing may. */
 START_TEST(limit_is_the_networks)
 {
@@ -248,7 +280,7 @@ Suite *mmds_net_suite(void)
 {
 	Suite *suite = SUITE("mmds_net", set_up, tear_down, answer_follows_the_request,
 			     answer_waits_for_buffers, what_is_lost_comes_again,
-			     device_is_reset_and_goes_on);
+			     paused_guest_is_left_alone, device_is_reset_and_goes_on);
 
 	add_tests(suite, "limited", limited, tear_down, limit_is_the_networks);
 	add_tests(suite, "limited to the guest", limited_to_the_guest, tear_down,
