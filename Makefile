@@ -42,16 +42,18 @@ LDFLAGS_all = $(LDFLAGS_common) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 # include root, build/include/FLOOR, that holds links to just these.
 SEES_base := base
 SEES_virtio := base virtio
-SEES_vmm := base virtio vmm
-SEES_api-socket := base virtio vmm api-socket
+SEES_mmds := base virtio mmds
+SEES_vmm := base virtio mmds vmm
+SEES_api-socket := base virtio mmds vmm api-socket
 SEES_cli := base cli rootfs-tools
 SEES_jailer := base jailer
-SEES_programs := base virtio vmm api-socket cli jailer programs
-SEES_tests := base virtio vmm api-socket cli jailer rootfs-tools tests
-FLOORS := base virtio vmm api-socket cli jailer programs tests
+SEES_programs := base virtio mmds vmm api-socket cli jailer programs
+SEES_tests := base virtio mmds vmm api-socket cli jailer rootfs-tools tests
+FLOORS := base virtio mmds vmm api-socket cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
 SRC_virtio := $(wildcard virtio/*.c)
+SRC_mmds := $(wildcard mmds/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
 SRC_api-socket := $(wildcard api-socket/*.c)
 SRC_cli := $(wildcard cli/*.c)
@@ -60,6 +62,7 @@ SRC_jailer := $(wildcard jailer/*.c)
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_base := $(BUILD)/libbase.a
 LIB_virtio := $(BUILD)/libvirtio.a
+LIB_mmds := $(BUILD)/libmmds.a
 LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
 LIB_cli := $(BUILD)/libcli.a
@@ -206,7 +209,7 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base virtio vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base virtio mmds vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
 build/compile-policy: tools/compile-policy.c vmm/policies.h
@@ -230,7 +233,7 @@ policies: build/compile-policy
 		printf '%-6s %s\n' $$role $$(build/compile-policy --count vmm/policies/$$role.policy); \
 	done
 
-$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_virtio) $(LIB_base)
+$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_mmds) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 	$(linked)

@@ -14,6 +14,7 @@
 #include "api-socket/routes.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "mmds/store.h"
 #include "vmm/control.h"
 
 /*
@@ -38,8 +39,13 @@ static void answer_json(struct http_answer *answer, unsigned int status, json_t 
 	json_decref(body);
 }
 
+static unsigned int fault_status(int rc)
+{
+	return rc == -EMSGSIZE ? HTTP_STATUS_PAYLOAD_TOO_LARGE : HTTP_STATUS_BAD_REQUEST;
+}
+
 /* A path of the client's need not be UTF-8, and JSON must. */
-static void answer_fault(struct http_answer *answer, const struct err *err)
+static void answer_fault(struct http_answer *answer, int rc, const struct err *err)
 {
 	json_t *body = json_pack("{s:s}", "fault_message", err->text);
 
@@ -52,7 +58,7 @@ static void answer_fault(struct http_answer *answer, const struct err *err)
 		text[i] = '\0';
 		body = json_pack("{s:s}", "fault_message", text);
 	}
-	answer_json(answer, HTTP_STATUS_BAD_REQUEST, body);
+	answer_json(answer, fault_status(rc), body);
 }
 
 static int check_id(const struct route *route, const char *id, const json_t *body, struct err *err)
@@ -169,22 +175,43 @@ static void begin_stream(struct api *api, const struct route *route, struct http
 		api->console_seen = from_the_start;
 }
 
-void api_answer_metrics(struct api *api, const struct http_request *request,
-			struct http_answer *answer)
+static int answer_text(struct http_answer *answer, const char *content_type, char *text, size_t len)
+{
+	answer->status = text ? HTTP_STATUS_OK : HTTP_STATUS_INTERNAL_SERVER_ERROR;
+	answer->content_type = content_type;
+	answer->body = text;
+	answer->body_len = len;
+	return 0;
+}
+
+int api_answer_metadata(struct api *api, const struct http_request *request,
+			struct http_answer *answer, struct err *err)
+{
+	struct mmds *mmds = NULL;
+	int rc = control_metadata(api->control, &mmds, err);
+	char *text;
+
+	(void)request;
+	if (rc < 0)
+		return rc;
+	text = mmds_text(mmds);
+	return answer_text(answer, json_media_type, text, text ? strlen(text) : 0);
+}
+
+int api_answer_metrics(struct api *api, const struct http_request *request,
+		       struct http_answer *answer, struct err *err)
 {
 	struct metrics *metrics = &api->control->metrics;
-	int len;
+	char *text = malloc(METRICS_TEXT_SIZE);
+	int len = 0;
 
-	answer->status = HTTP_STATUS_OK;
-	answer->content_type = request->wants_text ? "text/plain; version=0.0.4" : json_media_type;
-	answer->body = malloc(METRICS_TEXT_SIZE);
-	if (!answer->body) {
-		answer->status = HTTP_STATUS_INTERNAL_SERVER_ERROR;
-		return;
-	}
-	len = request->wants_text ? metrics_prometheus(metrics, answer->body, METRICS_TEXT_SIZE)
-				  : metrics_json(metrics, answer->body, METRICS_TEXT_SIZE);
-	answer->body_len = len > 0 ? (size_t)len : 0;
+	(void)err;
+	if (text)
+		len = request->wants_text ? metrics_prometheus(metrics, text, METRICS_TEXT_SIZE)
+					  : metrics_json(metrics, text, METRICS_TEXT_SIZE);
+	return answer_text(answer,
+			   request->wants_text ? "text/plain; version=0.0.4" : json_media_type,
+			   text, len > 0 ? (size_t)len : 0);
 }
 
 static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
@@ -209,7 +236,7 @@ static int act(struct api *api, const struct http_request *request, struct http_
 	if (route->stream != HTTP_STREAM_NONE)
 		begin_stream(api, route, answer);
 	else if (route->answer)
-		route->answer(api, request, answer);
+		return route->answer(api, request, answer, err);
 	else
 		answer_json(answer, HTTP_STATUS_OK, route->describe(api));
 	return 0;
@@ -248,7 +275,7 @@ void api_handle(void *opaque, const struct http_request *request, struct http_an
 		latencies->resume_vm = took_us;
 	request_metrics_count(&api->control->metrics, request->method, request->path, rc < 0);
 	if (rc < 0) {
-		answer_fault(answer, &err);
+		answer_fault(answer, rc, &err);
 		log_warn("API: %s %s: %s", http_method_str(request->method), request->path,
 			 err.text);
 	} else {

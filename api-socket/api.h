@@ -31,8 +31,11 @@ void api_close(struct api *api);
 http_handler api_handle;
 
 /* The totals of all counters, in Prometheus' format for who wants text. */
-void api_answer_metrics(struct api *api, const struct http_request *request,
-			struct http_answer *answer);
+int api_answer_metrics(struct api *api, const struct http_request *request,
+		       struct http_answer *answer, struct err *err);
+/* The metadata as its owner has given it. */
+int api_answer_metadata(struct api *api, const struct http_request *request,
+			struct http_answer *answer, struct err *err);
 
 /* Tells who reads /events. Both do nothing on a zeroed object. */
 void api_publish_state(struct api *api);

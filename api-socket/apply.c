@@ -6,6 +6,7 @@
 #include "api-socket/bodies.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "mmds/store.h"
 #include "vmm/control.h"
 
 int apply_boot_source(struct control *control, const json_t *body, struct err *err)
@@ -69,6 +70,33 @@ int apply_vsock(struct control *control, const json_t *body, struct err *err)
 		rc = control_set_vsock(control, &config, err);
 	vsock_device_config_free(&config);
 	return rc;
+}
+
+int apply_mmds(struct control *control, const json_t *body, struct err *err)
+{
+	struct mmds_config config = { 0 };
+	int rc = body_mmds(body, &config, err);
+
+	if (rc == 0)
+		rc = control_set_mmds(control, &config, err);
+	mmds_config_free(&config);
+	return rc;
+}
+
+int apply_metadata(struct control *control, const json_t *body, struct err *err)
+{
+	struct mmds *mmds = NULL;
+	int rc = control_metadata(control, &mmds, err);
+
+	return rc < 0 ? rc : mmds_put(mmds, body, err);
+}
+
+int apply_metadata_update(struct control *control, const json_t *body, struct err *err)
+{
+	struct mmds *mmds = NULL;
+	int rc = control_metadata(control, &mmds, err);
+
+	return rc < 0 ? rc : mmds_patch(mmds, body, err);
 }
 
 int apply_logger(struct control *control, const json_t *body, struct err *err)

@@ -15,6 +15,9 @@ typedef int apply_body(struct control *control, const json_t *body, struct err *
 
 apply_body apply_boot_source;
 apply_body apply_machine;
+apply_body apply_mmds;
+apply_body apply_metadata;
+apply_body apply_metadata_update;
 apply_body apply_machine_update;
 apply_body apply_cpu_config; /* cpu_config.c */
 apply_body apply_metrics;    /* metrics_config.c */

@@ -10,6 +10,7 @@
 #include "api-socket/fields.h"
 #include "base/err.h"
 #include "base/guest_memory.h"
+#include "mmds/mmds.h"
 #include "virtio/block.h"
 #include "vmm/console_ring.h"
 #include "vmm/kvm/cpu_template_named.h"
@@ -148,6 +149,22 @@ static const struct field vsock_fields[] = {
 	{ NULL },
 };
 
+static const char *const mmds_version_choices[] = {
+	[MMDS_V1] = "V1",
+	[MMDS_V2] = "V2",
+	NULL,
+};
+
+static const struct field mmds_fields[] = {
+	{ "network_interfaces", FIELD_STRINGS, .required = true,
+	  FIELD_AT(mmds_config, network_interfaces) },
+	{ "version", FIELD_CHOICE, FIELD_AT(mmds_config, version),
+	  .choices = mmds_version_choices },
+	{ "ipv4_address", FIELD_STRING, FIELD_AT(mmds_config, ipv4_address) },
+	{ "imds_compat", FIELD_BOOL, FIELD_AT(mmds_config, imds_compat) },
+	{ NULL },
+};
+
 static const char *const action_choices[] = {
 	[ACTION_INSTANCE_START] = "InstanceStart",
 	[ACTION_FLUSH_METRICS] = "FlushMetrics",
@@ -272,6 +289,11 @@ int body_vsock(const json_t *body, struct vsock_device_config *config, struct er
 	return fields_read(body, vsock_fields, config, err);
 }
 
+int body_mmds(const json_t *body, struct mmds_config *config, struct err *err)
+{
+	return fields_read(body, mmds_fields, config, err);
+}
+
 int body_action(const json_t *body, enum body_action *action, struct err *err)
 {
 	int choice = 0;
@@ -323,4 +345,9 @@ json_t *body_of_network_interface(const struct network_interface_config *config)
 json_t *body_of_vsock(const struct vsock_device_config *config)
 {
 	return fields_write(vsock_fields, config);
+}
+
+json_t *body_of_mmds(const struct mmds_config *config)
+{
+	return fields_write(mmds_fields, config);
 }

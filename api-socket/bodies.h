@@ -37,6 +37,7 @@ int body_network_interface(const json_t *body, struct network_interface_config *
 int body_network_interface_update(const json_t *body, struct network_interface_update *update,
 				  struct err *err);
 int body_vsock(const json_t *body, struct vsock_device_config *config, struct err *err);
+int body_mmds(const json_t *body, struct mmds_config *config, struct err *err);
 int body_action(const json_t *body, enum body_action *action, struct err *err);
 int body_vm_state(const json_t *body, enum body_vm_state *state, struct err *err);
 int body_logger(const json_t *body, struct logger_config *config, struct err *err);
@@ -48,5 +49,6 @@ json_t *body_of_serial(const struct serial_config *config);
 json_t *body_of_drive(const struct drive_config *config);
 json_t *body_of_network_interface(const struct network_interface_config *config);
 json_t *body_of_vsock(const struct vsock_device_config *config);
+json_t *body_of_mmds(const struct mmds_config *config);
 
 #endif

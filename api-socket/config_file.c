@@ -16,8 +16,9 @@
 
 #define CONFIG_FILE_SIZE_MAX (1 << 20)
 
-/* The whole of a file, to be freed; `what` names it in the sentence. */
-static int read_file(const char *path, const char *what, char **text, size_t *size, struct err *err)
+/* A whole regular file of at most `max` bytes, to be freed; `what` it is begins the sentence. */
+static int read_file(const char *what, const char *path, size_t max, char **text, size_t *len,
+		     struct err *err)
 {
 	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
@@ -27,20 +28,18 @@ static int read_file(const char *path, const char *what, char **text, size_t *si
 		return err_sys(err, -fd, "%s %s", what, path);
 	if (fstat(fd, &st) < 0)
 		return err_sys(err, errno, "%s %s", what, path);
-	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_SIZE_MAX)
-		return err_set(err, EINVAL, "%s %s: not a regular file of at most 1 MiB", what,
-			       path);
-	*size = (size_t)st.st_size;
-	*text = malloc(*size + 1);
+	if (!S_ISREG(st.st_mode) || (uintmax_t)st.st_size > max)
+		return err_set(err, EINVAL, "%s %s: not a regular file of at most %zu bytes", what,
+			       path, max);
+	*len = (size_t)st.st_size;
+	*text = malloc(*len + 1);
 	if (!*text)
 		return err_sys(err, ENOMEM, "%s %s", what, path);
-	rc = fd_pread_exact(fd, *text, *size, 0);
-	if (rc < 0) {
-		free(*text);
-		*text = NULL;
-		return err_sys(err, -rc, "%s %s", what, path);
-	}
-	return 0;
+	rc = fd_pread_exact(fd, *text, *len, 0);
+	if (rc == 0)
+		return 0;
+	free(*text);
+	return err_sys(err, -rc, "%s %s", what, path);
 }
 
 /* The template itself, or the path of a file that has it. */
@@ -54,7 +53,7 @@ static int apply_cpu_config_or_path(struct control *control, const json_t *body,
 
 	if (!path)
 		return apply_cpu_config(control, body, err);
-	rc = read_file(path, "CPU template", &text, &size, err);
+	rc = read_file("CPU template", path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
 	if (rc < 0)
 		return rc;
 	object = body_parse(text, size, path, err);
@@ -109,7 +108,7 @@ static const struct section {
 	{ "drives", apply_drives },
 	{ "network-interfaces", apply_network_interfaces },
 	{ "vsock", apply_vsock },
-	{ "mmds-config", NULL },
+	{ "mmds-config", apply_mmds },
 	{ "balloon", NULL },
 	{ "entropy", NULL },
 	{ "pmem", NULL },
@@ -179,12 +178,33 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 
 int config_file_apply(struct control *control, const char *path, struct err *err)
 {
-	char *text = NULL;
-	size_t size;
-	int rc = read_file(path, "configuration file", &text, &size, err);
+	size_t len;
+	char *text;
+	int rc = read_file("configuration file", path, CONFIG_FILE_SIZE_MAX, &text, &len, err);
 
-	if (rc == 0)
-		rc = config_text_apply(control, text, size, path, err);
+	if (rc < 0)
+		return rc;
+	rc = config_text_apply(control, text, len, path, err);
 	free(text);
 	return rc;
+}
+
+int metadata_file_apply(struct control *control, const char *path, struct err *err)
+{
+	struct err cause;
+	size_t len;
+	char *text;
+	json_t *data;
+	int rc = read_file("metadata file", path, control->mmds_size_limit + CONFIG_FILE_SIZE_MAX,
+			   &text, &len, err);
+
+	if (rc < 0)
+		return rc;
+	data = body_parse(text, len, path, &cause);
+	free(text);
+	if (!data)
+		return err_set(err, EINVAL, "metadata file %s", cause.text);
+	rc = apply_metadata(control, data, &cause);
+	json_decref(data);
+	return rc < 0 ? err_set(err, -rc, "metadata file %s: %s", path, cause.text) : 0;
 }

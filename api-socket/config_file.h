@@ -16,4 +16,7 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 		      struct err *err);
 int config_file_apply(struct control *control, const char *path, struct err *err);
 
+/* The file's JSON becomes the metadata (PUT /mmds). 0 or -errno with err naming the file. */
+int metadata_file_apply(struct control *control, const char *path, struct err *err);
+
 #endif

@@ -70,6 +70,9 @@ json_t *describe_vm(const struct api *api)
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
 	(void)json_object_set_new(
 		vm, "vsock", devices->vsock ? body_of_vsock(&devices->vsock_config) : json_null());
+	(void)json_object_set_new(vm, "mmds-config",
+				  control->has_mmds_config ? body_of_mmds(&control->mmds_config)
+							   : json_null());
 	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
 		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
 	for (size_t i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)

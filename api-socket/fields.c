@@ -59,6 +59,42 @@ static int read_texts(const json_t *value, const struct field *field, void *to, 
 	return 0;
 }
 
+static void free_strings(char **strings)
+{
+	for (char **string = strings; string && *string; string++)
+		free(*string);
+	free(strings);
+}
+
+static int read_strings(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	size_t count = json_array_size(value);
+	char **strings;
+
+	if (!json_is_array(value))
+		return err_set(err, EINVAL, "%s: a list is expected", field->name);
+	strings = calloc(count + 1, sizeof(*strings));
+	for (size_t i = 0; strings && i < count; i++) {
+		const json_t *entry = json_array_get(value, i);
+
+		if (!json_is_string(entry)) {
+			free_strings(strings);
+			return err_set(err, EINVAL, "%s[%zu]: a string is expected", field->name,
+				       i);
+		}
+		strings[i] = strdup(json_string_value(entry));
+		if (!strings[i]) {
+			free_strings(strings);
+			strings = NULL;
+		}
+	}
+	if (!strings)
+		return err_sys(err, ENOMEM, "%s", field->name);
+	free_strings(*(char ***)to);
+	*(char ***)to = strings;
+	return 0;
+}
+
 static int read_choice(const json_t *value, const struct field *field, int *to, struct err *err)
 {
 	char known[128] = "";
@@ -106,6 +142,8 @@ static int read_field(const json_t *value, const struct field *field, bool requi
 	switch (field->type) {
 	case FIELD_STRING:
 		return read_string(value, field, to, err);
+	case FIELD_STRINGS:
+		return read_strings(value, field, to, err);
 	case FIELD_INTEGER:
 		return read_integer(value, field, to, err);
 	case FIELD_TEXTS:
@@ -198,6 +236,8 @@ static bool given(const struct field *field, const void *from)
 	case FIELD_STRING:
 	case FIELD_TEXTS:
 		return *(char *const *)from != NULL;
+	case FIELD_STRINGS:
+		return *(char **const *)from != NULL;
 	case FIELD_INTEGER:
 		return *(const int64_t *)from >= field->min &&
 		       *(const int64_t *)from <= field->max &&
@@ -214,6 +254,19 @@ static bool given(const struct field *field, const void *from)
 	return false;
 }
 
+static json_t *write_strings(char *const *strings)
+{
+	json_t *list = json_array();
+
+	for (; list && *strings; strings++) {
+		if (json_array_append_new(list, json_string(*strings)) < 0) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 static json_t *write_field(const struct field *field, const void *from)
 {
 	switch (field->type) {
@@ -221,6 +274,8 @@ static json_t *write_field(const struct field *field, const void *from)
 		return json_string(*(char *const *)from);
 	case FIELD_TEXTS:
 		return json_loads(*(char *const *)from, 0, NULL);
+	case FIELD_STRINGS:
+		return write_strings(*(char *const *const *)from);
 	case FIELD_INTEGER:
 		return json_integer(*(const int64_t *)from);
 	case FIELD_CHOICE:

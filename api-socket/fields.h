@@ -15,6 +15,7 @@ struct err;
 
 enum field_type {
 	FIELD_STRING,  /* char *, owned by the struct; of at least min bytes */
+	FIELD_STRINGS, /* char **: a list of such, ended by NULL */
 	FIELD_BOOL,    /* bool */
 	FIELD_INTEGER, /* int64_t, between min and max */
 	FIELD_CHOICE,  /* int: the index into choices */

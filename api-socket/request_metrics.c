@@ -25,6 +25,7 @@ static const struct {
 } counters[] = {
 	{ HTTP_GET, "/", GET(instance_info) },
 	{ HTTP_GET, "/machine-config", GET(machine_cfg) },
+	{ HTTP_GET, "/mmds", GET(mmds) },
 	{ HTTP_GET, "/version", GET(vmm_version) },
 	{ HTTP_PUT, "/actions", PUT(actions) },
 	{ HTTP_PUT, "/boot-source", PUT(boot_source) },
@@ -33,11 +34,14 @@ static const struct {
 	{ HTTP_PUT, "/logger", PUT(logger) },
 	{ HTTP_PUT, "/machine-config", PUT(machine_cfg) },
 	{ HTTP_PUT, "/metrics", PUT(metrics) },
+	{ HTTP_PUT, "/mmds", PUT(mmds) },
+	{ HTTP_PUT, "/mmds/config", PUT(mmds) },
 	{ HTTP_PUT, "/network-interfaces/", PUT(network) },
 	{ HTTP_PUT, "/serial", PUT(serial) },
 	{ HTTP_PUT, "/vsock", PUT(vsock) },
 	{ HTTP_PATCH, "/drives/", PATCH(drive) },
 	{ HTTP_PATCH, "/machine-config", PATCH(machine_cfg) },
+	{ HTTP_PATCH, "/mmds", PATCH(mmds) },
 	{ HTTP_PATCH, "/network-interfaces/", PATCH(network) },
 };
 

@@ -10,7 +10,6 @@
 #include "vmm/control.h"
 
 static const char no_snapshots[] = "snapshots are not supported yet";
-static const char no_mmds[] = "the metadata service is not supported yet";
 static const char no_device[] =
 	"there is no such device: mote's are drives, network interfaces and "
 	"a vsock";
@@ -40,14 +39,14 @@ const struct route routes[] = {
 	  .apply = apply_network_interface_update },
 	{ HTTP_DELETE, "/network-interfaces/{}", .remove = control_remove_interface },
 	{ HTTP_PUT, "/vsock", .deprecated = "vsock_id", .apply = apply_vsock },
+	{ HTTP_PUT, "/mmds/config", .apply = apply_mmds },
+	{ HTTP_GET, "/mmds", .answer = api_answer_metadata },
+	{ HTTP_PUT, "/mmds", .apply = apply_metadata },
+	{ HTTP_PATCH, "/mmds", .apply = apply_metadata_update },
 	{ HTTP_PUT, "/actions", .apply = apply_action },
 	{ HTTP_PATCH, "/vm", .apply = apply_vm_state },
 	{ HTTP_PUT, "/snapshot/create", .missing = no_snapshots },
 	{ HTTP_PUT, "/snapshot/load", .missing = no_snapshots },
-	{ HTTP_GET, "/mmds", .missing = no_mmds },
-	{ HTTP_PUT, "/mmds", .missing = no_mmds },
-	{ HTTP_PATCH, "/mmds", .missing = no_mmds },
-	{ HTTP_PUT, "/mmds/config", .missing = no_mmds },
 	{ HTTP_GET, "/balloon", .missing = no_device },
 	{ HTTP_PUT, "/balloon", .missing = no_device },
 	{ HTTP_PATCH, "/balloon", .missing = no_device },

@@ -21,9 +21,9 @@ struct route {
 	apply_body *apply;			    /* takes a body, answers 204 */
 	json_t *(*describe)(const struct api *api); /* NULL: no memory */
 	int (*remove)(struct control *control, const char *id, struct err *err);
-	/* Answers in more than one format. */
-	void (*answer)(struct api *api, const struct http_request *request,
-		       struct http_answer *answer);
+	/* Answers with a text of its own, or what is answered 400 with err's sentence. */
+	int (*answer)(struct api *api, const struct http_request *request,
+		      struct http_answer *answer, struct err *err);
 	enum http_stream stream;
 	const char *missing; /* why there is no such thing */
 };

@@ -177,8 +177,10 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 					  options->body_max, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
 	count_startup(&run->control.metrics.api_server, options);
-	if (options->config_file &&
-	    config_file_apply(&run->control, options->config_file, &err) < 0)
+	if ((options->metadata &&
+	     metadata_file_apply(&run->control, options->metadata, &err) < 0) ||
+	    (options->config_file &&
+	     config_file_apply(&run->control, options->config_file, &err) < 0))
 		return fail(EXIT_BAD_CONFIGURATION, &err);
 	if (open_events(run, &err) < 0 ||
 	    (options->config_file && control_start(&run->control, &err) < 0))
@@ -233,6 +235,7 @@ int main(int argc, char **argv)
 	}
 	if (control_open(&run.control, run.base, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
+	run.control.mmds_size_limit = options.mmds_size_limit;
 	run.control.boot_timer = options.boot_timer;
 	run.control.filtered = !options.no_seccomp;
 	if (options.start_time_us > 0)

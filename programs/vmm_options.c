@@ -20,6 +20,9 @@ static const char usage[] =
 	"  --api-sock PATH       where the API is served (default " DEFAULT_API_SOCK ")\n"
 	"  --no-api              no API: the VM is what --config-file says, and starts at once\n"
 	"  --config-file FILE    configures and starts a VM (JSON, Firecracker's format)\n"
+	"  --metadata FILE       the metadata that the guest reads (JSON), as by PUT /mmds\n"
+	"  --mmds-size-limit BYTES\n"
+	"                        the most of it; by default what --http-api-max-payload-size says\n"
 	"  --id ID               the VM's name: 1 to 64 letters, digits and dashes\n"
 	"  --log-path FILE       append the log to FILE instead of standard error\n"
 	"  --metrics-path FILE   append metrics to FILE: a line at the start, every minute, at the "
@@ -85,6 +88,8 @@ enum option_number {
 	BOOT_TIMER,
 	NO_SECCOMP,
 	PAYLOAD,
+	METADATA,
+	MMDS_SIZE,
 	START_TIME,
 	START_TIME_CPU,
 	PARENT_CPU_TIME,
@@ -109,6 +114,8 @@ static const struct option names[] = {
 	{ "boot-timer", no_argument, NULL, BOOT_TIMER },
 	{ "no-seccomp", no_argument, NULL, NO_SECCOMP },
 	{ "http-api-max-payload-size", required_argument, NULL, PAYLOAD },
+	{ "metadata", required_argument, NULL, METADATA },
+	{ "mmds-size-limit", required_argument, NULL, MMDS_SIZE },
 	{ "start-time-us", required_argument, NULL, START_TIME },
 	{ "start-time-cpu-us", required_argument, NULL, START_TIME_CPU },
 	{ "parent-cpu-time-us", required_argument, NULL, PARENT_CPU_TIME },
@@ -172,6 +179,14 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		if (rc == 0)
 			options->body_max = (size_t)number;
 		return rc;
+	case METADATA:
+		options->metadata = optarg;
+		return 0;
+	case MMDS_SIZE:
+		rc = parse_number(name, optarg, 1 << 30, &number);
+		if (rc == 0)
+			options->mmds_size_limit = (size_t)number;
+		return rc;
 	case START_TIME:
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_time_us);
 	case START_TIME_CPU:
@@ -204,13 +219,16 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *options)
 
 	*options = (struct vmm_options){ .api_sock = DEFAULT_API_SOCK,
 					 .id = "anonymous-instance",
-					 .body_max = HTTP_BODY_MAX };
+					 .body_max = HTTP_BODY_MAX,
+					 .mmds_size_limit = SIZE_MAX };
 	while ((option = getopt_long(argc, argv, "", names, &index)) != -1) {
 		int rc = take(option, names[index].name, options, &show_origin);
 
 		if (rc != 0)
 			return rc;
 	}
+	if (options->mmds_size_limit == SIZE_MAX)
+		options->mmds_size_limit = options->body_max;
 	if (optind < argc) {
 		fprintf(stderr, "mote-vmm: unexpected argument %s\n", argv[optind]);
 		return EXIT_BAD_ARGUMENTS;

@@ -17,13 +17,15 @@ struct vmm_options {
 	const char *id;
 	const char *log_path;	  /* NULL: standard error */
 	const char *metrics_path; /* NULL: none are written */
+	const char *metadata;	  /* a file; NULL: none */
 	bool boot_timer;
 	bool no_seccomp;
 	bool wants_pci;
-	size_t body_max;       /* of the API's requests, bytes */
-	int64_t start_time_us; /* CLOCK_MONOTONIC; 0: not given */
-	int64_t start_cpu_us;  /* CLOCK_PROCESS_CPUTIME_ID at the start */
-	int64_t parent_cpu_us; /* what the parent had used then */
+	size_t body_max;	/* of the API's requests, bytes */
+	size_t mmds_size_limit; /* of the metadata, bytes */
+	int64_t start_time_us;	/* CLOCK_MONOTONIC; 0: not given */
+	int64_t start_cpu_us;	/* CLOCK_PROCESS_CPUTIME_ID at the start */
+	int64_t parent_cpu_us;	/* what the parent had used then */
 };
 
 /*

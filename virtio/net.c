@@ -29,13 +29,15 @@ struct net {
 	char name[96];
 	char *tap; /* owned; NULL for passt */
 	struct virtio_net_config config;
-	struct net_backend *backend;
+	struct net_backend *backend; /* owned */
+	struct net_backend *front;   /* what is used: the same, or something before it */
 	struct net_metrics metrics;
 	struct log_limit log_limit;
 
 	struct net_rx_buffers rx;
 	bool rx_readable; /* the descriptor may have frames: it is watched for edges only */
 	struct rate_limiter rx_limiter;
+	bool paused;
 	uint8_t bounce[NET_FRAME_MAX]; /* a frame that the buffers at hand might not hold */
 	size_t bounced;		       /* its size; 0 none */
 
@@ -48,37 +50,8 @@ struct net {
 	struct event *ready; /* the descriptor, edge-triggered */
 	struct event *rx_resume;
 	struct event *tx_resume;
-};
-
-#define NET_METRIC(member) METRIC(net_metrics, member)
-const struct metric net_metric_table[] = {
-	NET_METRIC(activate_fails),
-	NET_METRIC(cfg_fails),
-	NET_METRIC(no_rx_avail_buffer),
-	NET_METRIC(no_tx_avail_buffer),
-	METRIC_NEVER("event_fails"),
-	NET_METRIC(rx_queue_event_count),
-	NET_METRIC(rx_event_rate_limiter_count),
-	NET_METRIC(rx_rate_limiter_throttled),
-	NET_METRIC(rx_tap_event_count),
-	NET_METRIC(rx_bytes_count),
-	NET_METRIC(rx_packets_count),
-	METRIC_AS(net_metrics, "rx_count", rx_packets_count),
-	NET_METRIC(rx_fails),
-	NET_METRIC(tap_read_fails),
-	NET_METRIC(tap_write_fails),
-	NET_METRIC(tx_bytes_count),
-	NET_METRIC(tx_packets_count),
-	METRIC_AS(net_metrics, "tx_count", tx_packets_count),
-	NET_METRIC(tx_fails),
-	NET_METRIC(tx_malformed_frames),
-	NET_METRIC(tx_queue_event_count),
-	NET_METRIC(tx_rate_limiter_event_count),
-	NET_METRIC(tx_rate_limiter_throttled),
-	NET_METRIC(tx_spoofed_mac_count),
-	METRIC_NEVER("tx_remaining_reqs_count"),
-	METRIC_NEVER_TIMED("tap_write_agg"),
-	{ NULL },
+	struct event
+		*front_timer; /* when the front has something that the descriptor does not tell */
 };
 
 static struct net *net_of(struct virtio_device *device)
@@ -146,11 +119,11 @@ static ssize_t receive(struct net *net)
 
 	iov = net_rx_buffers_iov(&net->rx, NET_FRAME_MAX, &count);
 	if (net->bounced == 0 && iov)
-		return net->backend->ops->receive(net->backend, iov, count);
+		return net->front->ops->receive(net->front, iov, count);
 	if (net->bounced == 0) {
 		const struct iovec aside = { net->bounce, sizeof(net->bounce) };
 
-		size = net->backend->ops->receive(net->backend, &aside, 1);
+		size = net->front->ops->receive(net->front, &aside, 1);
 		if (size < 0)
 			return size;
 		net->bounced = (size_t)size;
@@ -198,12 +171,21 @@ static int take_frame(struct net *net)
 	return 1;
 }
 
+/* Nanoseconds until there is a frame of which the descriptor does not tell, or -1. */
+static int64_t front_wait(struct net *net)
+{
+	return net->front->ops->wait ? net->front->ops->wait(net->front) : -1;
+}
+
 static void serve_rx(struct net *net)
 {
 	struct virtq *queue = &net->device.queues[QUEUE_RX];
 	int frames = 0, rc = 0;
+	int64_t wait;
 
-	while ((net->rx_readable || net->bounced > 0) && rc >= 0) {
+	if (net->paused)
+		return;
+	while ((net->rx_readable || net->bounced > 0 || front_wait(net) == 0) && rc >= 0) {
 		if (frames++ == BATCH) {
 			resume_soon(net->rx_resume);
 			break;
@@ -221,6 +203,10 @@ static void serve_rx(struct net *net)
 	virtio_device_publish(&net->device, queue);
 	if (rc == -EPROTO)
 		virtio_device_fail(&net->device, "receive queue: %s", virtq_error(queue));
+	/* What is there already waits for buffers, the limit or the next turn. */
+	wait = front_wait(net);
+	if (wait > 0)
+		resume_after(net->front_timer, wait);
 }
 
 /* A source that is not the guest's own; counted as Firecracker does, not dropped. */
@@ -254,10 +240,13 @@ static int send_frame(struct net *net, const struct virtq_chain *chain)
 		net->metrics.tx_malformed_frames++;
 		return 0;
 	}
-	check_source(net, chain);
-	rc = net->backend->ops->send(net->backend, chain->iov, chain->out_count);
+	rc = net->front->ops->send(net->front, chain->iov, chain->out_count);
 	if (rc == -EAGAIN)
 		return rc;
+	/* What stays here is none of the network's. */
+	if (rc > 0)
+		return 0;
+	check_source(net, chain);
 	rate_limiter_charge(&net->tx_limiter, chain->out_len);
 	if (rc < 0) {
 		net->metrics.tx_fails++;
@@ -308,6 +297,8 @@ static void serve_tx(struct net *net)
 	virtio_device_publish(&net->device, queue);
 	if (rc < 0)
 		virtio_device_fail(&net->device, "transmit queue: %s", virtq_error(queue));
+	else if (front_wait(net) >= 0 && net->device.queues[QUEUE_RX].ready)
+		serve_rx(net);
 }
 
 static void net_notified(struct virtio_device *device, unsigned int queue)
@@ -326,7 +317,7 @@ static void net_notified(struct virtio_device *device, unsigned int queue)
 static int net_activate(struct virtio_device *device)
 {
 	struct net *net = net_of(device);
-	int rc = net->backend->ops->set_offloads(net->backend, device->driver_features);
+	int rc = net->front->ops->set_offloads(net->front, device->driver_features);
 
 	if (rc < 0) {
 		metric_add(&net->metrics.activate_fails, 1);
@@ -364,7 +355,7 @@ static void on_ready(evutil_socket_t fd, short events, void *opaque)
 	}
 	if (events & EV_WRITE) {
 		net->tx_writable =
-			!net->backend->ops->flush || net->backend->ops->flush(net->backend) == 0;
+			!net->front->ops->flush || net->front->ops->flush(net->front) == 0;
 		if (net->device.active && net->device.queues[QUEUE_TX].ready)
 			serve_tx(net);
 	}
@@ -382,6 +373,18 @@ static void on_rx_resume(evutil_socket_t fd, short events, void *opaque)
 		net->metrics.rx_event_rate_limiter_count++;
 		serve_rx(net);
 	}
+	pthread_mutex_unlock(&net->device.lock);
+}
+
+static void on_front_timer(evutil_socket_t fd, short events, void *opaque)
+{
+	struct net *net = opaque;
+
+	(void)fd;
+	(void)events;
+	pthread_mutex_lock(&net->device.lock);
+	if (net->device.active && net->device.queues[QUEUE_RX].ready)
+		serve_rx(net);
 	pthread_mutex_unlock(&net->device.lock);
 }
 
@@ -453,6 +456,7 @@ int net_open(struct net **net, const struct net_config *config, struct err *err)
 		net_close(opened);
 		return rc;
 	}
+	opened->front = opened->backend;
 	configure(opened, config);
 	opened->tx_writable = true;
 	*net = opened;
@@ -471,6 +475,16 @@ void net_close(struct net *net)
 	free(net);
 }
 
+struct net_backend *net_backend(struct net *net)
+{
+	return net->backend;
+}
+
+void net_set_front(struct net *net, struct net_backend *front)
+{
+	net->front = front ? front : net->backend;
+}
+
 struct virtio_device *net_device(struct net *net)
 {
 	return &net->device;
@@ -487,7 +501,9 @@ int net_attach(struct net *net, struct event_base *base, struct err *err)
 			       on_ready, net);
 	net->rx_resume = evtimer_new(base, on_rx_resume, net);
 	net->tx_resume = evtimer_new(base, on_tx_resume, net);
-	if (net->ready && net->rx_resume && net->tx_resume && event_add(net->ready, NULL) == 0)
+	net->front_timer = evtimer_new(base, on_front_timer, net);
+	if (net->ready && net->rx_resume && net->tx_resume && net->front_timer &&
+	    event_add(net->ready, NULL) == 0)
 		return 0;
 	net_detach(net);
 	return err_set(err, ENOMEM, "%s: no memory for its events", net->name);
@@ -505,6 +521,16 @@ void net_detach(struct net *net)
 	free_event(&net->ready);
 	free_event(&net->rx_resume);
 	free_event(&net->tx_resume);
+	free_event(&net->front_timer);
+}
+
+void net_pause(struct net *net, bool paused)
+{
+	pthread_mutex_lock(&net->device.lock);
+	net->paused = paused;
+	pthread_mutex_unlock(&net->device.lock);
+	if (!paused && net->rx_resume)
+		resume_soon(net->rx_resume);
 }
 
 void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,

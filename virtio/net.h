@@ -15,6 +15,7 @@
 
 struct err;
 struct net;
+struct net_backend;
 
 #define NET_MAC_SIZE 6
 
@@ -70,11 +71,25 @@ struct virtio_device *net_device(struct net *net);
 const struct net_metrics *net_metrics(const struct net *net);
 
 /*
+ * What the interface is on; and what it uses instead, such as something before it that takes some
+ * frames itself. The latter is not owned, and NULL is the interface's own again. Main thread, while
+ * it is not attached.
+ */
+struct net_backend *net_backend(struct net *net);
+void net_set_front(struct net *net, struct net_backend *front);
+
+/*
  * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out before
  * virtio_device_detach. Main thread.
  */
 int net_attach(struct net *net, struct event_base *base, struct err *err);
 void net_detach(struct net *net);
+
+/*
+ * While the vCPUs are: the guest receives nothing, and nothing is sent again because it does not
+ * answer. Main thread.
+ */
+void net_pause(struct net *net, bool paused);
 
 /* New limits, buckets full; NULL leaves one as it is. Main thread. */
 void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,

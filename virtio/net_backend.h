@@ -21,8 +21,9 @@ struct net_backend;
 
 struct net_backend_ops {
 	/*
-	 * Sends a frame: 0, -EAGAIN if the host cannot take it now (the descriptor becomes writable
-	 * when it can), or -errno if it is lost.
+	 * Sends a frame: 0, 1 if it was for something on the way to the host, -EAGAIN if the host
+	 * cannot take it now (the descriptor becomes writable when it can), or -errno if it is
+	 * lost.
 	 */
 	int (*send)(struct net_backend *backend, const struct iovec *iov, unsigned int count);
 	/*
@@ -40,6 +41,11 @@ struct net_backend_ops {
 	/* Tells the host which offloads the driver takes (VIRTIO_NET_F_GUEST_*). -errno. */
 	int (*set_offloads)(struct net_backend *backend, uint64_t driver_features);
 	void (*close)(struct net_backend *backend);
+	/*
+	 * In how many nanoseconds `receive` has a frame of which the descriptor does not tell; 0
+	 * now, -1 if nothing is planned. What the device has sent may change it. NULL if never.
+	 */
+	int64_t (*wait)(struct net_backend *backend);
 };
 
 struct net_backend {

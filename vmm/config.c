@@ -62,3 +62,12 @@ void vsock_device_config_free(struct vsock_device_config *config)
 	free(config->vsock_id);
 	memset(config, 0, sizeof(*config));
 }
+
+void mmds_config_free(struct mmds_config *config)
+{
+	for (char **id = config->network_interfaces; id && *id; id++)
+		free(*id);
+	free(config->network_interfaces);
+	free(config->ipv4_address);
+	memset(config, 0, sizeof(*config));
+}

@@ -94,11 +94,19 @@ struct vsock_device_config {
 	char *vsock_id; /* deprecated, without effect */
 };
 
+struct mmds_config {
+	char **network_interfaces; /* ids; NULL-terminated */
+	int version;		   /* enum mmds_version */
+	char *ipv4_address;	   /* NULL: MMDS_ADDRESS */
+	bool imds_compat;
+};
+
 void drive_config_free(struct drive_config *config);
 void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);
 void vsock_device_config_free(struct vsock_device_config *config);
+void mmds_config_free(struct mmds_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void logger_config_free(struct logger_config *config);
 void serial_config_free(struct serial_config *config);

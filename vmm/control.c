@@ -199,6 +199,8 @@ static int open_machine(struct control *control, struct err *err)
 	control->machine.console_ring = &control->console_ring;
 	control->machine.boot_timer_logged = control->boot_timer;
 	rc = watch(control, err);
+	if (rc == 0 && control->has_mmds_config)
+		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config, err);
 	if (rc == 0)
 		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
 				    control->filtered ? confine_block : NULL, err);
@@ -213,6 +215,9 @@ static void add_metrics(struct control *control)
 
 	devices_add_metrics(&control->devices, &control->metrics);
 	metrics_add(&control->metrics, METRICS_I8042, NULL, &machine->i8042.metrics, 1, 0);
+	if (control->mmds)
+		metrics_add(&control->metrics, METRICS_MMDS, NULL, mmds_metrics(control->mmds), 1,
+			    0);
 	metrics_add(&control->metrics, METRICS_UART, NULL, &machine->serial.metrics, 1, 0);
 	metrics_add(&control->metrics, METRICS_VCPU, NULL, &machine->vcpus.vcpus[0].metrics,
 		    machine->vcpus.count, sizeof(machine->vcpus.vcpus[0]));
@@ -257,6 +262,7 @@ int control_pause(struct control *control, struct err *err)
 	if (rc < 0 || control->state == CONTROL_PAUSED)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
+	devices_pause(&control->devices, true);
 	control->metrics.latencies.vmm_pause_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_PAUSED);
 	return 0;
@@ -269,6 +275,7 @@ int control_resume(struct control *control, struct err *err)
 
 	if (rc < 0 || control->state == CONTROL_RUNNING)
 		return rc;
+	devices_pause(&control->devices, false);
 	vcpu_group_resume(&control->machine.vcpus);
 	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_RUNNING);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mmds/mmds.h"
 #include "vmm/config.h"
 #include "vmm/console.h"
 #include "vmm/console_ring.h"
@@ -40,6 +41,10 @@ struct control {
 	struct boot_source_config boot_source; /* owned */
 	bool has_boot_source;
 	struct devices devices;
+	struct mmds *mmds;		/* owned; NULL: there is no metadata service */
+	size_t mmds_size_limit;		/* of its document, which is made with it */
+	struct mmds_config mmds_config; /* owned */
+	bool has_mmds_config;
 	struct logger_config logger; /* owned */
 	struct serial_config serial; /* owned */
 	int serial_fd;		     /* owned unless it is standard output itself */
@@ -84,12 +89,20 @@ int control_set_interface(struct control *control, struct network_interface_conf
 			  struct err *err);
 int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err);
 int control_set_cpu_config(struct control *control, struct cpu_template *template, struct err *err);
+/* Which interfaces, that are configured already, the metadata service answers on, and how. */
+int control_set_mmds(struct control *control, struct mmds_config *config, struct err *err);
 /* Where a line goes at the start, every minute, when it is asked for and at the end. Once only. */
 int control_set_metrics(struct control *control, struct metrics_config *config, struct err *err);
 
 /* Before the start, too. -ENOENT if there is none of that id. */
 int control_remove_drive(struct control *control, const char *id, struct err *err);
 int control_remove_interface(struct control *control, const char *id, struct err *err);
+
+/*
+ * The metadata service, to be read and written, which is there in every state. After the start it
+ * is an error if no interface answers for it.
+ */
+int control_metadata(struct control *control, struct mmds **mmds, struct err *err);
 
 /* The whole of the kernel's command line as configured so far, to be freed; NULL without memory. */
 char *control_cmdline(const struct control *control);

@@ -50,6 +50,7 @@ int control_open_config(struct control *control, struct err *err)
 	int rc;
 
 	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
+	control->mmds_size_limit = MMDS_SIZE_LIMIT;
 	control->files.initrd_fd = -1;
 	control->serial_fd = open_standard_output();
 	rc = console_ring_open(&control->console_ring, CONSOLE_RING_DEFAULT, err);
@@ -61,6 +62,8 @@ int control_open_config(struct control *control, struct err *err)
 void control_close_config(struct control *control)
 {
 	devices_close(&control->devices);
+	mmds_close(control->mmds);
+	mmds_config_free(&control->mmds_config);
 	cpu_template_free(&control->cpu_template);
 	close_files(&control->files);
 	boot_source_config_free(&control->boot_source);
@@ -281,6 +284,52 @@ int control_set_cpu_config(struct control *control, struct cpu_template *templat
 	take_template(control, template);
 	control->has_cpu_config = true;
 	control->machine_config.cpu_template = CPU_TEMPLATE_NONE;
+	return 0;
+}
+
+int control_metadata(struct control *control, struct mmds **mmds, struct err *err)
+{
+	int rc = 0;
+
+	if (control->state != CONTROL_NOT_STARTED && !control->has_mmds_config)
+		return err_set(err, ENODEV,
+			       "metadata: no network interface answers for it: that is configured "
+			       "before the start");
+	if (!control->mmds)
+		rc = mmds_open(&control->mmds, control->mmds_size_limit, err);
+	*mmds = control->mmds;
+	return rc;
+}
+
+int control_set_mmds(struct control *control, struct mmds_config *config, struct err *err)
+{
+	struct mmds *mmds = NULL;
+	uint32_t address;
+	int rc = control_expect(control, CONTROL_NOT_STARTED, "Configuring the metadata service",
+				err);
+
+	if (rc < 0)
+		return rc;
+	if (!config->ipv4_address)
+		config->ipv4_address = strdup(MMDS_ADDRESS);
+	if (!config->ipv4_address)
+		return err_sys(err, ENOMEM, "ipv4_address");
+	if (!mmds_address_parse(config->ipv4_address, &address))
+		return err_set(err, EINVAL,
+			       "ipv4_address: one from 169.254.1.0 to 169.254.254.255 is expected");
+	if (!config->network_interfaces[0])
+		return err_set(err, EINVAL, "network_interfaces: at least one is expected");
+	rc = devices_check_interfaces(&control->devices, config->network_interfaces, err);
+	if (rc < 0)
+		return rc;
+	rc = control_metadata(control, &mmds, err);
+	if (rc < 0)
+		return rc;
+	mmds_configure(mmds, (enum mmds_version)config->version, config->imds_compat);
+	mmds_config_free(&control->mmds_config);
+	control->mmds_config = *config;
+	control->has_mmds_config = true;
+	memset(config, 0, sizeof(*config));
 	return 0;
 }
 

@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "base/metrics.h"
 #include "base/ring_memory.h"
+#include "mmds/mmds.h"
+#include "mmds/responder.h"
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
@@ -187,6 +189,7 @@ int devices_set_interface(struct devices *devices, struct network_interface_conf
 		interface = &devices->interfaces[devices->interface_count++];
 	}
 	interface->net = net;
+	interface->responder = NULL;
 	interface->config = *config;
 	memset(config, 0, sizeof(*config));
 	return 0;
@@ -312,6 +315,17 @@ int devices_update_interface(struct devices *devices, const struct network_inter
 	return 0;
 }
 
+int devices_check_interfaces(struct devices *devices, char *const *ids, struct err *err)
+{
+	for (unsigned int i = 0; ids[i]; i++) {
+		if (!find_interface(devices, ids[i]))
+			return err_set(err, ENOENT,
+				       "network_interfaces[%u]: there is no network interface %s",
+				       i, ids[i]);
+	}
+	return 0;
+}
+
 unsigned int devices_list(const struct devices *devices, struct virtio_device **list)
 {
 	unsigned int count = 0;
@@ -367,6 +381,38 @@ char *devices_cmdline(const struct devices *devices)
 	return text;
 }
 
+int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
+		     struct err *err)
+{
+	uint32_t address;
+
+	if (!mmds_address_parse(config->ipv4_address, &address))
+		return err_set(err, EINVAL, "ipv4_address: %s", config->ipv4_address);
+	for (char **id = config->network_interfaces; *id; id++) {
+		struct network_interface *interface = find_interface(devices, *id);
+		int rc;
+
+		if (!interface)
+			return err_set(err, ENOENT, "mmds-config: there is no network interface %s",
+				       *id);
+		if (interface->responder)
+			continue; /* named twice */
+		rc = responder_open(&interface->responder, mmds, address,
+				    net_backend(interface->net), NULL, err);
+		if (rc < 0)
+			return rc;
+		net_set_front(interface->net, responder_backend(interface->responder));
+	}
+	return 0;
+}
+
+static void forget_mmds(struct network_interface *interface)
+{
+	net_set_front(interface->net, NULL);
+	responder_close(interface->responder);
+	interface->responder = NULL;
+}
+
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
 		   struct event_base *base, block_confine *confine, struct err *err)
 {
@@ -386,6 +432,12 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	if (rc < 0)
 		(void)devices_detach(devices);
 	return rc;
+}
+
+void devices_pause(struct devices *devices, bool paused)
+{
+	for (unsigned int i = 0; i < devices->interface_count; i++)
+		net_pause(devices->interfaces[i].net, paused);
 }
 
 /* All drives together. */
@@ -409,8 +461,10 @@ bool devices_detach(struct devices *devices)
 	unsigned int count = devices_list(devices, list);
 	bool settled = detach_drives(devices);
 
-	for (unsigned int i = 0; i < devices->interface_count; i++)
+	for (unsigned int i = 0; i < devices->interface_count; i++) {
 		net_detach(devices->interfaces[i].net);
+		forget_mmds(&devices->interfaces[i]);
+	}
 	if (devices->vsock)
 		vsock_detach(devices->vsock);
 	for (unsigned int i = 0; i < count; i++)

@@ -19,7 +19,9 @@ struct block;
 struct err;
 struct guest_memory;
 struct metrics;
+struct mmds;
 struct net;
+struct responder;
 struct virtio_device;
 struct vsock;
 
@@ -31,6 +33,7 @@ struct drive {
 struct network_interface {
 	struct network_interface_config config; /* owned */
 	struct net *net;			/* owned */
+	struct responder *responder;		/* owned; NULL: no metadata is asked for on it */
 };
 
 struct devices {
@@ -60,6 +63,9 @@ int devices_update_drive(struct devices *devices, const struct drive_update *upd
 int devices_update_interface(struct devices *devices, const struct network_interface_update *update,
 			     struct err *err);
 
+/* -ENOENT if there is none of one of the ids, a NULL-terminated list; err names its place. */
+int devices_check_interfaces(struct devices *devices, char *const *ids, struct err *err);
+
 /*
  * Writes the devices in their order on the bus to `list`, which has room for LAYOUT_VIRTIO_MAX, and
  * returns how many there are: the root drive first, the other drives, interfaces, vsock.
@@ -68,6 +74,16 @@ unsigned int devices_list(const struct devices *devices, struct virtio_device **
 
 /* What the kernel's command line says of them, to be freed; NULL without memory. */
 char *devices_cmdline(const struct devices *devices);
+
+/*
+ * Has the metadata service answer on interfaces, until devices_detach. Before devices_attach.
+ * -ENOENT if one of them is gone again.
+ */
+int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
+		     struct err *err);
+
+/* With the vCPUs. */
+void devices_pause(struct devices *devices, bool paused);
 
 /* Puts them to work in a started machine, and takes them out again. */
 int devices_attach(struct devices *devices, const struct guest_memory *memory,

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/text.h"
+#include "mmds/mmds.h"
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
@@ -31,6 +32,7 @@ static const struct metric deprecated_api_table[] = {
 static const struct metric get_request_table[] = {
 	METRIC(get_request_metrics, instance_info_count),
 	METRIC(get_request_metrics, machine_cfg_count),
+	METRIC(get_request_metrics, mmds_count),
 	METRIC(get_request_metrics, vmm_version_count),
 	METRIC_NEVER("hotplug_memory_count"),
 	{ NULL },
@@ -58,6 +60,7 @@ static const struct metric logger_table[] = {
 static const struct metric patch_request_table[] = {
 	COUNT_AND_FAILS(patch_request_metrics, drive),
 	COUNT_AND_FAILS(patch_request_metrics, machine_cfg),
+	COUNT_AND_FAILS(patch_request_metrics, mmds),
 	COUNT_AND_FAILS(patch_request_metrics, network),
 	METRIC_NEVER("hotplug_memory_count"),
 	METRIC_NEVER("hotplug_memory_fails"),
@@ -73,6 +76,7 @@ static const struct metric put_request_table[] = {
 	COUNT_AND_FAILS(put_request_metrics, logger),
 	COUNT_AND_FAILS(put_request_metrics, machine_cfg),
 	COUNT_AND_FAILS(put_request_metrics, metrics),
+	COUNT_AND_FAILS(put_request_metrics, mmds),
 	COUNT_AND_FAILS(put_request_metrics, network),
 	COUNT_AND_FAILS(put_request_metrics, serial),
 	COUNT_AND_FAILS(put_request_metrics, vsock),
@@ -163,6 +167,7 @@ const struct metrics_group metrics_groups[METRICS_GROUPS] = {
 	[METRICS_I8042] = { "i8042", i8042_metric_table },
 	[METRICS_LATENCIES] = { "latencies_us", latency_table, .values = true },
 	[METRICS_LOGGER] = { "logger", logger_table },
+	[METRICS_MMDS] = { "mmds", mmds_metric_table },
 	[METRICS_NET] = { "net", net_metric_table, "interface" },
 	[METRICS_PATCH_REQUESTS] = { "patch_api_requests", patch_request_table },
 	[METRICS_PUT_REQUESTS] = { "put_api_requests", put_request_table },

@@ -33,6 +33,7 @@ void metrics_config_free(struct metrics_config *config);
 struct get_request_metrics {
 	uint64_t instance_info_count;
 	uint64_t machine_cfg_count;
+	uint64_t mmds_count;
 	uint64_t vmm_version_count;
 };
 
@@ -44,6 +45,7 @@ struct put_request_metrics {
 	uint64_t logger_count, logger_fails;
 	uint64_t machine_cfg_count, machine_cfg_fails;
 	uint64_t metrics_count, metrics_fails;
+	uint64_t mmds_count, mmds_fails;
 	uint64_t network_count, network_fails;
 	uint64_t serial_count, serial_fails;
 	uint64_t vsock_count, vsock_fails;
@@ -52,6 +54,7 @@ struct put_request_metrics {
 struct patch_request_metrics {
 	uint64_t drive_count, drive_fails;
 	uint64_t machine_cfg_count, machine_cfg_fails;
+	uint64_t mmds_count, mmds_fails;
 	uint64_t network_count, network_fails;
 };
 
@@ -102,6 +105,7 @@ enum metrics_group_id {
 	METRICS_I8042,
 	METRICS_LATENCIES,
 	METRICS_LOGGER,
+	METRICS_MMDS,
 	METRICS_NET,
 	METRICS_PATCH_REQUESTS,
 	METRICS_PUT_REQUESTS,

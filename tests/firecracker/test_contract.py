@@ -130,10 +130,6 @@ def test_lines_of_metrics(tmp_path):
     expected = {group: {f"{name} {times}" if name.endswith("_agg") else name for name in names}
                 for group, names in contract.TABLE["metrics"].items()}
     expected["block_scratch"] = expected["block"]
-    # The metadata service's come with it.
-    expected.pop("mmds")
-    for group, names in expected.items():
-        expected[group] = {name for name in names if not name.startswith("mmds_")}
     _, drive = host.drive(tmp_path)
     with start_api(tmp_path, "--id", "one") as vmm:
         vmm.put("/metrics", {"metrics_path": str(tmp_path / "metrics"), "emit_id": True,

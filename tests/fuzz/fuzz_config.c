@@ -2,12 +2,14 @@
 /* The input is a configuration file, and also the body of each of its sections. */
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
 #include "api-socket/cpu_config.h"
 #include "base/err.h"
+#include "mmds/store.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmm/control.h"
 
@@ -20,6 +22,7 @@ static void read_bodies(const json_t *body)
 	struct drive_config drive = { 0 };
 	struct network_interface_config interface = { 0 };
 	struct vsock_device_config vsock = { 0 };
+	struct mmds_config mmds = { 0 };
 	struct err err;
 
 	if (body_boot_source(body, &boot_source, &err) == 0)
@@ -40,6 +43,35 @@ static void read_bodies(const json_t *body)
 	if (body_vsock(body, &vsock, &err) == 0)
 		REQUIRE(vsock.uds_path && vsock.guest_cid >= 3);
 	vsock_device_config_free(&vsock);
+	if (body_mmds(body, &mmds, &err) == 0)
+		REQUIRE(mmds.network_interfaces);
+	mmds_config_free(&mmds);
+}
+
+/* As metadata: all of it can be read again, and a document as its own patch changes nothing. */
+static void store_metadata(const json_t *value)
+{
+	enum { LIMIT = 1000 };
+	struct store store;
+	struct err err = { "" };
+	char *before, *after;
+	size_t size;
+
+	store_init(&store, LIMIT);
+	if (store_put(&store, value, &err) == 0) {
+		REQUIRE(store_read(&store, "/", STORE_JSON, &before, &size) == STORE_FOUND);
+		REQUIRE(size <= LIMIT);
+		if (json_is_object(value) && !strstr(before, "null")) {
+			REQUIRE(store_patch(&store, value, &err) == 0);
+			REQUIRE(store_read(&store, "", STORE_JSON, &after, &size) == STORE_FOUND);
+			REQUIRE(strcmp(before, after) == 0);
+			free(after);
+		}
+		free(before);
+	} else {
+		REQUIRE(err.text[0]);
+	}
+	store_close(&store);
 }
 
 /* What is taken is printed as what gives it again. */
@@ -93,9 +125,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	read_bodies(file);
 	read_cpu_config(file);
+	store_metadata(file);
 	json_object_foreach (file, name, value) {
 		read_bodies(value);
 		read_cpu_config(value);
+		store_metadata(value);
 	}
 	apply(text, size);
 	json_decref(file);

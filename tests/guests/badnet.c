@@ -167,6 +167,54 @@ static void reset_in_flight(void)
 	}
 }
 
+static void set16(uint8_t *to, uint32_t value)
+{
+	to[0] = (uint8_t)(value >> 8);
+	to[1] = (uint8_t)value;
+}
+
+/* A TCP segment for 169.254.169.254:80, its checksum left to the device; the rest by `number`. */
+static void make_segment(uint32_t number)
+{
+	static const uint8_t ip_head[] = { 0x45, 0, 0,	46, 0, 0, 0,   0,   64,	 6,
+					   0,	 0, 10, 9,  0, 2, 169, 254, 169, 254 };
+	struct virtio_net_hdr_v1 *header = (struct virtio_net_hdr_v1 *)net->tx;
+	uint8_t *ip = net->tx + NET_HEADER_SIZE + 14, *tcp = ip + sizeof(ip_head);
+	uint32_t sum = 0;
+
+	net_make_frame(net);
+	header->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	set16(ip - 2, 0x0800);
+	for (unsigned int i = 0; i < sizeof(ip_head); i++) {
+		ip[i] = ip_head[i];
+		sum += (uint32_t)ip_head[i] << (i % 2 ? 0 : 8);
+	}
+	set16(ip + 10, ~((sum & 0xffff) + (sum >> 16)));
+	set16(tcp, 1000 + number % 40);
+	set16(tcp + 2, number % 7 ? 80 : 81);
+	for (unsigned int i = 4; i < 12; i++)
+		tcp[i] = (uint8_t)(number >> i);
+	tcp[12] = (uint8_t)(number % 5 ? 0x50 : number);
+	/* SYN as often as everything else together. */
+	tcp[13] = (uint8_t)(number % 2 ? 2 : number / 2);
+	set16(tcp + 14, number * 257);
+}
+
+/* Whether there is a metadata service on the interface or not. */
+static void metadata(void)
+{
+	for (unsigned int receives = 0; receives < 2; receives++) {
+		if (receives)
+			start(0);
+		else
+			hostile_expect("it starts", virtio_start(&net->virtio, 0, 2, NET_BUFFERS));
+		for (uint32_t i = 0; i < 60; i++) {
+			make_segment(i);
+			hostile_expect("given back", net_send(net, NET_FRAME_SIZE));
+		}
+	}
+}
+
 const struct hostile_case hostile_cases[] = {
 	{ "tx-short", RUNS_ON, tx_short },
 	{ "tx-long", RUNS_ON, tx_long },
@@ -181,5 +229,6 @@ const struct hostile_case hostile_cases[] = {
 	{ "rx-none", UNHARMED, rx_none },
 	{ "rx-into-rings", EITHER, rx_into_rings },
 	{ "reset-in-flight", UNHARMED, reset_in_flight },
+	{ "metadata", UNHARMED, metadata },
 	{ NULL },
 };

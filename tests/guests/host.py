@@ -28,7 +28,8 @@ def drive(folder, *, name="scratch", read_only=False, content=None, **options):
                   "is_read_only": read_only, "cache_type": "Writeback", **options}
 
 
-def vm_config(folder, guest, *, boot_args="", vcpu_count=1, drives=(), interfaces=(), vsock=None):
+def vm_config(folder, guest, *, boot_args="", vcpu_count=1, drives=(), interfaces=(), vsock=None,
+              mmds=None):
     """Writes a configuration file for a freestanding guest with virtio devices."""
     config = {
         "boot-source": {"kernel_image_path": str(GUESTS / guest), "boot_args": boot_args},
@@ -38,6 +39,8 @@ def vm_config(folder, guest, *, boot_args="", vcpu_count=1, drives=(), interface
     }
     if vsock:
         config["vsock"] = {"guest_cid": 3, "uds_path": str(vsock)}
+    if mmds:
+        config["mmds-config"] = mmds
     path = pathlib.Path(folder) / "vm.json"
     path.write_text(json.dumps(config))
     return path

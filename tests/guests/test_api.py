@@ -5,11 +5,12 @@ import json
 import socket
 import stat
 import subprocess
+import threading
 
 import pytest
 
 from api import Vmm, answers, start_api
-from host import drive, passt
+from host import drive, listener, passt
 from support import GUESTS, TIME_LIMIT, VMM, run_vmm, vmm_with, wait_until, watchdog
 
 KERNEL = str(GUESTS / "counter")
@@ -30,7 +31,7 @@ def scratch_drive(tmp_path):
 
 
 # What /vm/config has of other devices, and of a drive for which it was not given.
-NOTHING = {"balloon": None, "entropy": None, "logger": None, "memory-hotplug": None,
+NOTHING = {"mmds-config": None, "balloon": None, "entropy": None, "logger": None, "memory-hotplug": None,
            "metrics": None, "pmem": []}
 DRIVE_NOTHING = {"partuuid": None, "rate_limiter": None, "socket": None}
 
@@ -129,10 +130,15 @@ REFUSED = [
     ("PATCH", "/vm", {"state": "Stopped"}, ["Paused, Resumed"]),
     ("PUT", "/snapshot/create", {}, ["snapshots", "not supported yet"]),
     ("PUT", "/snapshot/load", {}, ["snapshots", "not supported yet"]),
-    ("GET", "/mmds", None, ["metadata service", "not supported yet"]),
-    ("PUT", "/mmds", {}, ["metadata service"]),
-    ("PATCH", "/mmds", {}, ["metadata service"]),
-    ("PUT", "/mmds/config", {}, ["metadata service"]),
+    ("PATCH", "/mmds", {}, ["metadata", "none yet"]),
+    ("PUT", "/mmds", [], ["a JSON object"]),
+    ("PUT", "/mmds", '{"a": 1, "a": 2}', ["duplicate"]),
+    ("PUT", "/mmds/config", {}, ["network_interfaces", "missing"]),
+    ("PUT", "/mmds/config", {"network_interfaces": []}, ["network_interfaces", "at least one"]),
+    ("PUT", "/mmds/config", {"network_interfaces": "eth0"}, ["network_interfaces", "a list"]),
+    ("PUT", "/mmds/config", {"network_interfaces": ["eth0"]},
+     ["network_interfaces[0]", "no network interface eth0"]),
+    ("PUT", "/mmds/config", {"network_interfaces": ["eth0"], "version": "V3"}, ["version", "V1, V2"]),
     ("PUT", "/balloon", {}, ["drives, network interfaces and a vsock"]),
     ("PUT", "/entropy", {}, ["drives, network interfaces and a vsock"]),
     ("PUT", "/pmem/a", {}, ["drives, network interfaces and a vsock"]),
@@ -162,6 +168,36 @@ def test_refusal_names_the_cause(shared, tmp_path, method, path, body, says):
     for part in says:
         assert part in fault
     assert "\n" not in fault
+
+
+def test_paused_guest_receives_nothing(vmm, tmp_path):
+    """What comes meanwhile is there when it goes on."""
+    came, paused = threading.Event(), threading.Event()
+
+    def echo_frames(connection):
+        with connection.makefile("rb") as frames:
+            while length := frames.read(4):
+                frame = frames.read(int.from_bytes(length, "big"))
+                came.set()
+                paused.wait(TIME_LIMIT)
+                connection.sendall(length + frame)
+
+    def count(name):
+        return vmm.get("/metrics")["net"][name]
+
+    with listener(tmp_path / "passt", echo_frames):
+        vmm.put("/network-interfaces/eth0", {"iface_id": "eth0", "guest_mac": "06:00:0a:00:00:02",
+                                             "passt_socket": str(tmp_path / "passt")})
+        vmm.start("net")
+        assert came.wait(TIME_LIMIT)
+        vmm.patch("/vm", {"state": "Paused"})
+        before = count("rx_tap_event_count")
+        paused.set()
+        wait_until(lambda: count("rx_tap_event_count") > before, "the frame")
+        assert count("rx_packets_count") == 0
+        vmm.patch("/vm", {"state": "Resumed"})
+        assert vmm.process.wait(TIME_LIMIT) == 0
+    assert "ok frames return" in vmm.console_path.read_text()
 
 
 def test_machine_configuration(vmm):

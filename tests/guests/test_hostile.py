@@ -24,7 +24,7 @@ MORE_GROWTH = {"credit-exceeded": GROWTH + (256 << 10), "reset-in-flight": GROWT
 OTHER_RING_ROUNDS = 20  # where the queue is another device's, whose ring is the same code
 # Some of what takes long, or connections of the host's.
 FEWER_ROUNDS = {"reset-in-flight": 10, "reset-storm": 10, "connections": 3, "no-rx-buffers": 10,
-                "requests-to-nobody": 3, "reset-packets": 3, "header-changes": 5,
+                "metadata": 20, "requests-to-nobody": 3, "reset-packets": 3, "header-changes": 5,
                 "ring-changes": 5, "odd-accesses": 10, "registers-not-there": 10,
                 "config-written": 10, "credit-exceeded": 10, "chain-of-4-gib": 10}
 PROCESSORS = {"reset-storm": 4, "header-changes": 2, "ring-changes": 2}
@@ -117,7 +117,7 @@ BAD_RX = "a receive buffer that is not writable or has no room for a header"
 NET_CASES = {"tx-short": None, "tx-long": None, "tx-longest": None, "tx-writable": None,
              "tx-header-nonsense": None, "tx-in-pieces": None, "rx-readable": BAD_RX,
              "rx-without-header": BAD_RX, "rx-small": None, "rx-small-mergeable": BAD_RX,
-             "rx-none": None, "rx-into-rings": None, "reset-in-flight": None}
+             "rx-none": None, "rx-into-rings": None, "reset-in-flight": None, "metadata": None}
 
 BAD_VSOCK_RX = "an rx buffer that cannot hold a packet"
 VSOCK_CASES = {"packet-short": None, "packet-writable": None, "header-in-pieces": None,
@@ -139,8 +139,11 @@ def one_device(folder, device, engine="Async", backend="passt"):
                       host.drive(folder, name="fixed", read_only=True, content=content)[1]]
             yield {"drives": drives}
         elif device == "net":
-            interface = stack.enter_context(getattr(host, backend)(folder))
-            yield {"interfaces": [{"iface_id": "eth0", "guest_mac": host.GUEST_MAC, **interface}]}
+            metadata = backend == "metadata"
+            interface = stack.enter_context(
+                getattr(host, "passt" if metadata else backend)(folder))
+            yield {"interfaces": [{"iface_id": "eth0", "guest_mac": host.GUEST_MAC, **interface}],
+                   "mmds": {"network_interfaces": ["eth0"]} if metadata else None}
         else:
             uds = folder / "v.sock"
             stack.enter_context(host.listener(f"{uds}_{host.ECHO_PORT}", host.echo))
@@ -258,7 +261,7 @@ def test_block(tmp_path, case, engine):
     assert (tmp_path / "scratch").stat().st_size == host.CAPACITY
 
 
-@pytest.mark.parametrize("backend", ["passt", "tap"])
+@pytest.mark.parametrize("backend", ["passt", "tap", "metadata"])
 @pytest.mark.parametrize("case", NET_CASES)
 def test_net(tmp_path, case, backend):
     if backend == "tap" and os.getuid() != 0:

@@ -103,6 +103,15 @@ REFUSED = {
         (None, {"guest_cid": 4, "uds_path": ""}),
         (RUNNING, {"guest_cid": 4, "uds_path": "{vsock}"}),
     ],
+    "PUT /mmds/config": [
+        (None, {"network_interfaces": []}),
+        (None, {"network_interfaces": ["nobody"], "version": "V2"}),
+        (None, {"network_interfaces": ["eth0"], "ipv4_address": "10.0.0.1"}),
+        (RUNNING, {"network_interfaces": ["eth0"], "version": "V2"}),
+    ],
+    # Of these only what is no object.
+    "PUT /mmds": [],
+    "PATCH /mmds": [],
     "PUT /actions": [(NOT_STARTED, {"action_type": "SendCtrlAltDel"}),
                      (RUNNING, {"action_type": "InstanceStart"})],
     "PATCH /vm": [(NOT_STARTED, {"state": "Resumed"}), (NOT_STARTED, {"state": "Paused"})],
@@ -137,7 +146,7 @@ def requests(route, state, files):
                 yield method, pattern.format(name), None
         yield method, pattern.format("x"), {}
         return
-    for body in EVERYWHERE:
+    for body in EVERYWHERE[:-1] if pattern == "/mmds" else EVERYWHERE:
         yield method, pattern.format(name), body
     for when, body in REFUSED.get(route, []):
         if when in (None, state):
@@ -160,6 +169,7 @@ def seen(vmm, files):
         with contextlib.suppress(FileNotFoundError):  # a client's, which is gone
             opened[number] = os.readlink(f"/proc/{vmm.process.pid}/fd/{number}")
     return {"state": vmm.state(), "config": vmm.get("/vm/config"), "opened": opened,
+            "metadata": vmm.get("/mmds"),
             "vsock": os.stat(files["vsock"]).st_ino}
 
 
@@ -179,6 +189,8 @@ def whole_vm(folder):
         vmm.put("/drives/data", {**LOCAL, "path_on_host": files["data"]})
         vmm.put("/network-interfaces/eth0", interface(**passt))
         vmm.put("/vsock", {"guest_cid": 3, "uds_path": files["vsock"]})
+        vmm.put("/mmds/config", {"network_interfaces": ["eth0"]})
+        vmm.put("/mmds", {"a": {"b": "c"}})
         yield vmm, files
 
 

@@ -18,7 +18,7 @@ def image(tmp_path_factory):
 
 
 # In the open their VMMs would show less; the guests tier has such ones.
-JAILED = ("test_api", "test_block", "test_net", "test_vsock")
+JAILED = ("test_api", "test_block", "test_metadata", "test_net", "test_vsock")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def start(tmp_path, image):
     """Starts a VM with a script; every VM is ended at the end of the test."""
     with contextlib.ExitStack() as stack:
         def starter(script, *, drives=(), engine="Async", writable=False, net=None, vsock=None,
-                    prefix=(), time_limit=TIME_LIMIT, memory=128):
+                    mmds=None, metadata=None, prefix=(), time_limit=TIME_LIMIT, memory=128):
             root = image
             if writable:
                 root = tmp_path / "root.ext4"
@@ -62,11 +62,16 @@ def start(tmp_path, image):
                 config["network-interfaces"] = [{"iface_id": "eth0", **net}]
             if vsock:
                 config["vsock"] = {"guest_cid": 3, "uds_path": str(vsock)}
+            options = []
+            if mmds:
+                config["mmds-config"] = mmds
+                (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+                options = ["--metadata", tmp_path / "metadata.json"]
             path = tmp_path / "vm.json"
             path.write_text(json.dumps(config))
             log = tmp_path / "vmm.log"
             process = subprocess.Popen(
-                [*prefix, *vmm_command(path, "--level", "Debug", "--log-path", log)],
+                [*prefix, *vmm_command(path, "--level", "Debug", "--log-path", log, *options)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             stack.callback(process.stdout.close)
             stack.callback(process.wait)

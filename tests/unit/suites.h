@@ -40,6 +40,10 @@
 	X(log) \
 	X(metrics) \
 	X(mmio) \
+	X(mmds_answer) \
+	X(mmds_net) \
+	X(mmds_responder) \
+	X(mmds_store) \
 	X(mptable) \
 	X(net) \
 	X(panic_watch) \
