@@ -39,6 +39,7 @@ static int read_file(const char *what, const char *path, size_t max, char **text
 	if (rc == 0)
 		return 0;
 	free(*text);
+	*text = NULL;
 	return err_sys(err, -rc, "%s %s", what, path);
 }
 
@@ -48,7 +49,7 @@ static int apply_cpu_config_or_path(struct control *control, const json_t *body,
 	const char *path = json_string_value(body);
 	char *text = NULL;
 	json_t *object;
-	size_t size;
+	size_t size = 0;
 	int rc;
 
 	if (!path)
@@ -178,8 +179,8 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 
 int config_file_apply(struct control *control, const char *path, struct err *err)
 {
-	size_t len;
-	char *text;
+	size_t len = 0;
+	char *text = NULL;
 	int rc = read_file("configuration file", path, CONFIG_FILE_SIZE_MAX, &text, &len, err);
 
 	if (rc < 0)
@@ -192,8 +193,8 @@ int config_file_apply(struct control *control, const char *path, struct err *err
 int metadata_file_apply(struct control *control, const char *path, struct err *err)
 {
 	struct err cause;
-	size_t len;
-	char *text;
+	size_t len = 0;
+	char *text = NULL;
 	json_t *data;
 	int rc = read_file("metadata file", path, control->mmds_size_limit + CONFIG_FILE_SIZE_MAX,
 			   &text, &len, err);

@@ -7,9 +7,9 @@ import contextlib
 import os
 import pathlib
 import socket
+import socketserver
 import subprocess
 import tempfile
-import threading
 
 import pytest
 
@@ -34,31 +34,16 @@ def pump(source, target):
 @contextlib.contextmanager
 def over_tcp(path):
     """The port of 127.0.0.1 behind which the Unix socket is."""
-    server = socket.create_server(("127.0.0.1", 0))
-    closing = False
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self):
+            with socket.socket(socket.AF_UNIX) as vmm, contextlib.suppress(OSError):
+                vmm.connect(str(path))
+                with running(lambda: pump(vmm, self.request)):
+                    pump(self.request, vmm)
 
-    def serve_one(client):
-        with client, socket.socket(socket.AF_UNIX) as vmm, contextlib.suppress(OSError):
-            vmm.connect(str(path))
-            with running(lambda: pump(vmm, client)):
-                pump(client, vmm)
-
-    def serve():
-        while True:
-            client, _ = server.accept()
-            if closing:
-                client.close()
-                return
-            # They end with their clients, which have ended before this does.
-            threading.Thread(target=serve_one, args=(client,), daemon=True).start()
-
-    def stop():
-        nonlocal closing
-        closing = True
-        socket.create_connection(server.getsockname()).close()
-
-    with server, running(serve, stop=stop):
-        yield server.getsockname()[1]
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server, \
+            running(server.serve_forever, stop=server.shutdown):
+        yield server.server_address[1]
 
 
 @contextlib.contextmanager
