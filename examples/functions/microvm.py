@@ -150,7 +150,7 @@ class MicroVM:
             self.sockets = os.path.join(self.folder, name, jail, "root", "run")
             command = [settings.jailer, "--id", jail, "--exec-file", settings.vmm, "--uid",
                        str(self.user), "--gid", str(self.user), "--chroot-base-dir", self.folder,
-                       "--read-only-root", "--resource-limit", f"fsize={LOG_MAX}",
+                       "--read-only-root", "--new-netns", "--resource-limit", f"fsize={LOG_MAX}",
                        "--cgroup", memory_limit((settings.memory_mib << 20) + MEMORY_BESIDE),
                        "--cgroup", f"pids.max={THREADS}",
                        *[text for fd in self.inherited for text in ("--keep-fd", str(fd))],

@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from support import BUILD, TIME_LIMIT, TOP, kernel, processes
+from support import BUILD, TIME_LIMIT, TOP, kernel, processes, running, wait_until
 
 EXAMPLE = TOP / "examples" / "functions"
 MOST = 4
@@ -93,6 +93,20 @@ def test_one_that_tries_the_network(gateway):
     assert status == 500
     assert answer["error"] == "it ended with status 1"
     assert "unreachable" in answer["stderr"]
+
+
+def networks():
+    """Of the VMMs that run."""
+    for pid in processes("mote-vmm"):
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"/proc/{pid}/ns/net")
+
+
+def test_its_vmm_has_no_network_either(gateway):
+    seen = set()
+    with running(lambda: call(gateway, "forever")):
+        wait_until(lambda: seen.update(networks()) or seen, "a VMM")
+    assert os.readlink("/proc/self/ns/net") not in seen
 
 
 def test_one_that_crashes_its_kernel(gateway):
