@@ -165,11 +165,12 @@ static json_t *merged(json_t *target, const json_t *patch)
 
 int store_patch(struct store *store, const json_t *patch, struct err *err)
 {
-	json_t *data, *sorted;
+	json_t *copy, *data, *sorted;
 
 	if (!store->data)
 		return err_set(err, ENODATA, "metadata: there is none yet that could be changed");
-	data = merged(json_deep_copy(store->data), patch);
+	copy = json_deep_copy(store->data);
+	data = copy ? merged(copy, patch) : NULL;
 	sorted = data ? sorted_copy(data) : NULL;
 	json_decref(data);
 	return replace(store, sorted, err);

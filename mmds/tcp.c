@@ -232,7 +232,7 @@ static bool again(struct tcp *tcp, int64_t now_ns)
 
 static void send_syn(struct tcp *tcp, struct segment *segment)
 {
-	fill(tcp, segment, TCP_SYN | TCP_ACK, tcp->next);
+	fill(tcp, segment, TCP_SYN | TCP_ACK, tcp->acked);
 	segment->mss = FRAME_MSS_MAX;
 	tcp->next = tcp->out_seq;
 }

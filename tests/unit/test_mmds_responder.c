@@ -562,6 +562,10 @@ START_TEST(lost_syn_is_answered_again)
 	now += front->ops->wait(front);
 	ck_assert(receive_segment(&again));
 	ck_assert_uint_eq(again.seq, first.seq);
+	/* Nor does a reset that is none change it. */
+	send_segment(&(struct guest_segment){ .from = 9, .to = 80, .seq = 7, .flags = RST });
+	ck_assert(receive_segment(&again));
+	ck_assert_uint_eq(again.seq, first.seq);
 	/* Another number: the guest has begun anew. */
 	syn.seq = 1000;
 	send_segment(&syn);
