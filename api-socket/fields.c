@@ -174,7 +174,7 @@ static const struct field *find_field(const struct field *fields, const char *na
 static int read_fields(const json_t *body, const struct field *fields, bool all, void *config,
 		       struct err *err)
 {
-	const char *name;
+	const char *name, *ignored = NULL;
 	json_t *value;
 
 	if (!json_is_object(body))
@@ -185,7 +185,7 @@ static int read_fields(const json_t *body, const struct field *fields, bool all,
 		int rc;
 
 		if (!field->name && field->others_ignored) {
-			log_warn("%s: unknown field, ignored", name);
+			ignored = name;
 			continue;
 		}
 		if (!field->name)
@@ -194,6 +194,9 @@ static int read_fields(const json_t *body, const struct field *fields, bool all,
 		if (rc < 0)
 			return rc;
 	}
+	/* However many there are, the log has one line of it. */
+	if (ignored)
+		log_warn("%s: unknown field, ignored", ignored);
 	for (; all && fields->name; fields++) {
 		if (fields->required && !json_object_get(body, fields->name))
 			return err_set(err, EINVAL, "%s: the field is missing", fields->name);
