@@ -17,7 +17,7 @@ import pytest
 import host
 from api import Vmm, answers
 from jail import CGROUP_VERSION, CGROUPS, GID, JAILER, MEMORY, UID
-from support import BUILD, GUESTS, TIME_LIMIT, VARIANT, running, vmm_with, wait_until, watchdog
+from support import BUILD, GUESTS, TIME_LIMIT, running, vmm_with, wait_until, watchdog
 
 
 class Fifo:
@@ -123,8 +123,8 @@ def end_jail(pid_file):
     wait_until(lambda: not pid_file.exists(), "the jail's end")
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or VARIANT != "release",
-                    reason="the jail is root's, and for a static mote-vmm")
+@pytest.mark.release_build
+@pytest.mark.skipif(os.geteuid() != 0, reason="the jail is root's")
 @pytest.mark.parametrize("daemonize", [False, True])
 def test_jailed_machine_start(base, daemonize):
     name, parent = f"sdk-{os.getpid()}", "mote-sdk"
