@@ -52,6 +52,12 @@ def test_defaults(vmm):
         "cpu-config": None, "drives": [], "network-interfaces": [], "vsock": None}
 
 
+def test_ignored_fields_are_one_line_of_the_log(vmm, tmp_path):
+    vmm.put("/metrics", {"metrics_path": str(tmp_path / "metrics"),
+                         **{f"future-{i}": i for i in range(2000)}})
+    assert vmm.log().count("unknown field, ignored") == 1
+
+
 # Method, path, body, and what the refusal says; before the start. "@" stands for a drive's file.
 REFUSED = [
     ("GET", "/nothing", None, ["/nothing", "no such path"]),
