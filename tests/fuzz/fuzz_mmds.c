@@ -20,6 +20,7 @@
 #include "mmds/store.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/input.h"
+#include "tests/unit/packet.h"
 #include "virtio/net_backend.h"
 
 #define SERVICE 0xa9fea9feu
@@ -56,32 +57,6 @@ static const char *const requests[] = {
 	"GET /a HTTP/1.1\r\nX-metadata-token: 0\r\n",
 	"\r\n\r\n",
 };
-
-static uint32_t get(const uint8_t *from, unsigned int size)
-{
-	uint32_t value = 0;
-
-	while (size-- > 0)
-		value = value << 8 | *from++;
-	return value;
-}
-
-static void put(uint8_t *to, uint32_t value, unsigned int size)
-{
-	while (size-- > 0) {
-		to[size] = (uint8_t)value;
-		value >>= 8;
-	}
-}
-
-static uint16_t sum(const uint8_t *data, size_t size, uint32_t start)
-{
-	for (size_t i = 0; i < size; i++)
-		start += i % 2 ? data[i] : (uint32_t)data[i] << 8;
-	while (start >> 16)
-		start = (start & 0xffff) + (start >> 16);
-	return (uint16_t)start;
-}
 
 /* Whether it is the service's, by what the frame says: not by the code under test. */
 static bool is_its(const uint8_t *ethernet, size_t size)

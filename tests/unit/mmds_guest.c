@@ -3,35 +3,10 @@
 
 #include <string.h>
 
+#include "tests/unit/packet.h"
+
 static const uint8_t guest_mac[6] = { 2, 0, 0, 0, 0, 1 };
 static const uint8_t service_mac[6] = { 6, 1, 0x23, 0x45, 0x67, 1 };
-
-static void put(uint8_t *to, uint64_t value, unsigned int size)
-{
-	while (size-- > 0) {
-		to[size] = (uint8_t)value;
-		value >>= 8;
-	}
-}
-
-static uint32_t get(const uint8_t *from, unsigned int size)
-{
-	uint32_t value = 0;
-
-	while (size-- > 0)
-		value = value << 8 | *from++;
-	return value;
-}
-
-/* Ones' complement, byte by byte. */
-static uint16_t sum(const uint8_t *data, size_t size, uint32_t start)
-{
-	for (size_t i = 0; i < size; i++)
-		start += i % 2 ? data[i] : (uint32_t)data[i] << 8;
-	while (start >> 16)
-		start = (start & 0xffff) + (start >> 16);
-	return (uint16_t)start;
-}
 
 static uint16_t tcp_sum(const uint8_t *ip, size_t size)
 {
@@ -78,7 +53,7 @@ size_t guest_tcp(uint8_t *frame, uint32_t to, const struct guest_segment *segmen
 	ethernet(frame, 0x0800);
 	memset(ip, 0, 20 + head);
 	ip[0] = 0x45;
-	put(ip + 2, size, 2);
+	put(ip + 2, (uint32_t)size, 2);
 	ip[6] = 0x40;
 	ip[8] = 64;
 	ip[9] = 6;
