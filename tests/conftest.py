@@ -46,7 +46,6 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
-
 def show_processes(file):
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(["ps", "-ewwo", "pid,ppid,stat,wchan:24,args"], stdin=subprocess.DEVNULL,
