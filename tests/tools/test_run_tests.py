@@ -2,7 +2,9 @@
 """A test that hangs, or leaves something behind, is a failed test, and never the end of it all."""
 import importlib.machinery
 import importlib.util
+import os
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -88,3 +90,18 @@ def test_other():
 """)
     assert str(counts) == "1 passed, 1 failed, 0 skipped"
     assert time.monotonic() - begin < TIME_LIMIT
+
+
+@pytest.mark.parametrize("ci,commands,status,last", [
+    ("", ["echo 2 passed, 0 failed, 1 skipped", "true"], 0, "3 passed, 0 failed, 1 skipped"),
+    ("true", ["echo 2 passed, 0 failed, 1 skipped", "true"], 1, "3 passed, 1 failed, 1 skipped"),
+    ("true", ["echo 2 passed, 1 failed, 0 skipped; false", "echo on"], 1,
+     "3 passed, 1 failed, 0 skipped"),
+    # A count that is good does not outweigh an end that is not.
+    ("", ["echo 2 passed, 0 failed, 0 skipped; exit 3"], 1, "2 passed, 1 failed, 0 skipped"),
+    ("", ["kill -9 $$", "true"], 1, "1 passed, 1 failed, 0 skipped"),
+])
+def test_steps_are_added_up(ci, commands, status, last):
+    done = subprocess.run([TOP / "tests" / "steps", *commands], capture_output=True, check=False,
+                          env={**os.environ, "CI": ci}, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (status, last)
