@@ -52,7 +52,7 @@ SEES_tests := base virtio mmds vmm api-socket cli jailer rootfs-tools tests
 FLOORS := base virtio mmds vmm api-socket cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
-SRC_virtio := $(wildcard virtio/*.c)
+SRC_virtio := $(wildcard virtio/*/*.c)
 SRC_mmds := $(wildcard mmds/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
 SRC_api-socket := $(wildcard api-socket/*.c)
@@ -207,7 +207,7 @@ define library_rules
 $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	@rm -f $$@
 	$$(say) AR $$@
-	$$(Q)$(AR) rcs $$@ $$(filter %.o,$$^)
+	$$(Q)$(AR) qcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach floor,base virtio mmds vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
 

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "base/guest_memory.h"
 #include "mmds/mmds.h"
-#include "virtio/block.h"
+#include "virtio/block/block.h"
 #include "vmm/console_ring.h"
 #include "vmm/kvm/cpu_template_named.h"
 

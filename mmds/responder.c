@@ -13,7 +13,7 @@
 #include "mmds/frame.h"
 #include "mmds/internal.h"
 #include "mmds/tcp.h"
-#include "virtio/net_backend.h"
+#include "virtio/net/backend.h"
 
 /* Room for the headers and all that a connection's window takes. */
 #define IN_SIZE (NET_HEADER_SIZE + 14 + 60 + 60 + TCP_IN_SIZE)

@@ -11,9 +11,9 @@
 #include "base/ring_memory.h"
 #include "mmds/mmds.h"
 #include "mmds/responder.h"
-#include "virtio/block.h"
-#include "virtio/net.h"
-#include "virtio/vsock.h"
+#include "virtio/block/block.h"
+#include "virtio/net/net.h"
+#include "virtio/vsock/vsock.h"
 #include "vmm/machine.h"
 #include "vmm/metrics.h"
 

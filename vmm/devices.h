@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "virtio/batching.h"
-#include "virtio/block_worker.h"
+#include "virtio/block/worker.h"
+#include "virtio/core/batching.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 

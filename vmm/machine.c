@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "virtio/device.h"
+#include "virtio/core/device.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/layout.h"
 #include "vmm/boot/mptable.h"

@@ -12,7 +12,7 @@
 
 #include "base/guest_memory.h"
 #include "base/io_bus.h"
-#include "virtio/mmio.h"
+#include "virtio/core/mmio.h"
 #include "vmm/boot/kernel_image.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"

@@ -13,7 +13,7 @@
 
 #include "base/guest_memory.h"
 #include "tests/fuzz/input.h"
-#include "virtio/queue.h"
+#include "virtio/core/queue.h"
 
 #define DRIVER_QUEUES 2
 #define DRIVER_QUEUE_SIZE 256

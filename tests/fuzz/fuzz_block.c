@@ -10,8 +10,8 @@
 
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/input.h"
-#include "virtio/block_file.h"
-#include "virtio/block_request.h"
+#include "virtio/block/file.h"
+#include "virtio/block/request.h"
 
 #define GUEST_SIZE 65536u
 #define DISK_SECTORS 64u

@@ -21,7 +21,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/input.h"
 #include "tests/unit/packet.h"
-#include "virtio/net_backend.h"
+#include "virtio/net/backend.h"
 
 #define SERVICE 0xa9fea9feu
 #define PORTS 40

@@ -20,8 +20,8 @@
 #include "tests/fuzz/driver.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/input.h"
-#include "virtio/net.h"
-#include "virtio/net_backend.h"
+#include "virtio/net/backend.h"
+#include "virtio/net/net.h"
 
 #define RX 0
 #define TX 1

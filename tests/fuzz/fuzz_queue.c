@@ -14,7 +14,7 @@
 #include "base/guest_memory.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/input.h"
-#include "virtio/queue.h"
+#include "virtio/core/queue.h"
 
 /* Two regions with a gap between them. */
 #define REGION_SIZE UINT64_C(0x4000)

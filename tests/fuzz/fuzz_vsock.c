@@ -16,7 +16,7 @@
 #include "base/guest_memory.h"
 #include "base/log.h"
 #include "tests/fuzz/fuzz.h"
-#include "virtio/vsock_internal.h"
+#include "virtio/vsock/internal.h"
 
 #define MEMORY_SIZE (UINT64_C(2) << 20)
 #define RING_SPACING UINT64_C(0x10000)

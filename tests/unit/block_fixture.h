@@ -7,8 +7,8 @@
 
 #include "tests/unit/driver.h"
 #include "tests/unit/support.h"
-#include "virtio/block.h"
-#include "virtio/block_device.h"
+#include "virtio/block/block.h"
+#include "virtio/block/internal.h"
 
 #define SECTOR 512u
 #define SHARED "all that only read it can share it"

@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #include "base/guest_memory.h"
-#include "virtio/device.h"
-#include "virtio/mmio.h"
+#include "virtio/core/device.h"
+#include "virtio/core/mmio.h"
 
 /* Guest memory: queue N's rings at DRIVER_RINGS + N * 64 KiB; DRIVER_DATA and up are free. */
 #define DRIVER_MEMORY (UINT64_C(16) << 20)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "virtio/batching.h"
+#include "virtio/core/batching.h"
 
 #include <event2/event.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What requests do, with either engine. */
-#include "virtio/block.h"
+#include "virtio/block/block.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A block device: opening, its configuration, a block device of the host. */
-#include "virtio/block.h"
+#include "virtio/block/block.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The steps of an I/O, and what its results teach about the file. */
-#include "virtio/block_io.h"
+#include "virtio/block/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,7 +8,7 @@
 
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "virtio/block_file.h"
+#include "virtio/block/file.h"
 
 #define PUNCH_HOLE (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The queue of a block device: limits, turns, resets. */
-#include "virtio/block.h"
+#include "virtio/block/block.h"
 
 #include <fcntl.h>
 #include <linux/virtio_config.h>

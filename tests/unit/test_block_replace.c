@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Another file for a block device that is there. */
-#include "virtio/block.h"
+#include "virtio/block/block.h"
 
 #include <linux/virtio_mmio.h>
 #include <sys/stat.h>

@@ -18,8 +18,8 @@
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "virtio/block.h"
-#include "virtio/net.h"
+#include "virtio/block/block.h"
+#include "virtio/net/net.h"
 #include "vmm/control.h"
 #include "vmm/kvm/vcpu.h"
 

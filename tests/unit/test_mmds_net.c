@@ -12,7 +12,7 @@
 #include "tests/unit/mmds_guest.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "virtio/net.h"
+#include "virtio/net/net.h"
 
 #define RX 0
 #define TX 1

@@ -16,7 +16,7 @@
 #include "tests/unit/mmds_guest.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "virtio/net_backend.h"
+#include "virtio/net/backend.h"
 
 #define SECOND INT64_C(1000000000)
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"

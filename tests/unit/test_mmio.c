@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "virtio/mmio.h"
+#include "virtio/core/mmio.h"
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>

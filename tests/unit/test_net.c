@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Over passt's protocol, whose other end is a socket of the test's; taps need a privileged test. */
-#include "virtio/net.h"
+#include "virtio/net/net.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

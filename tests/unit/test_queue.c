@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "virtio/queue.h"
+#include "virtio/core/queue.h"
 
 #include <errno.h>
 #include <linux/virtio_config.h>

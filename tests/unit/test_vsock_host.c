@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
-#include "virtio/vsock.h"
-#include "virtio/vsock_host.h"
+#include "virtio/vsock/host.h"
+#include "virtio/vsock/vsock.h"
 
 #define PATH "host.sock"
 

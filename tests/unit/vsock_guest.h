@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "tests/unit/driver.h"
-#include "virtio/vsock_internal.h"
+#include "virtio/vsock/internal.h"
 
 #define VSOCK_GUEST_CID 3
 #define VSOCK_PATH "v.sock"

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every virtio device has, whatever its transport and kind (virtio 1.2, chapter 2).
+ *
+ * Two threads meet here, under the device's lock: a vCPU thread, which accesses the transport's
+ * registers and so sets up, starts and resets the device, and the main thread, in whose event loop
+ * the device works: queue notifications, files, timers. Only the main thread uses libevent.
+ */
+#ifndef MOTE_VIRTIO_CORE_DEVICE_H
+#define MOTE_VIRTIO_CORE_DEVICE_H
+
+#include <event2/event.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/log.h"
+#include "virtio/core/queue.h"
+
+struct batching;
+struct err;
+struct guest_memory;
+struct virtio_device;
+
+#define VIRTIO_QUEUES_MAX 3
+
+struct virtio_ops {
+	/*
+	 * DRIVER_OK: driver_features and the queues are final. On a vCPU thread, under the lock. A
+	 * negative errno leaves the device in DEVICE_NEEDS_RESET. May be NULL.
+	 */
+	int (*activate)(struct virtio_device *device);
+	/*
+	 * Reset, the queues still as they were. True: nothing touches guest memory any more. False:
+	 * something in flight will, and the device calls virtio_device_reset_done() when it has
+	 * ended, from the main thread. On a vCPU thread, under the lock, so it never waits. May be
+	 * NULL.
+	 */
+	bool (*reset)(struct virtio_device *device);
+	/*
+	 * The driver notified a queue that is ready. On the main thread, under the lock, while the
+	 * device is active. Notifications may be spurious or stand for several.
+	 */
+	void (*notified)(struct virtio_device *device, unsigned int queue);
+};
+
+struct virtio_device {
+	/* Constant once opened. */
+	const struct virtio_ops *ops;
+	const char *name; /* for the log, such as "drive rootfs"; not owned */
+	uint32_t type;	  /* virtio 1.2, chapter 5 */
+	unsigned int queue_count;
+	uint64_t features; /* offered, the device type's own; the common ones are added */
+	const struct guest_memory *memory; /* not owned; set by virtio_device_attach */
+	int irq_fd;			   /* owned; a 1 written here is an interrupt */
+	int notify_fds[VIRTIO_QUEUES_MAX]; /* owned; become readable when the driver notifies */
+
+	pthread_mutex_t lock;
+	/* Under the lock. */
+	struct virtq queues[VIRTIO_QUEUES_MAX];
+	uint64_t driver_features; /* negotiated */
+	uint8_t status;		  /* 2.1 */
+	bool active;		  /* DRIVER_OK, and not DEVICE_NEEDS_RESET */
+	bool resetting;		  /* until virtio_device_reset_done() */
+	const void *config;	  /* the device's configuration space, little endian; not owned */
+	size_t config_size;
+	struct log_limit log_limit;
+	uint64_t broken_count; /* how often the driver broke a rule and the device failed */
+
+	/*
+	 * InterruptStatus (4.2.2): the device's own, or a word that the transport shows to the
+	 * driver.
+	 */
+	atomic_uint *isr;
+	atomic_uint own_isr;
+	atomic_uint config_generation; /* 2.5.1 */
+
+	/*
+	 * A reset that has to wait begins (true) and is done (false). The driver takes its memory
+	 * back as soon as its write to the status is complete (4.2.3.1), and so no vCPU may go on
+	 * meanwhile. Under the lock; NULL if there is no vCPU.
+	 */
+	void (*hold)(void *opaque, bool hold);
+	void *hold_opaque;
+
+	/* What the driver can read of the device has changed. Under the lock; may be NULL. */
+	void (*changed)(void *opaque);
+	void *changed_opaque;
+
+	/* Main thread only. */
+	struct batching *batching; /* not owned; may be NULL */
+	struct event *notify_events[VIRTIO_QUEUES_MAX];
+};
+
+/* DEVICE_NEEDS_RESET and the rest are in linux/virtio_config.h; the interrupt causes (4.2.2): */
+#define VIRTIO_ISR_QUEUE 1u
+#define VIRTIO_ISR_CONFIG 2u
+
+/*
+ * Fills in the constants and creates the eventfds; queue_sizes has queue_count entries. 0 or -errno
+ * with err set; on failure there is nothing to close.
+ */
+int virtio_device_open(struct virtio_device *device, const struct virtio_ops *ops, uint32_t type,
+		       const char *name, const uint16_t *queue_sizes, unsigned int queue_count,
+		       struct err *err);
+/* Safe on a zeroed or already closed object. The vCPUs have ended. */
+void virtio_device_close(struct virtio_device *device);
+
+/*
+ * Gives the device its memory and puts its notifications into the event loop; `batching`, if not
+ * NULL, is told of each and outlives the device's stay. Before the start.
+ */
+int virtio_device_attach(struct virtio_device *device, const struct guest_memory *memory,
+			 struct event_base *base, struct batching *batching, struct err *err);
+/* Takes it out of the event loop. Main thread. */
+void virtio_device_detach(struct virtio_device *device);
+
+/* Whether this feature bit was negotiated. */
+static inline bool virtio_has_feature(const struct virtio_device *device, unsigned int bit)
+{
+	return device->driver_features >> bit & 1;
+}
+
+/* The following are called under the lock. */
+
+/* Publishes what was pushed to a queue and interrupts the driver if it wants that. */
+void virtio_device_publish(struct virtio_device *device, struct virtq *queue);
+
+/* The driver broke a rule: logs it (rate limited), counts it, sets DEVICE_NEEDS_RESET (2.1.2). */
+void virtio_device_fail(struct virtio_device *device, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* The configuration space has changed: new generation, interrupt if the driver is there. */
+void virtio_device_config_changed(struct virtio_device *device);
+
+/* The transport's: start after DRIVER_OK, and reset. On a vCPU thread, under the lock. */
+void virtio_device_activate(struct virtio_device *device);
+void virtio_device_reset(struct virtio_device *device);
+/* The rest of a reset that had to wait. On the main thread, under the lock. */
+void virtio_device_reset_done(struct virtio_device *device);
+
+#endif

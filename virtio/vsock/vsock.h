@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtio socket device whose host side is Unix sockets (virtio 1.2, 5.10). A host program
+ * connects to uds_path, writes "CONNECT <port>\n" and reads "OK <host port>\n", then has the stream
+ * to the guest's port. A guest that connects to CID 2, port P, reaches who listens on
+ * "<uds_path>_<P>". Streams only.
+ */
+#ifndef MOTE_VIRTIO_VSOCK_VSOCK_H
+#define MOTE_VIRTIO_VSOCK_VSOCK_H
+
+#include <event2/event.h>
+#include <stdint.h>
+
+#include "base/metrics.h"
+#include "virtio/core/device.h"
+
+struct err;
+struct vsock;
+
+#define VSOCK_CONNECTIONS_MAX 1023
+
+struct vsock_config {
+	uint64_t guest_cid;   /* 3 to 2^32 - 2 */
+	const char *uds_path; /* its directory must exist */
+	/* The device that is closed if this one opens: its socket at the same path is taken over;
+	   or NULL. Neither is attached. */
+	struct vsock *replaces;
+};
+
+struct vsock_metrics {
+	uint64_t activate_fails;
+	uint64_t rx_queue_event_count;
+	uint64_t tx_queue_event_count;
+	uint64_t rx_packets_count; /* to the guest */
+	uint64_t tx_packets_count; /* from the guest */
+	uint64_t rx_bytes_count;
+	uint64_t tx_bytes_count;
+	uint64_t conns_added;
+	uint64_t conns_killed; /* by time-out or reset */
+	uint64_t conns_removed;
+	uint64_t tx_write_fails;
+	uint64_t rx_read_fails;
+	uint64_t invalid_packets_count;
+	uint64_t rsts_dropped_count; /* replies that found no room */
+};
+
+extern const struct metric vsock_metric_table[];
+
+/*
+ * Creates the listening socket, 0600; replaces a stale one, but neither a live one nor another kind
+ * of file. The device is freed by vsock_close, which removes the socket it made. 0 or -errno with
+ * err set; on failure *vsock is NULL and nothing is left behind.
+ */
+int vsock_open(struct vsock **vsock, const struct vsock_config *config, struct err *err);
+void vsock_close(struct vsock *vsock); /* NULL is allowed */
+
+struct virtio_device *vsock_device(struct vsock *vsock);
+const struct vsock_metrics *vsock_metrics(const struct vsock *vsock);
+
+/*
+ * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out, every
+ * connection closed, before virtio_device_detach. Main thread.
+ */
+int vsock_attach(struct vsock *vsock, struct event_base *base, struct err *err);
+void vsock_detach(struct vsock *vsock);
+
+#endif
