@@ -12,6 +12,7 @@
 #include "api-socket/describe.h"
 #include "api-socket/request_metrics.h"
 #include "api-socket/routes.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "mmds/store.h"
@@ -260,14 +261,14 @@ void api_handle(void *opaque, const struct http_request *request, struct http_an
 	struct api *api = opaque;
 	struct latency_metrics *latencies = &api->control->metrics.latencies;
 	enum control_state before = api->control->state;
-	int64_t start_ns = monotonic_ns();
+	int64_t start_ns = clock_ns();
 	uint64_t took_us;
 	struct err err;
 	int rc;
 
 	log_request(request);
 	rc = act(api, request, answer, &err);
-	took_us = (uint64_t)(monotonic_ns() - start_ns) / 1000;
+	took_us = (uint64_t)(clock_ns() - start_ns) / 1000;
 
 	if (before == CONTROL_RUNNING && api->control->state == CONTROL_PAUSED)
 		latencies->pause_vm = took_us;

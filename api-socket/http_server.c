@@ -9,10 +9,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api-socket/http_connection.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/event_priority.h"
 #include "base/fd.h"
@@ -21,14 +21,6 @@
 #define BACKLOG 128
 /* Clients that are one too many and still read that they are; more just see the end. */
 #define TURNED_AWAY_MAX 32
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Frees what has ended: the only place that takes a connection out of the list. */
 static void sweep(struct http_server *server)
@@ -157,7 +149,7 @@ bool http_server_take(struct http_server *server)
 
 	if (server->paused)
 		return false;
-	if (!server->limited || rate_limiter_take(&server->limiter, 0, now_ns()) == 0 ||
+	if (!server->limited || rate_limiter_take(&server->limiter, 0, clock_ns()) == 0 ||
 	    evtimer_add(server->limiter_timer, &pause) < 0)
 		return true;
 	server->paused = true;
@@ -287,7 +279,7 @@ int http_server_open(struct http_server **opened, struct event_base *base, const
 	server->body_max = body_max;
 	server->handle = handle;
 	server->opaque = opaque;
-	rate_limiter_init(&server->limiter, &limits, now_ns());
+	rate_limiter_init(&server->limiter, &limits, clock_ns());
 	TAILQ_INIT(&server->connections);
 	rc = listen_at(server, path, err);
 	if (rc == 0) {
@@ -353,14 +345,14 @@ void http_server_publish(struct http_server *server, enum http_stream stream, co
 
 void http_server_finish(struct http_server *server, int timeout_ms)
 {
-	const int64_t end = now_ns() + timeout_ms * INT64_C(1000000);
+	const int64_t end = clock_ns() + timeout_ms * INT64_C(1000000);
 	struct http_connection *connection;
 
 	TAILQ_FOREACH(connection, &server->connections, others)
 	{
 		while (http_connection_finish(connection)) {
 			struct pollfd writable = { .fd = connection->fd, .events = POLLOUT };
-			int64_t left = (end - now_ns()) / 1000000;
+			int64_t left = (end - clock_ns()) / 1000000;
 
 			if (left <= 0 || poll(&writable, 1, (int)left) == 0)
 				break;

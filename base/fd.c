@@ -136,3 +136,19 @@ int fd_write_all(int fd, const void *buffer, size_t len)
 	}
 	return 0;
 }
+
+void fd_signal(int event_fd)
+{
+	const uint64_t one = 1;
+	ssize_t n = write(event_fd, &one, sizeof(one));
+
+	(void)n; /* it can only be full, and then it is readable already */
+}
+
+void fd_unsignal(int event_fd)
+{
+	uint64_t count;
+	ssize_t n = read(event_fd, &count, sizeof(count));
+
+	(void)n; /* it was unreadable */
+}

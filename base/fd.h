@@ -43,4 +43,9 @@ int fd_open_append(const char *path);
 /* Writes all of buffer; 0 or -errno. */
 int fd_write_all(int fd, const void *buffer, size_t len);
 
+/* Makes an eventfd(2) readable. Any thread. */
+void fd_signal(int event_fd);
+/* Makes it unreadable again. */
+void fd_unsignal(int event_fd);
+
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,8 +16,6 @@
 #include "base/fd.h"
 #include "base/printable.h"
 #include "base/text.h"
-
-#define NS_PER_S INT64_C(1000000000)
 
 static int log_fd = STDERR_FILENO;
 static enum log_level log_max = LOG_INFO;
@@ -229,14 +228,6 @@ void log_line_at(const char *file, int line, enum log_level level, const char *f
 	va_end(args);
 }
 
-static int64_t monotonic_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * NS_PER_S + now.tv_nsec;
-}
-
 /* Takes one of the lines that all guest's objects have together, unless none is left. */
 static bool take_guest_line(int64_t at)
 {
@@ -256,7 +247,7 @@ __attribute__((format(printf, 4, 0))) static void limited_line(const struct orig
 							       bool of_guest, const char *fmt,
 							       va_list args)
 {
-	int64_t at = monotonic_now();
+	int64_t at = clock_ns();
 
 	if (at < limit->next_ns || (of_guest && !take_guest_line(at))) {
 		limit->withheld++;

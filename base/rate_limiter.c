@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/rate_limiter.h"
 
-#define NS_PER_MS 1000000
+#include "base/clock.h"
 
 static void bucket_init(struct token_bucket *bucket, const struct token_bucket_config *config,
 			int64_t now_ns)

@@ -11,10 +11,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/agent_client.h"
-#include "cli/clock.h"
 
 /* Nearly every answer is there by then. */
 #define SILENCE_MS 200

@@ -14,9 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "cli/clock.h"
 
 _Static_assert(sizeof(((struct api_client *)0)->path) ==
 		       sizeof(((struct sockaddr_un *)0)->sun_path),

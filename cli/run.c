@@ -10,12 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/agent_connect.h"
 #include "cli/bytes.h"
 #include "cli/cli.h"
-#include "cli/clock.h"
 #include "cli/console_log.h"
 #include "cli/detach.h"
 #include "cli/jail.h"

@@ -16,10 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
-#include "cli/clock.h"
 #include "cli/jail.h"
 
 #define CONFIG_PATH "/dev/fd/3"

@@ -13,11 +13,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/bytes.h"
 #include "cli/cli.h"
-#include "cli/clock.h"
 #include "cli/signals.h"
 
 /* Input is not read before there is room for so much of it. */

@@ -12,11 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/agent_client.h"
 #include "cli/agent_connect.h"
-#include "cli/clock.h"
 #include "rootfs-tools/init/failure.h"
 #include "rootfs-tools/init/tar.h"
 #include "rootfs-tools/init/tree.h"

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "mmds/answer.h"
 #include "mmds/frame.h"
@@ -46,14 +46,6 @@ struct responder {
 static struct responder *responder_of(struct net_backend *backend)
 {
 	return (struct responder *)backend;
-}
-
-static int64_t monotonic(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 static void refuse_with(struct responder *responder, const struct segment *reset)
@@ -396,7 +388,7 @@ int responder_open(struct responder **opened, struct mmds *mmds, uint32_t addres
 	responder->behind = behind;
 	responder->mmds = mmds;
 	responder->address = address;
-	responder->clock = clock ? clock : monotonic;
+	responder->clock = clock ? clock : clock_ns;
 	responder->when = TCP_NEVER;
 	return 0;
 }

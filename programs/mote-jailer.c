@@ -6,21 +6,13 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
 #include "jailer/keeper.h"
-
-static int64_t monotonic_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static int fail(int status, const struct err *err)
 {
@@ -45,7 +37,7 @@ static int end_by_signal(int number)
 
 int main(int argc, char **argv)
 {
-	const int64_t start_us = monotonic_us();
+	const int64_t start_us = clock_ns() / NS_PER_US;
 	struct jailer_args args;
 	struct err err;
 	int rc;

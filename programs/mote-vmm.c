@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #include "api-socket/api.h"
 #include "api-socket/config_file.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/event_priority.h"
 #include "base/fd.h"
@@ -166,7 +166,7 @@ static void count_startup(struct api_server_metrics *metrics, const struct vmm_o
 	metrics->process_startup_time_cpu_us = used_us > 0 ? (uint64_t)used_us : 0;
 	if (options->start_time_us > 0)
 		metrics->process_startup_time_us =
-			(uint64_t)(monotonic_ns() / 1000 - options->start_time_us);
+			(uint64_t)(clock_ns() / 1000 - options->start_time_us);
 }
 
 static int run_vm(struct run *run, const struct vmm_options *options)

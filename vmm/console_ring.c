@@ -55,25 +55,20 @@ int console_ring_resize(struct console_ring *ring, size_t size, struct err *err)
 
 void console_ring_put(struct console_ring *ring, uint8_t byte)
 {
-	const uint64_t one = 1;
-	ssize_t n = 0;
-
 	pthread_mutex_lock(&ring->lock);
 	ring->bytes[ring->written++ % ring->size] = byte;
 	if (ring->watched)
-		n = write(ring->notify_fd, &one, sizeof(one));
+		fd_signal(ring->notify_fd);
 	ring->watched = false;
 	pthread_mutex_unlock(&ring->lock);
-	(void)n; /* it can only be full, and then it is readable already */
 }
 
 char *console_ring_read(struct console_ring *ring, uint64_t *seen, size_t *len)
 {
 	char *copy = NULL;
 	uint64_t count;
-	ssize_t n = read(ring->notify_fd, &count, sizeof(count));
 
-	(void)n; /* nothing if nobody wrote */
+	fd_unsignal(ring->notify_fd);
 	pthread_mutex_lock(&ring->lock);
 	ring->watched = true;
 	count = ring->written - *seen;

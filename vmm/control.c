@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/event_priority.h"
 #include "base/fd.h"
@@ -53,7 +54,7 @@ int control_open(struct control *control, struct event_base *base, struct err *e
 {
 	memset(control, 0, sizeof(*control));
 	control->base = base;
-	control->process_start_ns = monotonic_ns();
+	control->process_start_ns = clock_ns();
 	metrics_open(&control->metrics);
 	return control_open_config(control, err);
 }
@@ -225,7 +226,7 @@ static void add_metrics(struct control *control)
 
 static uint64_t microseconds_since(int64_t start_ns)
 {
-	return (uint64_t)(monotonic_ns() - start_ns) / 1000;
+	return (uint64_t)(clock_ns() - start_ns) / 1000;
 }
 
 int control_start(struct control *control, struct err *err)
@@ -256,7 +257,7 @@ int control_start(struct control *control, struct err *err)
 
 int control_pause(struct control *control, struct err *err)
 {
-	int64_t start_ns = monotonic_ns();
+	int64_t start_ns = clock_ns();
 	int rc = control_expect_started(control, "Pausing", err);
 
 	if (rc < 0 || control->state == CONTROL_PAUSED)
@@ -270,7 +271,7 @@ int control_pause(struct control *control, struct err *err)
 
 int control_resume(struct control *control, struct err *err)
 {
-	int64_t start_ns = monotonic_ns();
+	int64_t start_ns = clock_ns();
 	int rc = control_expect_started(control, "Resuming", err);
 
 	if (rc < 0 || control->state == CONTROL_RUNNING)

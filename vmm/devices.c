@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/metrics.h"
 #include "base/ring_memory.h"
@@ -443,11 +444,11 @@ void devices_pause(struct devices *devices, bool paused)
 /* All drives together. */
 static bool detach_drives(struct devices *devices)
 {
-	const int64_t end = monotonic_ns() + DETACH_MS * INT64_C(1000000);
+	const int64_t end = clock_ns() + DETACH_MS * INT64_C(1000000);
 	bool settled = true;
 
 	for (unsigned int i = 0; i < devices->drive_count; i++) {
-		const int64_t left = (end - monotonic_ns()) / 1000000;
+		const int64_t left = (end - clock_ns()) / 1000000;
 
 		if (!block_detach(devices->drives[i].block, left > 0 ? (int)left : 0))
 			settled = false;

@@ -8,9 +8,9 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -22,26 +22,14 @@
 #include "vmm/console_ring.h"
 #include "vmm/kvm/registers.h"
 
-int64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 void machine_end(struct machine *machine, const struct vm_end *end)
 {
-	const uint64_t one = 1;
-	ssize_t n;
-
 	pthread_mutex_lock(&machine->end_lock);
 	if (machine->end.kind == VM_END_NONE)
 		machine->end = *end;
 	pthread_mutex_unlock(&machine->end_lock);
 	atomic_store(&machine->vcpus.over, true);
-	n = write(machine->end_fd, &one, sizeof(one));
-	(void)n; /* it can only be full, and then it is readable already */
+	fd_signal(machine->end_fd);
 }
 
 static void vcpu_ended(void *opaque, const struct vm_end *end)
@@ -92,7 +80,7 @@ static void boot_timer_reached(void *opaque)
 	int64_t none = 0;
 
 	/* The first write counts, whichever vCPU it comes from. */
-	if (atomic_compare_exchange_strong(&machine->phases.init_ns, &none, monotonic_ns()))
+	if (atomic_compare_exchange_strong(&machine->phases.init_ns, &none, clock_ns()))
 		machine_log_phases(machine);
 }
 
@@ -279,7 +267,7 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 
 	if (rc < 0)
 		return rc;
-	machine->phases.kvm_ready_ns = monotonic_ns();
+	machine->phases.kvm_ready_ns = clock_ns();
 	rc = guest_memory_open(&machine->memory, (uint64_t)config->mem_size_mib << 20,
 			       LAYOUT_MMIO_GAP_START, LAYOUT_MMIO_GAP_END,
 			       (enum huge_pages)config->huge_pages, err);
@@ -287,7 +275,7 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 		rc = load_guest(machine, config, files, device_count, err);
 	if (rc < 0)
 		return rc;
-	machine->phases.kernel_loaded_ns = monotonic_ns();
+	machine->phases.kernel_loaded_ns = clock_ns();
 	rc = add_devices(machine, out_fd, err);
 	if (rc == 0)
 		rc = place_virtio(machine, devices, device_count, err);

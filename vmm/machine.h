@@ -92,6 +92,4 @@ void machine_log_phases(const struct machine *machine);
 /* Why it ended; VM_END_NONE while it runs. Call with the vCPUs stopped for the final answer. */
 struct vm_end machine_end_reason(struct machine *machine);
 
-int64_t monotonic_ns(void);
-
 #endif

@@ -5,9 +5,9 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 
 #define RINGS_SPACING UINT64_C(0x10000)
@@ -201,21 +201,13 @@ bool driver_used(struct driver *driver, unsigned int index, uint32_t *head, uint
 	return true;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void driver_wait_used(struct driver *driver, unsigned int queue, uint32_t *head, uint32_t *len)
 {
 	const struct timeval tick = { .tv_usec = 100000 };
-	int64_t end = now_ms() + WAIT_MS;
+	int64_t end = clock_ms() + WAIT_MS;
 
 	while (!driver_used(driver, queue, head, len)) {
-		ck_assert_msg(now_ms() < end, "waited in vain for a used buffer");
+		ck_assert_msg(clock_ms() < end, "waited in vain for a used buffer");
 		event_base_loopexit(driver->base, &tick);
 		ck_assert_int_ge(event_base_loop(driver->base, EVLOOP_ONCE), 0);
 	}

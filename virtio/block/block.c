@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "virtio/block/internal.h"
@@ -126,7 +127,7 @@ int block_open(struct block **opened, const struct block_config *config, struct 
 	block->read_only = config->read_only;
 	block->writeback = config->writeback;
 	block->engine_kind = config->engine;
-	rate_limiter_init(&block->limiter, &config->limiter, block_now_ns());
+	rate_limiter_init(&block->limiter, &config->limiter, clock_ns());
 	rc = allocate(block, config, err);
 	if (rc == 0)
 		rc = virtio_device_open(&block->device, &block_ops, VIRTIO_ID_BLOCK, block->name,
@@ -287,7 +288,7 @@ int block_replace_file(struct block *block, const char *path, struct err *err)
 void block_set_limiter(struct block *block, const struct rate_limiter_config *limiter)
 {
 	pthread_mutex_lock(&block->device.lock);
-	rate_limiter_init(&block->limiter, limiter, block_now_ns());
+	rate_limiter_init(&block->limiter, limiter, clock_ns());
 	block_request_turn(block);
 	pthread_mutex_unlock(&block->device.lock);
 }

@@ -61,8 +61,6 @@ struct block {
 
 extern const struct virtio_ops block_ops;
 
-int64_t block_now_ns(void); /* CLOCK_MONOTONIC */
-
 /* What the file and the configuration allow. While no driver is there (status 0). */
 void block_offer_features(struct block *block);
 

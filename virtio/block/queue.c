@@ -5,17 +5,17 @@
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "virtio/block/internal.h"
 
 /* What one turn in the event loop takes from the queue, and how often it looks again. */
 #define TURN_REQUESTS 1024
 #define TURN_ROUNDS 4
 
-#define NS_PER_S INT64_C(1000000000)
 /* A longer wait for the limiter is cut into such ones. */
 #define LIMITER_WAIT_MAX (3600 * NS_PER_S)
 
@@ -36,14 +36,6 @@ enum stop {
 static struct block *block_of(struct virtio_device *device)
 {
 	return (struct block *)((char *)device - offsetof(struct block, device));
-}
-
-int64_t block_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 void block_init_slots(struct block *block)
@@ -271,21 +263,19 @@ void block_close_engines(struct block *block)
 
 bool block_settle(struct block *block, int timeout_ms)
 {
-	const int64_t end = block_now_ns() + timeout_ms * (NS_PER_S / 1000);
+	const int64_t end = clock_ns() + timeout_ms * (NS_PER_S / 1000);
 	struct block_engine *engine = engine_of(block);
 
 	while (engine && engine->in_flight > 0) {
 		struct pollfd event = { .fd = engine->event_fd, .events = POLLIN };
-		uint64_t count;
 		int64_t left;
-		ssize_t n;
 
 		/* Before the engine is asked: what comes afterwards makes it readable again. */
-		n = engine->event_fd < 0 ? 0 : read(engine->event_fd, &count, sizeof(count));
-		(void)n;
+		if (engine->event_fd >= 0)
+			fd_unsignal(engine->event_fd);
 		if (engine->ops->poll(engine))
 			event.fd = -1; /* there is more to do at once */
-		left = (end - block_now_ns()) / (NS_PER_S / 1000);
+		left = (end - clock_ns()) / (NS_PER_S / 1000);
 		if (engine->in_flight > 0 && left <= 0)
 			return false;
 		if (engine->in_flight > 0 && event.fd >= 0)
@@ -341,7 +331,7 @@ static int64_t throttle(struct block *block, const struct block_request *request
 
 	if (!rate_limiter_limits(&block->limiter))
 		return 0;
-	wait = rate_limiter_take(&block->limiter, request->data_len, block_now_ns());
+	wait = rate_limiter_take(&block->limiter, request->data_len, clock_ns());
 	if (wait == 0)
 		return 0;
 	if (!block->throttled)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "virtio/block/engine.h"
 #include "virtio/block/file.h"
@@ -98,7 +99,6 @@ static struct block_io *next_io(struct block_worker *worker)
 
 static void *worker_thread(void *opaque)
 {
-	const uint64_t one = 1;
 	struct block_worker *worker = opaque;
 	struct block_io *io;
 
@@ -108,13 +108,11 @@ static void *worker_thread(void *opaque)
 		return NULL;
 	while ((io = next_io(worker))) {
 		int result = do_io(worker, io);
-		ssize_t n;
 
 		pthread_mutex_lock(&worker->lock);
 		add_done(worker, io, result);
 		pthread_mutex_unlock(&worker->lock);
-		n = write(worker->event_fd, &one, sizeof(one));
-		(void)n; /* it can only be full, and then it is readable already */
+		fd_signal(worker->event_fd);
 	}
 	return NULL;
 }

@@ -103,14 +103,6 @@ void virtio_device_detach(struct virtio_device *device)
 	}
 }
 
-static void signal_fd(int fd)
-{
-	const uint64_t one = 1;
-	ssize_t n = write(fd, &one, sizeof(one));
-
-	(void)n; /* it can only be full, and then it is readable already */
-}
-
 static void changed(struct virtio_device *device)
 {
 	if (device->changed)
@@ -120,7 +112,7 @@ static void changed(struct virtio_device *device)
 static void interrupt(struct virtio_device *device, unsigned int cause)
 {
 	atomic_fetch_or(device->isr, cause);
-	signal_fd(device->irq_fd);
+	fd_signal(device->irq_fd);
 }
 
 void virtio_device_publish(struct virtio_device *device, struct virtq *queue)
@@ -170,7 +162,7 @@ void virtio_device_activate(struct virtio_device *device)
 	}
 	/* What the driver notified too early, and the main thread's first look at the device. */
 	for (unsigned int i = 0; i < device->queue_count; i++)
-		signal_fd(device->notify_fds[i]);
+		fd_signal(device->notify_fds[i]);
 }
 
 static void finish_reset(struct virtio_device *device)

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "virtio/net/backend.h"
@@ -59,14 +59,6 @@ static struct net *net_of(struct virtio_device *device)
 	return (struct net *)device;
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* When others had their turn. Not event_active(): the loop runs what is active until nothing is. */
 static void resume_soon(struct event *timer)
 {
@@ -92,7 +84,7 @@ static bool may_pass(struct rate_limiter *limiter, struct event *timer, uint64_t
 
 	if (!rate_limiter_limits(limiter))
 		return true;
-	wait = rate_limiter_wait(limiter, now_ns());
+	wait = rate_limiter_wait(limiter, clock_ns());
 	if (wait == 0)
 		return true;
 	(*throttled)++;
@@ -433,8 +425,8 @@ static void configure(struct net *net, const struct net_config *config)
 	}
 	device->config = &net->config;
 	device->config_size = offsetof(struct virtio_net_config, speed);
-	rate_limiter_init(&net->rx_limiter, &config->rx_limiter, now_ns());
-	rate_limiter_init(&net->tx_limiter, &config->tx_limiter, now_ns());
+	rate_limiter_init(&net->rx_limiter, &config->rx_limiter, clock_ns());
+	rate_limiter_init(&net->tx_limiter, &config->tx_limiter, clock_ns());
 }
 
 int net_open(struct net **net, const struct net_config *config, struct err *err)
@@ -538,9 +530,9 @@ void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,
 {
 	pthread_mutex_lock(&net->device.lock);
 	if (rx)
-		rate_limiter_init(&net->rx_limiter, rx, now_ns());
+		rate_limiter_init(&net->rx_limiter, rx, clock_ns());
 	if (tx)
-		rate_limiter_init(&net->tx_limiter, tx, now_ns());
+		rate_limiter_init(&net->tx_limiter, tx, clock_ns());
 	pthread_mutex_unlock(&net->device.lock);
 	/* Whoever waits for the old limits looks at the new ones now. */
 	if (net->rx_resume)

@@ -4,22 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "virtio/vsock/vsock.h"
 
 #define HOST_PORTS_START (UINT32_C(1) << 30)
 #define HOST_PORTS_END (UINT32_C(1) << 31)
-#define NS_PER_MS INT64_C(1000000)
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 void vsock_table_init(struct vsock_table *table)
 {
@@ -28,7 +19,7 @@ void vsock_table_init(struct vsock_table *table)
 	TAILQ_INIT(&table->waiting);
 	/* The guest chooses ports; it shall not know which of them share a bucket. */
 	if (getrandom(&table->hash_key, sizeof(table->hash_key), GRND_NONBLOCK) < 0)
-		table->hash_key = (uint64_t)now();
+		table->hash_key = (uint64_t)clock_ns();
 	table->hash_key |= 1;
 	table->last_port = HOST_PORTS_END - 1;
 	table->timeouts = (struct vsock_timeouts){ VSOCK_HANDSHAKE_TIMEOUT, VSOCK_CONNECT_TIMEOUT,
@@ -219,7 +210,7 @@ static void set_timer(struct vsock_table *table, int64_t deadline, int64_t at)
 void vsock_table_set_deadline(struct vsock_connection *connection, unsigned int timeout)
 {
 	struct vsock_table *table = connection->table;
-	int64_t at = now();
+	int64_t at = clock_ns();
 
 	connection->deadline = at + timeout * NS_PER_MS;
 	if (table->next_deadline == 0 || connection->deadline < table->next_deadline)
@@ -234,7 +225,7 @@ void vsock_table_clear_deadline(struct vsock_connection *connection)
 struct vsock_connection *vsock_table_expired(struct vsock_table *table)
 {
 	struct vsock_connection *connection;
-	int64_t at = now(), next = 0;
+	int64_t at = clock_ns(), next = 0;
 
 	table->next_deadline = 0;
 	TAILQ_FOREACH(connection, &table->all, all)

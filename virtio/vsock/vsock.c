@@ -245,14 +245,6 @@ static void notified(struct virtio_device *device, unsigned int queue)
 	finish(vsock);
 }
 
-static void wake(const struct vsock *vsock)
-{
-	const uint64_t one = 1;
-	ssize_t n = write(vsock->wake_fd, &one, sizeof(one));
-
-	(void)n; /* it can only be full, and then the main thread will wake */
-}
-
 static int activate(struct virtio_device *device)
 {
 	struct vsock *vsock = vsock_of(device);
@@ -262,7 +254,7 @@ static int activate(struct virtio_device *device)
 		virtio_device_fail(device, "DRIVER_OK without a receive and a transmit queue");
 		return -EINVAL;
 	}
-	wake(vsock);
+	fd_signal(vsock->wake_fd);
 	return 0;
 }
 
@@ -272,7 +264,7 @@ static bool reset(struct virtio_device *device)
 	struct vsock *vsock = vsock_of(device);
 
 	vsock->stale = true;
-	wake(vsock);
+	fd_signal(vsock->wake_fd);
 	return true;
 }
 
@@ -285,11 +277,9 @@ static const struct virtio_ops vsock_ops = {
 static void on_wake(evutil_socket_t fd, short events, void *opaque)
 {
 	struct vsock *vsock = opaque;
-	uint64_t count;
-	ssize_t n = read(fd, &count, sizeof(count));
 
-	(void)n;
 	(void)events;
+	fd_unsignal(fd);
 	enter(vsock);
 	leave(vsock);
 }

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/guest_memory.h"
@@ -203,10 +203,7 @@ void vcpu_group_hold(struct vcpu_group *group, bool hold)
 
 static void note_first_run(struct vcpu *vcpu)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	vcpu->first_run_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	vcpu->first_run_ns = clock_ns();
 }
 
 /* Until the main thread stops the group there is nothing left to do. */

@@ -59,12 +59,8 @@ void i8042_close(struct i8042 *i8042)
 
 static void interrupt(struct i8042 *i8042)
 {
-	const uint64_t one = 1;
-	ssize_t n = 0;
-
 	if (i8042->config & CONFIG_KEYBOARD_INTERRUPT)
-		n = write(i8042->irq_fd, &one, sizeof(one));
-	(void)n; /* it can only be full, and then it is readable already */
+		fd_signal(i8042->irq_fd);
 }
 
 static bool output_full(const struct i8042 *i8042)

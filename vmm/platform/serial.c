@@ -79,15 +79,6 @@ static uint8_t fifo_take(struct serial_fifo *fifo)
 	return fifo->bytes[fifo->head++ % SERIAL_BUFFER];
 }
 
-static void signal_eventfd(int fd)
-{
-	const uint64_t one = 1;
-	ssize_t n = write(fd, &one, sizeof(one));
-
-	/* It can only fail by being full, and then the other side is already notified. */
-	(void)n;
-}
-
 static bool data_ready(const struct serial *serial)
 {
 	if (serial->modem_control & MCR_LOOP)
@@ -114,7 +105,7 @@ static uint8_t pending_interrupt(const struct serial *serial)
 static void raise_if_pending(struct serial *serial)
 {
 	if (pending_interrupt(serial) != IIR_NONE)
-		signal_eventfd(serial->irq_fd);
+		fd_signal(serial->irq_fd);
 }
 
 /* Writes what the reader takes without waiting. */
@@ -167,7 +158,7 @@ static void flush_and_notify(struct serial *serial)
 {
 	flush(serial);
 	if (serial->out_blocked)
-		signal_eventfd(serial->notify_fd);
+		fd_signal(serial->notify_fd);
 }
 
 static void transmit(struct serial *serial, uint8_t byte)
@@ -195,7 +186,7 @@ static void transmit(struct serial *serial, uint8_t byte)
 		flush_and_notify(serial);
 	} else if (!serial->out_blocked && !serial->flush_scheduled) {
 		serial->flush_scheduled = true;
-		signal_eventfd(serial->notify_fd);
+		fd_signal(serial->notify_fd);
 	}
 	serial->thr_interrupt = transmit_empty(serial);
 	if (serial->thr_interrupt)
@@ -231,7 +222,7 @@ static void notify_of_room(struct serial *serial)
 {
 	if (serial->in_was_full && fifo_used(&serial->in) <= SERIAL_BUFFER / 2) {
 		serial->in_was_full = false;
-		signal_eventfd(serial->notify_fd);
+		fd_signal(serial->notify_fd);
 	}
 }
 
@@ -417,12 +408,9 @@ static struct serial_wants wants(const struct serial *serial)
 struct serial_wants serial_service(struct serial *serial)
 {
 	struct serial_wants result;
-	uint64_t count;
-	ssize_t n;
 
 	pthread_mutex_lock(&serial->lock);
-	n = read(serial->notify_fd, &count, sizeof(count));
-	(void)n; /* EAGAIN if nothing was to be acknowledged */
+	fd_unsignal(serial->notify_fd);
 	result = wants(serial);
 	pthread_mutex_unlock(&serial->lock);
 	return result;
