@@ -32,20 +32,22 @@ json_t *describe_machine(const struct api *api)
 
 static json_t *describe_drives(const struct devices *devices)
 {
+	const struct device *device = NULL;
 	json_t *list = json_array();
 
-	for (unsigned int i = 0; i < devices->drive_count; i++)
-		(void)json_array_append_new(list, body_of_drive(&devices->drives[i].config));
+	while ((device = devices_next(devices, DEVICE_DRIVE, device)))
+		(void)json_array_append_new(list, body_of_drive(&device->config.drive));
 	return list;
 }
 
 static json_t *describe_interfaces(const struct devices *devices)
 {
+	const struct device *device = NULL;
 	json_t *list = json_array();
 
-	for (unsigned int i = 0; i < devices->interface_count; i++)
-		(void)json_array_append_new(
-			list, body_of_network_interface(&devices->interfaces[i].config));
+	while ((device = devices_next(devices, DEVICE_INTERFACE, device)))
+		(void)json_array_append_new(list,
+					    body_of_network_interface(&device->config.interface));
 	return list;
 }
 
@@ -56,6 +58,7 @@ json_t *describe_vm(const struct api *api)
 					     "metrics" };
 	const struct control *control = api->control;
 	const struct devices *devices = &control->devices;
+	const struct device *vsock = devices_next(devices, DEVICE_VSOCK, NULL);
 	json_t *vm = json_object();
 
 	(void)json_object_set_new(vm, "boot-source",
@@ -68,8 +71,8 @@ json_t *describe_vm(const struct api *api)
 							  : json_null());
 	(void)json_object_set_new(vm, "drives", describe_drives(devices));
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
-	(void)json_object_set_new(
-		vm, "vsock", devices->vsock ? body_of_vsock(&devices->vsock_config) : json_null());
+	(void)json_object_set_new(vm, "vsock",
+				  vsock ? body_of_vsock(&vsock->config.vsock) : json_null());
 	(void)json_object_set_new(vm, "mmds-config",
 				  control->has_mmds_config ? body_of_mmds(&control->mmds_config)
 							   : json_null());

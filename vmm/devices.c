@@ -39,28 +39,75 @@ static int check_id(const char *field, const char *id, struct err *err)
 				     field, CONFIG_ID_SIZE_MAX);
 }
 
-static struct drive *find_drive(struct devices *devices, const char *id)
+static const char *id_of(const struct device *device)
 {
-	for (unsigned int i = 0; i < devices->drive_count; i++) {
-		if (strcmp(devices->drives[i].config.drive_id, id) == 0)
-			return &devices->drives[i];
+	switch (device->kind) {
+	case DEVICE_DRIVE:
+		return device->config.drive.drive_id;
+	case DEVICE_INTERFACE:
+		return device->config.interface.iface_id;
+	case DEVICE_VSOCK:
+		break;
 	}
 	return NULL;
 }
 
-static struct network_interface *find_interface(struct devices *devices, const char *id)
+static void free_config(struct device *device)
 {
-	for (unsigned int i = 0; i < devices->interface_count; i++) {
-		if (strcmp(devices->interfaces[i].config.iface_id, id) == 0)
-			return &devices->interfaces[i];
+	switch (device->kind) {
+	case DEVICE_DRIVE:
+		drive_config_free(&device->config.drive);
+		break;
+	case DEVICE_INTERFACE:
+		network_interface_config_free(&device->config.interface);
+		break;
+	case DEVICE_VSOCK:
+		vsock_device_config_free(&device->config.vsock);
+		break;
+	}
+}
+
+const struct device *devices_next(const struct devices *devices, enum device_kind kind,
+				  const struct device *device)
+{
+	const struct device *end = devices->list + devices->count;
+
+	for (device = device ? device + 1 : devices->list; device < end; device++) {
+		if (device->kind == kind)
+			return device;
 	}
 	return NULL;
+}
+
+/* The one of that id, or of its kind if there is only one ever. */
+static struct device *find(struct devices *devices, enum device_kind kind, const char *id)
+{
+	const struct device *device = NULL;
+
+	while ((device = devices_next(devices, kind, device))) {
+		if (!id || strcmp(id_of(device), id) == 0)
+			break;
+	}
+	return device ? &devices->list[device - devices->list] : NULL;
+}
+
+/* Puts an opened device in the place of the one that it replaces, or at the end. */
+static struct device *put(struct devices *devices, struct device *replaced, enum device_kind kind,
+			  struct virtio_device *virtio)
+{
+	if (replaced) {
+		virtio_device_close(replaced->virtio);
+		free_config(replaced);
+	} else {
+		replaced = &devices->list[devices->count++];
+	}
+	*replaced = (struct device){ .kind = kind, .virtio = virtio };
+	return replaced;
 }
 
 static int check_room(const struct devices *devices, const char *what, struct err *err)
 {
-	if (devices->drive_count + devices->interface_count + (devices->vsock ? 1 : 0) <
-	    LAYOUT_VIRTIO_MAX)
+	if (devices->count < LAYOUT_VIRTIO_MAX)
 		return 0;
 	return err_set(err, ENOSPC, "%s: a VM has room for %d devices", what, LAYOUT_VIRTIO_MAX);
 }
@@ -68,6 +115,7 @@ static int check_room(const struct devices *devices, const char *what, struct er
 static int check_drive(const struct devices *devices, const struct drive_config *config,
 		       struct err *err)
 {
+	const struct device *other = NULL;
 	int rc = check_id("drive_id", config->drive_id, err);
 
 	if (rc < 0)
@@ -76,19 +124,19 @@ static int check_drive(const struct devices *devices, const struct drive_config 
 	if (config->partuuid &&
 	    strspn(config->partuuid, "0123456789abcdefABCDEF-") != strlen(config->partuuid))
 		return err_set(err, EINVAL, "partuuid: hexadecimal digits and dashes are expected");
-	for (unsigned int i = 0; config->is_root_device && i < devices->drive_count; i++) {
-		const struct drive_config *other = &devices->drives[i].config;
+	while (config->is_root_device && (other = devices_next(devices, DEVICE_DRIVE, other))) {
+		const struct drive_config *drive = &other->config.drive;
 
-		if (other->is_root_device && strcmp(other->drive_id, config->drive_id) != 0)
+		if (drive->is_root_device && strcmp(drive->drive_id, config->drive_id) != 0)
 			return err_set(err, EINVAL, "is_root_device: drive %s is it already",
-				       other->drive_id);
+				       drive->drive_id);
 	}
 	return 0;
 }
 
 int devices_set_drive(struct devices *devices, struct drive_config *config, struct err *err)
 {
-	struct drive *drive = find_drive(devices, config->drive_id);
+	struct device *drive = find(devices, DEVICE_DRIVE, config->drive_id);
 	const struct block_config block_config = {
 		.id = config->drive_id,
 		.path = config->path_on_host,
@@ -96,7 +144,7 @@ int devices_set_drive(struct devices *devices, struct drive_config *config, stru
 		.writeback = config->cache_type == CACHE_WRITEBACK,
 		.engine = (enum block_engine_kind)config->io_engine,
 		.limiter = config->rate_limiter,
-		.replaces = drive ? drive->block : NULL,
+		.replaces = drive ? block_of(drive->virtio) : NULL,
 	};
 	struct block *block = NULL;
 	int rc = check_drive(devices, config, err);
@@ -107,14 +155,8 @@ int devices_set_drive(struct devices *devices, struct drive_config *config, stru
 		rc = block_open(&block, &block_config, err);
 	if (rc < 0)
 		return rc;
-	if (drive) {
-		block_close(drive->block);
-		drive_config_free(&drive->config);
-	} else {
-		drive = &devices->drives[devices->drive_count++];
-	}
-	drive->block = block;
-	drive->config = *config;
+	drive = put(devices, drive, DEVICE_DRIVE, block_device(block));
+	drive->config.drive = *config;
 	memset(config, 0, sizeof(*config));
 	return 0;
 }
@@ -138,13 +180,16 @@ static int parse_mac(const char *text, uint8_t mac[NET_MAC_SIZE])
 static int check_mac_free(const struct devices *devices,
 			  const struct network_interface_config *config, struct err *err)
 {
-	for (unsigned int i = 0; i < devices->interface_count; i++) {
-		const struct network_interface_config *other = &devices->interfaces[i].config;
+	const struct device *other = NULL;
 
-		if (other->guest_mac && strcasecmp(other->guest_mac, config->guest_mac) == 0 &&
-		    strcmp(other->iface_id, config->iface_id) != 0)
+	while ((other = devices_next(devices, DEVICE_INTERFACE, other))) {
+		const struct network_interface_config *interface = &other->config.interface;
+
+		if (interface->guest_mac &&
+		    strcasecmp(interface->guest_mac, config->guest_mac) == 0 &&
+		    strcmp(interface->iface_id, config->iface_id) != 0)
 			return err_set(err, EEXIST, "guest_mac: %s is that of interface %s",
-				       config->guest_mac, other->iface_id);
+				       config->guest_mac, interface->iface_id);
 	}
 	return 0;
 }
@@ -152,7 +197,7 @@ static int check_mac_free(const struct devices *devices,
 int devices_set_interface(struct devices *devices, struct network_interface_config *config,
 			  struct err *err)
 {
-	struct network_interface *interface = find_interface(devices, config->iface_id);
+	struct device *interface = find(devices, DEVICE_INTERFACE, config->iface_id);
 	uint8_t mac[NET_MAC_SIZE];
 	const struct net_config net_config = {
 		.id = config->iface_id,
@@ -163,7 +208,7 @@ int devices_set_interface(struct devices *devices, struct network_interface_conf
 		.mtu = (uint16_t)config->mtu,
 		.rx_limiter = config->rx_rate_limiter,
 		.tx_limiter = config->tx_rate_limiter,
-		.replaces = interface ? interface->net : NULL,
+		.replaces = interface ? net_of(interface->virtio) : NULL,
 	};
 	struct net *net;
 	int rc = check_id("iface_id", config->iface_id, err);
@@ -183,37 +228,29 @@ int devices_set_interface(struct devices *devices, struct network_interface_conf
 	rc = net_open(&net, &net_config, err);
 	if (rc < 0)
 		return rc;
-	if (interface) {
-		net_close(interface->net);
-		network_interface_config_free(&interface->config);
-	} else {
-		interface = &devices->interfaces[devices->interface_count++];
-	}
-	interface->net = net;
-	interface->responder = NULL;
-	interface->config = *config;
+	interface = put(devices, interface, DEVICE_INTERFACE, net_device(net));
+	interface->config.interface = *config;
 	memset(config, 0, sizeof(*config));
 	return 0;
 }
 
 int devices_set_vsock(struct devices *devices, struct vsock_device_config *config, struct err *err)
 {
+	struct device *device = find(devices, DEVICE_VSOCK, NULL);
 	const struct vsock_config vsock_config = {
 		.guest_cid = (uint64_t)config->guest_cid,
 		.uds_path = config->uds_path,
-		.replaces = devices->vsock,
+		.replaces = device ? vsock_of(device->virtio) : NULL,
 	};
 	struct vsock *vsock = NULL;
-	int rc = devices->vsock ? 0 : check_room(devices, "vsock", err);
+	int rc = device ? 0 : check_room(devices, "vsock", err);
 
 	if (rc == 0)
 		rc = vsock_open(&vsock, &vsock_config, err);
 	if (rc < 0)
 		return rc;
-	vsock_close(devices->vsock);
-	vsock_device_config_free(&devices->vsock_config);
-	devices->vsock = vsock;
-	devices->vsock_config = *config;
+	device = put(devices, device, DEVICE_VSOCK, vsock_device(vsock));
+	device->config.vsock = *config;
 	memset(config, 0, sizeof(*config));
 	return 0;
 }
@@ -221,16 +258,10 @@ int devices_set_vsock(struct devices *devices, struct vsock_device_config *confi
 void devices_close(struct devices *devices)
 {
 	(void)devices_detach(devices);
-	for (unsigned int i = 0; i < devices->drive_count; i++) {
-		block_close(devices->drives[i].block);
-		drive_config_free(&devices->drives[i].config);
+	for (unsigned int i = 0; i < devices->count; i++) {
+		virtio_device_close(devices->list[i].virtio);
+		free_config(&devices->list[i]);
 	}
-	for (unsigned int i = 0; i < devices->interface_count; i++) {
-		net_close(devices->interfaces[i].net);
-		network_interface_config_free(&devices->interfaces[i].config);
-	}
-	vsock_close(devices->vsock);
-	vsock_device_config_free(&devices->vsock_config);
 	memset(devices, 0, sizeof(*devices));
 }
 
@@ -244,57 +275,60 @@ static int no_interface(const char *id, struct err *err)
 	return err_set(err, ENOENT, "iface_id: there is no network interface %s", id);
 }
 
-/* Those behind it move up, so that the order stays. */
+/* Those after it move up, so that the order stays. */
+static void remove_device(struct devices *devices, struct device *device)
+{
+	const struct device *end = &devices->list[devices->count--];
+
+	virtio_device_close(device->virtio);
+	free_config(device);
+	memmove(device, device + 1, (size_t)(end - (device + 1)) * sizeof(*device));
+}
+
 int devices_remove_drive(struct devices *devices, const char *id, struct err *err)
 {
-	struct drive *drive = find_drive(devices, id);
-	struct drive *last = &devices->drives[devices->drive_count];
+	struct device *drive = find(devices, DEVICE_DRIVE, id);
 
 	if (!drive)
 		return no_drive(id, err);
-	block_close(drive->block);
-	drive_config_free(&drive->config);
-	devices->drive_count--;
-	memmove(drive, drive + 1, (size_t)((char *)last - (char *)(drive + 1)));
+	remove_device(devices, drive);
 	return 0;
 }
 
 int devices_remove_interface(struct devices *devices, const char *id, struct err *err)
 {
-	struct network_interface *interface = find_interface(devices, id);
-	struct network_interface *last = &devices->interfaces[devices->interface_count];
+	struct device *interface = find(devices, DEVICE_INTERFACE, id);
 
 	if (!interface)
 		return no_interface(id, err);
-	net_close(interface->net);
-	network_interface_config_free(&interface->config);
-	devices->interface_count--;
-	memmove(interface, interface + 1, (size_t)((char *)last - (char *)(interface + 1)));
+	remove_device(devices, interface);
 	return 0;
 }
 
 int devices_update_drive(struct devices *devices, const struct drive_update *update,
 			 struct err *err)
 {
-	struct drive *drive = find_drive(devices, update->drive_id);
+	struct device *device = find(devices, DEVICE_DRIVE, update->drive_id);
+	struct block *block;
 
-	if (!drive)
+	if (!device)
 		return no_drive(update->drive_id, err);
+	block = block_of(device->virtio);
 	if (update->path_on_host) {
 		char *path = strdup(update->path_on_host);
-		int rc = path ? block_replace_file(drive->block, path, err)
+		int rc = path ? block_replace_file(block, path, err)
 			      : err_sys(err, ENOMEM, "drive %s", update->drive_id);
 
 		if (rc < 0) {
 			free(path);
 			return rc;
 		}
-		free(drive->config.path_on_host);
-		drive->config.path_on_host = path;
+		free(device->config.drive.path_on_host);
+		device->config.drive.path_on_host = path;
 	}
 	if (update->has_rate_limiter) {
-		block_set_limiter(drive->block, &update->rate_limiter);
-		drive->config.rate_limiter = update->rate_limiter;
+		block_set_limiter(block, &update->rate_limiter);
+		device->config.drive.rate_limiter = update->rate_limiter;
 	}
 	return 0;
 }
@@ -302,24 +336,24 @@ int devices_update_drive(struct devices *devices, const struct drive_update *upd
 int devices_update_interface(struct devices *devices, const struct network_interface_update *update,
 			     struct err *err)
 {
-	struct network_interface *interface = find_interface(devices, update->iface_id);
+	struct device *interface = find(devices, DEVICE_INTERFACE, update->iface_id);
 
 	if (!interface)
 		return no_interface(update->iface_id, err);
-	net_set_limiters(interface->net,
+	net_set_limiters(net_of(interface->virtio),
 			 update->has_rx_rate_limiter ? &update->rx_rate_limiter : NULL,
 			 update->has_tx_rate_limiter ? &update->tx_rate_limiter : NULL);
 	if (update->has_rx_rate_limiter)
-		interface->config.rx_rate_limiter = update->rx_rate_limiter;
+		interface->config.interface.rx_rate_limiter = update->rx_rate_limiter;
 	if (update->has_tx_rate_limiter)
-		interface->config.tx_rate_limiter = update->tx_rate_limiter;
+		interface->config.interface.tx_rate_limiter = update->tx_rate_limiter;
 	return 0;
 }
 
 int devices_check_interfaces(struct devices *devices, char *const *ids, struct err *err)
 {
 	for (unsigned int i = 0; ids[i]; i++) {
-		if (!find_interface(devices, ids[i]))
+		if (!find(devices, DEVICE_INTERFACE, ids[i]))
 			return err_set(err, ENOENT,
 				       "network_interfaces[%u]: there is no network interface %s",
 				       i, ids[i]);
@@ -327,28 +361,33 @@ int devices_check_interfaces(struct devices *devices, char *const *ids, struct e
 	return 0;
 }
 
+/* The root drive is /dev/vda. */
+static unsigned int rank(const struct device *device)
+{
+	if (device->kind == DEVICE_DRIVE && device->config.drive.is_root_device)
+		return 0;
+	return 1 + device->kind;
+}
+
 unsigned int devices_list(const struct devices *devices, struct virtio_device **list)
 {
 	unsigned int count = 0;
 
-	/* The root drive is /dev/vda. */
-	for (int root = 1; root >= 0; root--) {
-		for (unsigned int i = 0; i < devices->drive_count; i++) {
-			if (devices->drives[i].config.is_root_device == root)
-				list[count++] = block_device(devices->drives[i].block);
+	for (unsigned int at = 0; at <= 1 + DEVICE_VSOCK; at++) {
+		for (unsigned int i = 0; i < devices->count; i++) {
+			if (rank(&devices->list[i]) == at)
+				list[count++] = devices->list[i].virtio;
 		}
 	}
-	for (unsigned int i = 0; i < devices->interface_count; i++)
-		list[count++] = net_device(devices->interfaces[i].net);
-	if (devices->vsock)
-		list[count++] = vsock_device(devices->vsock);
 	return count;
 }
 
 static void write_root(FILE *out, const struct devices *devices)
 {
-	for (unsigned int i = 0; i < devices->drive_count; i++) {
-		const struct drive_config *config = &devices->drives[i].config;
+	const struct device *device = NULL;
+
+	while ((device = devices_next(devices, DEVICE_DRIVE, device))) {
+		const struct drive_config *config = &device->config.drive;
 
 		if (!config->is_root_device)
 			continue;
@@ -390,7 +429,8 @@ int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mm
 	if (!mmds_address_parse(config->ipv4_address, &address))
 		return err_set(err, EINVAL, "ipv4_address: %s", config->ipv4_address);
 	for (char **id = config->network_interfaces; *id; id++) {
-		struct network_interface *interface = find_interface(devices, *id);
+		struct device *interface = find(devices, DEVICE_INTERFACE, *id);
+		struct net *net;
 		int rc;
 
 		if (!interface)
@@ -398,38 +438,34 @@ int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mm
 				       *id);
 		if (interface->responder)
 			continue; /* named twice */
-		rc = responder_open(&interface->responder, mmds, address,
-				    net_backend(interface->net), NULL, err);
+		net = net_of(interface->virtio);
+		rc = responder_open(&interface->responder, mmds, address, net_backend(net), NULL,
+				    err);
 		if (rc < 0)
 			return rc;
-		net_set_front(interface->net, responder_backend(interface->responder));
+		net_set_front(net, responder_backend(interface->responder));
 	}
 	return 0;
 }
 
-static void forget_mmds(struct network_interface *interface)
+static void forget_mmds(struct device *device)
 {
-	net_set_front(interface->net, NULL);
-	responder_close(interface->responder);
-	interface->responder = NULL;
+	if (!device->responder)
+		return;
+	net_set_front(net_of(device->virtio), NULL);
+	responder_close(device->responder);
+	device->responder = NULL;
 }
 
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
-		   struct event_base *base, block_confine *confine, struct err *err)
+		   struct event_base *base, int (*confine)(struct err *), struct err *err)
 {
-	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
-	unsigned int count = devices_list(devices, list);
+	const struct virtio_host host = { memory, base, &devices->batching, confine };
 	int rc = 0;
 
 	batching_open(&devices->batching, base);
-	for (unsigned int i = 0; i < count && rc == 0; i++)
-		rc = virtio_device_attach(list[i], memory, base, &devices->batching, err);
-	for (unsigned int i = 0; i < devices->drive_count && rc == 0; i++)
-		rc = block_attach(devices->drives[i].block, base, confine, err);
-	for (unsigned int i = 0; i < devices->interface_count && rc == 0; i++)
-		rc = net_attach(devices->interfaces[i].net, base, err);
-	if (rc == 0 && devices->vsock)
-		rc = vsock_attach(devices->vsock, base, err);
+	for (unsigned int i = 0; i < devices->count && rc == 0; i++)
+		rc = virtio_device_attach(devices->list[i].virtio, &host, err);
 	if (rc < 0)
 		(void)devices_detach(devices);
 	return rc;
@@ -437,63 +473,48 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 
 void devices_pause(struct devices *devices, bool paused)
 {
-	for (unsigned int i = 0; i < devices->interface_count; i++)
-		net_pause(devices->interfaces[i].net, paused);
-}
+	const struct device *interface = NULL;
 
-/* All drives together. */
-static bool detach_drives(struct devices *devices)
-{
-	const int64_t end = clock_ns() + DETACH_MS * INT64_C(1000000);
-	bool settled = true;
-
-	for (unsigned int i = 0; i < devices->drive_count; i++) {
-		const int64_t left = (end - clock_ns()) / 1000000;
-
-		if (!block_detach(devices->drives[i].block, left > 0 ? (int)left : 0))
-			settled = false;
-	}
-	return settled;
+	while ((interface = devices_next(devices, DEVICE_INTERFACE, interface)))
+		net_pause(net_of(interface->virtio), paused);
 }
 
 bool devices_detach(struct devices *devices)
 {
-	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
-	unsigned int count = devices_list(devices, list);
-	bool settled = detach_drives(devices);
+	/* All of them together. */
+	const int64_t until = clock_ns() + DETACH_MS * NS_PER_MS;
+	bool settled = true;
 
-	for (unsigned int i = 0; i < devices->interface_count; i++) {
-		net_detach(devices->interfaces[i].net);
-		forget_mmds(&devices->interfaces[i]);
+	for (unsigned int i = 0; i < devices->count; i++) {
+		if (!virtio_device_detach(devices->list[i].virtio, until))
+			settled = false;
+		forget_mmds(&devices->list[i]);
 	}
-	if (devices->vsock)
-		vsock_detach(devices->vsock);
-	for (unsigned int i = 0; i < count; i++)
-		virtio_device_detach(list[i]);
 	batching_close(&devices->batching);
 	return settled;
 }
 
 void devices_add_metrics(const struct devices *devices, struct metrics *metrics)
 {
-	for (unsigned int i = 0; i < devices->drive_count; i++)
-		metrics_add(metrics, METRICS_BLOCK, devices->drives[i].config.drive_id,
-			    block_metrics(devices->drives[i].block), 1, 0);
-	for (unsigned int i = 0; i < devices->interface_count; i++)
-		metrics_add(metrics, METRICS_NET, devices->interfaces[i].config.iface_id,
-			    net_metrics(devices->interfaces[i].net), 1, 0);
-	if (devices->vsock)
-		metrics_add(metrics, METRICS_VSOCK, NULL, vsock_metrics(devices->vsock), 1, 0);
+	static const enum metrics_group_id groups[] = {
+		[DEVICE_DRIVE] = METRICS_BLOCK,
+		[DEVICE_INTERFACE] = METRICS_NET,
+		[DEVICE_VSOCK] = METRICS_VSOCK,
+	};
+
+	for (unsigned int i = 0; i < devices->count; i++) {
+		const struct device *device = &devices->list[i];
+
+		metrics_add(metrics, groups[device->kind], id_of(device), device->virtio->counters,
+			    1, 0);
+	}
 }
 
 void devices_log_metrics(const struct devices *devices)
 {
-	for (unsigned int i = 0; i < devices->drive_count; i++)
-		metrics_log(block_device(devices->drives[i].block)->name, block_metric_table,
-			    block_metrics(devices->drives[i].block));
-	for (unsigned int i = 0; i < devices->interface_count; i++)
-		metrics_log(net_device(devices->interfaces[i].net)->name, net_metric_table,
-			    net_metrics(devices->interfaces[i].net));
-	if (devices->vsock)
-		metrics_log("vsock", vsock_metric_table, vsock_metrics(devices->vsock));
+	for (unsigned int i = 0; i < devices->count; i++) {
+		const struct virtio_device *virtio = devices->list[i].virtio;
+
+		metrics_log(virtio->name, virtio->ops->counters, virtio->counters);
+	}
 }

@@ -10,41 +10,43 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "virtio/block/worker.h"
 #include "virtio/core/batching.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 
-struct block;
 struct err;
 struct guest_memory;
 struct metrics;
 struct mmds;
-struct net;
 struct responder;
 struct virtio_device;
-struct vsock;
 
-struct drive {
-	struct drive_config config; /* owned */
-	struct block *block;	    /* owned */
+enum device_kind {
+	DEVICE_DRIVE,
+	DEVICE_INTERFACE,
+	DEVICE_VSOCK,
 };
 
-struct network_interface {
-	struct network_interface_config config; /* owned */
-	struct net *net;			/* owned */
-	struct responder *responder;		/* owned; NULL: no metadata is asked for on it */
+struct device {
+	enum device_kind kind;
+	union {
+		struct drive_config drive;
+		struct network_interface_config interface;
+		struct vsock_device_config vsock;
+	} config;		      /* owned */
+	struct virtio_device *virtio; /* owned */
+	struct responder *responder;  /* owned; NULL: no metadata is asked for on it */
 };
 
 struct devices {
-	struct drive drives[LAYOUT_VIRTIO_MAX];
-	unsigned int drive_count;
-	struct network_interface interfaces[LAYOUT_VIRTIO_MAX];
-	unsigned int interface_count;
-	struct vsock_device_config vsock_config; /* owned */
-	struct vsock *vsock;			 /* owned; NULL none */
-	struct batching batching;		 /* from devices_attach to devices_detach */
+	struct device list[LAYOUT_VIRTIO_MAX]; /* as they were configured, one after the other */
+	unsigned int count;
+	struct batching batching; /* from devices_attach to devices_detach */
 };
+
+/* The next one of a kind after `device`, NULL: the first; NULL if there is none. */
+const struct device *devices_next(const struct devices *devices, enum device_kind kind,
+				  const struct device *device);
 
 /* Each takes the configuration's strings when it succeeds. 0 or -errno with err set. */
 int devices_set_drive(struct devices *devices, struct drive_config *config, struct err *err);
@@ -87,8 +89,8 @@ void devices_pause(struct devices *devices, bool paused);
 
 /* Puts them to work in a started machine, and takes them out again. */
 int devices_attach(struct devices *devices, const struct guest_memory *memory,
-		   struct event_base *base, block_confine *confine, struct err *err);
-/* False if guest memory must stay mapped, because of what a slow disk still does (block_detach). */
+		   struct event_base *base, int (*confine)(struct err *), struct err *err);
+/* False if guest memory must stay mapped, because of what a slow disk still does. */
 bool devices_detach(struct devices *devices);
 
 /* Adds every device's counters. */

@@ -86,6 +86,11 @@ static uint8_t host_in[LENGTH_SIZE + ETHERNET_MAX];
 static size_t host_in_end;
 static uint64_t host_packets, host_bytes;
 
+static const struct net_metrics *counters(void)
+{
+	return net_device(net)->counters;
+}
+
 static bool push_frame(struct frames *frames, uint32_t offset, uint32_t size)
 {
 	if (frames->end == FRAMES_MAX)
@@ -139,7 +144,7 @@ static void restart(struct input *input)
 	/* What has been read aside is gone, and what has not been sent. */
 	lost_by_reset++;
 	if (driver_honest)
-		to_host.end = (unsigned int)net_metrics(net)->tx_packets_count;
+		to_host.end = (unsigned int)counters()->tx_packets_count;
 }
 
 static void notify(unsigned int queue)
@@ -376,7 +381,7 @@ static void operate(struct input *input)
 /* Until nothing moves any more: the host reads all, and an honest driver gives buffers. */
 static void finish(void)
 {
-	const struct net_metrics *metrics = net_metrics(net);
+	const struct net_metrics *metrics = counters();
 	uint64_t dropped;
 	size_t left;
 	int events;
@@ -424,8 +429,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	config.passt_fd = pair[1];
 	REQUIRE(net_open(&net, &config, &err) == 0);
 	device = net_device(net);
-	REQUIRE(virtio_device_attach(device, &memory, base, NULL, &err) == 0);
-	REQUIRE(net_attach(net, base, &err) == 0);
+	REQUIRE(virtio_device_attach(device, &(struct virtio_host){ &memory, base }, &err) == 0);
 	idle_events = event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED);
 	memcpy(driver_memory(&driver, TX_DATA, TX_DATA_SIZE), pattern, sizeof(pattern));
 	driver_honest = host_honest = true;
@@ -438,7 +442,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned int i = 0; i < OPERATIONS_MAX && input.size > 0; i++)
 		operate(&input);
 	finish();
-	net_close(net);
+	virtio_device_close(device);
 	close(host);
 	return 0;
 }

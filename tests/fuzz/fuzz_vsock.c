@@ -80,7 +80,7 @@ static uint32_t take_u32(struct input *input)
 
 static void remove_files(void)
 {
-	vsock_close(vsock);
+	virtio_device_close(vsock_device(vsock));
 	unlink(server_addr.sun_path);
 	rmdir(dir);
 }
@@ -100,8 +100,8 @@ static void set_up(void)
 	base = event_base_new();
 	REQUIRE(base);
 	REQUIRE(vsock_open(&vsock, &config, &err) == 0);
-	REQUIRE(virtio_device_attach(vsock_device(vsock), &memory, base, NULL, &err) == 0);
-	REQUIRE(vsock_attach(vsock, base, &err) == 0);
+	REQUIRE(virtio_device_attach(vsock_device(vsock), &(struct virtio_host){ &memory, base },
+				     &err) == 0);
 	server = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	REQUIRE(bind(server, (const struct sockaddr *)&server_addr, sizeof(server_addr)) == 0);
 	REQUIRE(listen(server, ENDS) == 0);

@@ -42,7 +42,6 @@ void open_block(void)
 
 	ck_assert_msg(block_open(&block, &block_config, &err) == 0, "%s", err.text);
 	driver_attach(&driver, block_device(block));
-	ck_assert_msg(block_attach(block, driver.base, NULL, &err) == 0, "%s", err.text);
 	driver_start(&driver, ALL_FEATURES, 0);
 }
 
@@ -50,12 +49,11 @@ void block_tear_down(void)
 {
 	if (block) {
 		held.stuck = false;
-		ck_assert(block_detach(block, 0));
+		ck_assert(virtio_device_detach(block_device(block), 0));
 		if (held.real)
 			held.real->ops->close(held.real);
-		virtio_device_detach(block_device(block));
+		virtio_device_close(block_device(block));
 	}
-	block_close(block);
 	block = NULL;
 	driver_close(&driver);
 	unlink(IMAGE);

@@ -48,10 +48,10 @@ void driver_close(struct driver *driver)
 
 void driver_attach(struct driver *driver, struct virtio_device *device)
 {
+	const struct virtio_host host = { .memory = &driver->memory, .base = driver->base };
 	struct err err;
 
-	ck_assert_msg(virtio_device_attach(device, &driver->memory, driver->base, NULL, &err) == 0,
-		      "%s", err.text);
+	ck_assert_msg(virtio_device_attach(device, &host, &err) == 0, "%s", err.text);
 	driver->device = device;
 	driver->mmio.device = device;
 	device->hold = hold;

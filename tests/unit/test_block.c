@@ -43,11 +43,11 @@ START_TEST(write_reaches_the_file_and_is_read_back)
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 3, len, &written), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(written, len + 1);
 	ck_assert_mem_eq(in_file, guest(DATA, len), len);
-	ck_assert_uint_eq(block_metrics(block)->write_count, 1);
-	ck_assert_uint_eq(block_metrics(block)->write_bytes, len);
-	ck_assert_uint_eq(block_metrics(block)->read_count, 1);
-	ck_assert_uint_eq(block_metrics(block)->read_bytes, len);
-	ck_assert_uint_ge(block_metrics(block)->queue_event_count, 2);
+	ck_assert_uint_eq(block->metrics.write_count, 1);
+	ck_assert_uint_eq(block->metrics.write_bytes, len);
+	ck_assert_uint_eq(block->metrics.read_count, 1);
+	ck_assert_uint_eq(block->metrics.read_bytes, len);
+	ck_assert_uint_ge(block->metrics.queue_event_count, 2);
 	ck_assert(driver_interrupted(&driver));
 }
 END_TEST
@@ -128,7 +128,7 @@ START_TEST(request_without_status_comes_back_empty)
 	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
 	submit(buffers, 1, &written);
 	ck_assert_uint_eq(written, 0);
-	ck_assert_uint_eq(block_metrics(block)->invalid_reqs_count, 1);
+	ck_assert_uint_eq(block->metrics.invalid_reqs_count, 1);
 }
 END_TEST
 
@@ -143,7 +143,7 @@ START_TEST(request_without_header_fails)
 	ck_assert_uint_eq(submit(shorter, 2, &written), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(written, 1);
 	ck_assert_uint_eq(submit(none, 1, &written), VIRTIO_BLK_S_IOERR);
-	ck_assert_uint_eq(block_metrics(block)->invalid_reqs_count, 2);
+	ck_assert_uint_eq(block->metrics.invalid_reqs_count, 2);
 }
 END_TEST
 
@@ -182,8 +182,8 @@ START_TEST(bad_request_is_refused)
 				  bad_requests[_i].len, &written),
 			  bad_requests[_i].status);
 	ck_assert_uint_eq(written, 1);
-	ck_assert_uint_eq(block_metrics(block)->invalid_reqs_count, 1);
-	ck_assert_uint_eq(block_metrics(block)->execute_fails, 0);
+	ck_assert_uint_eq(block->metrics.invalid_reqs_count, 1);
+	ck_assert_uint_eq(block->metrics.execute_fails, 0);
 	ck_assert_int_eq(stat(IMAGE, &st), 0);
 	ck_assert_int_eq(st.st_size, IMAGE_SECTORS * SECTOR);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
@@ -242,13 +242,11 @@ START_TEST(flush_is_done_with_and_without_writeback)
 		block_config.writeback = writeback;
 		open_block();
 		ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, NULL), VIRTIO_BLK_S_OK);
-		ck_assert_uint_eq(block_metrics(block)->flush_count, 1);
+		ck_assert_uint_eq(block->metrics.flush_count, 1);
 		ck_assert_uint_eq(block_device(block)->features >> VIRTIO_BLK_F_FLUSH & 1,
 				  writeback);
-		if (!writeback) {
-			ck_assert(block_detach(block, 0));
-			block_close(block);
-		}
+		if (!writeback)
+			virtio_device_close(block_device(block));
 	}
 }
 END_TEST
@@ -284,7 +282,7 @@ START_TEST(zeroes_are_written)
 	put_range(0, 8, 8, 0);
 	put_range(1, 100, 3, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
 	ck_assert_uint_eq(request_ranges(VIRTIO_BLK_T_WRITE_ZEROES, 2), VIRTIO_BLK_S_OK);
-	ck_assert_uint_eq(block_metrics(block)->write_zeroes_count, 1);
+	ck_assert_uint_eq(block->metrics.write_zeroes_count, 1);
 	image_read(data, 16 * SECTOR, 4 * SECTOR);
 	ck_assert(!all_bytes(data, 4 * SECTOR, 0));
 	ck_assert(all_bytes(data + 4 * SECTOR, 8 * SECTOR, 0));
@@ -307,7 +305,7 @@ START_TEST(discarded_blocks_are_given_back)
 	ck_assert_int_eq(stat(IMAGE, &after), 0);
 	ck_assert_int_lt(after.st_blocks, before.st_blocks);
 	ck_assert_int_eq(after.st_size, before.st_size);
-	ck_assert_uint_eq(block_metrics(block)->discard_count, 1);
+	ck_assert_uint_eq(block->metrics.discard_count, 1);
 }
 END_TEST
 
@@ -376,7 +374,7 @@ START_TEST(bad_range_is_refused)
 		put_range(count - 1, bad_ranges[_i].sector, bad_ranges[_i].sectors,
 			  bad_ranges[_i].flags);
 	ck_assert_uint_eq(request_ranges(bad_ranges[_i].type, count), bad_ranges[_i].status);
-	ck_assert_uint_eq(block_metrics(block)->invalid_reqs_count, 1);
+	ck_assert_uint_eq(block->metrics.invalid_reqs_count, 1);
 	image_read(data, SECTOR, 0);
 	ck_assert(!all_bytes(data, SECTOR, 0));
 }
@@ -431,8 +429,8 @@ START_TEST(read_of_a_file_that_was_cut_off_fails)
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 10 * SECTOR, NULL), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 9, 2 * SECTOR, NULL), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 100, SECTOR, NULL), VIRTIO_BLK_S_IOERR);
-	ck_assert_uint_eq(block_metrics(block)->execute_fails, 2);
-	ck_assert_uint_eq(block_metrics(block)->invalid_reqs_count, 0);
+	ck_assert_uint_eq(block->metrics.execute_fails, 2);
+	ck_assert_uint_eq(block->metrics.invalid_reqs_count, 0);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
 }
 END_TEST
@@ -447,7 +445,7 @@ START_TEST(write_that_the_host_refuses_fails)
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 100, SECTOR, NULL), VIRTIO_BLK_S_IOERR);
 	/* Half of it is within the limit. */
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 60, 8 * SECTOR, NULL), VIRTIO_BLK_S_IOERR);
-	ck_assert_uint_eq(block_metrics(block)->execute_fails, 2);
+	ck_assert_uint_eq(block->metrics.execute_fails, 2);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
 }
 END_TEST
@@ -519,7 +517,7 @@ START_TEST(large_request_is_done_in_steps)
 	ck_assert_uint_eq(submit(buffers, 3 + pieces, &written), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(written, piece * pieces + tail + 1);
 	ck_assert_mem_eq(guest(DATA + piece, tail), last, tail);
-	ck_assert_uint_eq(block_metrics(block)->read_bytes, piece * pieces + tail);
+	ck_assert_uint_eq(block->metrics.read_bytes, piece * pieces + tail);
 }
 END_TEST
 
@@ -563,7 +561,7 @@ START_TEST(slots_serve_a_driver_that_never_waits)
 			}
 		}
 	}
-	ck_assert_uint_eq(block_metrics(block)->read_count, 2000);
+	ck_assert_uint_eq(block->metrics.read_count, 2000);
 }
 END_TEST
 

@@ -56,10 +56,10 @@ START_TEST(one_writer_or_several_readers)
 	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 	block_config.read_only = true;
 	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
-	block_close(block);
+	virtio_device_close(block_device(block));
 	ck_assert_int_eq(block_open(&block, &block_config, &err), 0);
 	ck_assert_int_eq(block_open(&other, &block_config, &err), 0);
-	block_close(other);
+	virtio_device_close(block_device(other));
 	block_config.read_only = false;
 	open_fails(IMAGE, "drive rootfs: " IMAGE ": in use by another process or drive; " SHARED);
 }
@@ -83,7 +83,7 @@ START_TEST(death_releases_the_image)
 		ck_assert_int_eq(waitpid(child, &status, 0), child);
 		ck_assert_int_eq(status, 0);
 		ck_assert_msg(block_open(&block, &block_config, &err) == 0, "%s", err.text);
-		block_close(block);
+		virtio_device_close(block_device(block));
 		block = NULL;
 	}
 }
@@ -96,14 +96,12 @@ START_TEST(closing_releases_everything)
 	for (unsigned int i = 0; i < 3; i++) {
 		open_block();
 		ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-		ck_assert(block_detach(block, 0));
-		virtio_device_detach(block_device(block));
-		block_close(block);
+		virtio_device_close(block_device(block));
 		block = NULL;
 	}
 	/* The event loop's own, opened with the first event. */
 	ck_assert_uint_le(count_open_fds(), before + 1);
-	block_close(NULL);
+	virtio_device_close(NULL);
 }
 END_TEST
 
@@ -216,9 +214,7 @@ START_TEST(block_device_of_the_host_is_served)
 		put_range(0, 64, 64, 0);
 		ck_assert_uint_eq(request_ranges(VIRTIO_BLK_T_DISCARD, 1), VIRTIO_BLK_S_OK);
 	}
-	ck_assert(block_detach(block, 0));
-	virtio_device_detach(block_device(block));
-	block_close(block);
+	virtio_device_close(block_device(block));
 	block = NULL;
 	ck_assert_int_eq(ioctl(loop, LOOP_CLR_FD, 0), 0);
 }

@@ -40,8 +40,8 @@ START_TEST(ring_is_there_before_the_first_request)
 	if (have_uring())
 		ck_assert(!block->engine->discards);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-	ck_assert_uint_eq(block_metrics(block)->engine_async_count, have_uring());
-	ck_assert_uint_eq(block_metrics(block)->engine_sync_count, !have_uring());
+	ck_assert_uint_eq(block->metrics.engine_async_count, have_uring());
+	ck_assert_uint_eq(block->metrics.engine_sync_count, !have_uring());
 }
 END_TEST
 
@@ -72,8 +72,8 @@ START_TEST(refused_ring_is_done_without)
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
 	ck_assert_int_eq(block_replace_file(block, IMAGE, &err), 0);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-	ck_assert_uint_eq(block_metrics(block)->engine_sync_count, 2);
-	ck_assert_uint_eq(block_metrics(block)->engine_async_count, 0);
+	ck_assert_uint_eq(block->metrics.engine_sync_count, 2);
+	ck_assert_uint_eq(block->metrics.engine_async_count, 0);
 }
 END_TEST
 
@@ -216,8 +216,8 @@ START_TEST(error_of_the_host_fails_one_request)
 	ck_assert(driver_used(&driver, 0, &head, &written));
 	ck_assert_uint_eq(written, 1);
 	ck_assert_uint_eq(*guest(STATUS, 1), host_errors[_i].status);
-	ck_assert_uint_eq(block_metrics(block)->execute_fails, 1);
-	ck_assert_uint_eq(block_metrics(block)->write_count, 0);
+	ck_assert_uint_eq(block->metrics.execute_fails, 1);
+	ck_assert_uint_eq(block->metrics.write_count, 0);
 	ck_assert(block_device(block)->active);
 }
 END_TEST

@@ -30,9 +30,9 @@ START_TEST(throttled_requests_are_done_in_time)
 	ck_assert_ptr_nonnull(block->held);
 	for (unsigned int i = 0; i < 5; i++)
 		driver_wait_used(&driver, 0, &head, &written);
-	ck_assert_uint_ge(block_metrics(block)->rate_limiter_throttled_events, 3);
-	ck_assert_uint_ge(block_metrics(block)->rate_limiter_event_count, 3);
-	ck_assert_uint_eq(block_metrics(block)->flush_count, 5);
+	ck_assert_uint_ge(block->metrics.rate_limiter_throttled_events, 3);
+	ck_assert_uint_ge(block->metrics.rate_limiter_event_count, 3);
+	ck_assert_uint_eq(block->metrics.flush_count, 5);
 	ck_assert_ptr_null(block->held);
 }
 END_TEST
@@ -53,7 +53,7 @@ START_TEST(bytes_are_limited_but_not_a_flush)
 	driver_notify(&driver, 0);
 	driver_run(&driver);
 	ck_assert(!driver_used(&driver, 0, &head, &written));
-	ck_assert_uint_eq(block_metrics(block)->rate_limiter_throttled_events, 1);
+	ck_assert_uint_eq(block->metrics.rate_limiter_throttled_events, 1);
 	/* A new limit counts at once. */
 	block_set_limiter(block, &(struct rate_limiter_config){ 0 });
 	driver_wait_used(&driver, 0, &head, &written);
@@ -91,7 +91,7 @@ START_TEST(reset_forgets_a_throttled_request)
 	driver_run(&driver);
 	ck_assert(!driver_used(&driver, 0, &head, &written));
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
-	ck_assert_uint_eq(block_metrics(block)->write_count, 1);
+	ck_assert_uint_eq(block->metrics.write_count, 1);
 }
 END_TEST
 
@@ -122,7 +122,7 @@ START_TEST(exhausted_slots_hold_the_queue_up)
 	driver_notify(&driver, 0);
 	driver_run(&driver);
 	ck_assert_uint_eq(held.count, BLOCK_ENGINE_DEPTH);
-	ck_assert_uint_ge(block_metrics(block)->io_engine_throttled_events, 1);
+	ck_assert_uint_ge(block->metrics.io_engine_throttled_events, 1);
 	ck_assert(block_device(block)->active);
 	/* As completions come the rest is taken. */
 	for (unsigned int i = 0; i < 100; i++)
@@ -247,7 +247,7 @@ START_TEST(bytes_in_flight_are_bounded)
 	for (unsigned int i = 0; i < 6; i++)
 		driver_wait_used(&driver, 0, &head, &written);
 	ck_assert_uint_eq(block->cost_in_flight, 0);
-	ck_assert_uint_eq(block_metrics(block)->rate_limiter_throttled_events, 0);
+	ck_assert_uint_eq(block->metrics.rate_limiter_throttled_events, 0);
 	/* Steps without data have their share. */
 	put_header(HEADER, VIRTIO_BLK_T_FLUSH, 0);
 	for (unsigned int i = 0; i < 20; i++)
@@ -278,7 +278,7 @@ START_TEST(ranges_are_limited_like_data)
 	driver_run(&driver);
 	ck_assert_ptr_nonnull(block->held);
 	ck_assert(!driver_used(&driver, 0, &head, &written));
-	ck_assert_uint_eq(block_metrics(block)->rate_limiter_throttled_events, 1);
+	ck_assert_uint_eq(block->metrics.rate_limiter_throttled_events, 1);
 }
 END_TEST
 

@@ -182,8 +182,8 @@ START_TEST(drive_may_be_configured_again)
 	ck_assert_int_eq(set_drive("other", "initrd.img", false, true), -EBUSY);
 	assert_contains(err.text, "drive other: initrd.img: in use");
 	ck_assert_int_lt(set_drive("data", "missing.img", false, false), 0);
-	ck_assert_uint_eq(control.devices.drive_count, 1);
-	ck_assert_str_eq(control.devices.drives[0].config.path_on_host, "initrd.img");
+	ck_assert_uint_eq(control.devices.count, 1);
+	ck_assert_str_eq(control.devices.list[0].config.drive.path_on_host, "initrd.img");
 }
 END_TEST
 

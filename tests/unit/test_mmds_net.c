@@ -27,6 +27,11 @@ static int peer;
 static struct err err;
 static unsigned int rx_added;
 
+static const struct net_metrics *counters(void)
+{
+	return net_device(net)->counters;
+}
+
 static void open_net(struct net_config config)
 {
 	int pair[2];
@@ -43,7 +48,6 @@ static void open_net(struct net_config config)
 			 0);
 	net_set_front(net, responder_backend(responder));
 	driver_attach(&driver, net_device(net));
-	ck_assert_int_eq(net_attach(net, driver.base, &err), 0);
 	rx_added = 0;
 }
 
@@ -54,7 +58,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-	net_close(net);
+	virtio_device_close(net_device(net));
 	responder_close(responder);
 	mmds_close(mmds);
 	driver_close(&driver);
@@ -135,12 +139,12 @@ START_TEST(answer_follows_the_request)
 	ck_assert(driver_interrupted(&driver));
 	ck_assert_int_lt(recv(peer, &byte, 1, MSG_DONTWAIT), 0);
 	/* None of it was the network's, but the guest has received it. */
-	ck_assert_uint_eq(net_metrics(net)->tx_packets_count, 0);
-	ck_assert_uint_eq(net_metrics(net)->rx_packets_count, 1);
+	ck_assert_uint_eq(counters()->tx_packets_count, 0);
+	ck_assert_uint_eq(counters()->rx_packets_count, 1);
 	/* The other frames go their way. */
 	send_frames(guest_arp(tx_frame(), 1, SERVICE_ADDRESS + 1), 1);
 	ck_assert_int_gt(recv(peer, &byte, 1, MSG_DONTWAIT), 0);
-	ck_assert_uint_eq(net_metrics(net)->tx_packets_count, 1);
+	ck_assert_uint_eq(counters()->tx_packets_count, 1);
 }
 END_TEST
 
@@ -196,7 +200,7 @@ START_TEST(paused_guest_is_left_alone)
 	ck_assert_int_eq(send(peer, length_and_frame, sizeof(length_and_frame), 0),
 			 sizeof(length_and_frame));
 	/* The timer that was set before, for what is lost. */
-	while (net_metrics(net)->rx_tap_event_count == 0 ||
+	while (counters()->rx_tap_event_count == 0 ||
 	       event_base_get_num_events(driver.base, EVENT_BASE_COUNT_ADDED) == events)
 		event_base_loop(driver.base, EVLOOP_ONCE);
 	ck_assert(!driver_used(&driver, RX, &head, &len));
@@ -220,13 +224,13 @@ START_TEST(limit_is_the_networks)
 	start();
 	add_rx(64);
 	send_frames(size, 50);
-	ck_assert_uint_eq(net_metrics(net)->tx_rate_limiter_throttled, 0);
+	ck_assert_uint_eq(counters()->tx_rate_limiter_throttled, 0);
 	(void)guest_arp(tx_frame(), 1, SERVICE_ADDRESS + 1);
 	send_frames(size, 3);
 	while (driver_used(&driver, TX, &head, &len))
 		used++;
 	ck_assert_uint_eq(used, 52);
-	ck_assert_uint_eq(net_metrics(net)->tx_rate_limiter_throttled, 1);
+	ck_assert_uint_eq(counters()->tx_rate_limiter_throttled, 1);
 }
 END_TEST
 
@@ -248,7 +252,7 @@ START_TEST(answers_are_limited)
 	while (received(&segment))
 		count++;
 	ck_assert_uint_eq(count, 2);
-	ck_assert_uint_ge(net_metrics(net)->rx_rate_limiter_throttled, 1);
+	ck_assert_uint_ge(counters()->rx_rate_limiter_throttled, 1);
 }
 END_TEST
 

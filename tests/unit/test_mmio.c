@@ -62,7 +62,17 @@ static void echo_notified(struct virtio_device *device, unsigned int index)
 		virtio_device_fail(device, "%s", virtq_error(queue));
 }
 
-static const struct virtio_ops echo_ops = { echo_activate, echo_reset, echo_notified };
+static void echo_close(struct virtio_device *device)
+{
+	virtio_device_release(device);
+}
+
+static const struct virtio_ops echo_ops = {
+	.activate = echo_activate,
+	.reset = echo_reset,
+	.notified = echo_notified,
+	.close = echo_close,
+};
 
 static void set_up(void)
 {

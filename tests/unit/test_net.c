@@ -29,6 +29,11 @@ static int peer;
 static int taken_fd;
 static struct err err;
 
+static const struct net_metrics *counters(void)
+{
+	return net_device(net)->counters;
+}
+
 static void open_net(struct net_config config)
 {
 	int pair[2];
@@ -42,7 +47,6 @@ static void open_net(struct net_config config)
 	taken_fd = pair[1];
 	ck_assert_msg(net_open(&net, &config, &err) == 0, "%s", err.text);
 	driver_attach(&driver, net_device(net));
-	ck_assert_int_eq(net_attach(net, driver.base, &err), 0);
 }
 
 static void set_up(void)
@@ -52,7 +56,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-	net_close(net);
+	virtio_device_close(net_device(net));
 	driver_close(&driver);
 	close(peer);
 }
@@ -135,7 +139,7 @@ START_TEST(frame_to_the_guest)
 	ck_assert_mem_eq(got, "\0\0\0\0\0\0\0\0\0\0\1\0", HEADER);
 	ck_assert_mem_eq(got + HEADER, frame, sizeof(frame));
 	ck_assert(driver_interrupted(&driver));
-	ck_assert_uint_eq(net_metrics(net)->rx_packets_count, 1);
+	ck_assert_uint_eq(counters()->rx_packets_count, 1);
 }
 END_TEST
 
@@ -179,7 +183,7 @@ START_TEST(frame_waits_for_buffers)
 	add_rx(1, 1500);
 	driver_run(&driver);
 	ck_assert(!driver_used(&driver, RX, &head, &len));
-	ck_assert_uint_ge(net_metrics(net)->no_rx_avail_buffer, 1);
+	ck_assert_uint_ge(counters()->no_rx_avail_buffer, 1);
 	add_rx(2, 1500);
 	driver_wait_used(&driver, RX, &head, &len);
 	ck_assert_uint_eq(len, 1500);
@@ -218,7 +222,7 @@ START_TEST(frame_too_large_for_the_driver_is_dropped)
 	send_to_guest(frame, 500);
 	driver_wait_used(&driver, RX, &head, &len);
 	ck_assert_uint_eq(len, 500 + HEADER);
-	ck_assert_uint_eq(net_metrics(net)->rx_fails, 1);
+	ck_assert_uint_eq(counters()->rx_fails, 1);
 }
 END_TEST
 
@@ -240,7 +244,7 @@ START_TEST(frame_too_large_for_all_buffers_is_dropped)
 	send_to_guest(frame, 100);
 	driver_wait_used(&driver, RX, &head, &len);
 	ck_assert_uint_eq(len, 100 + HEADER);
-	ck_assert_uint_eq(net_metrics(net)->rx_fails, 1);
+	ck_assert_uint_eq(counters()->rx_fails, 1);
 }
 END_TEST
 
@@ -283,7 +287,7 @@ START_TEST(frame_from_the_guest_in_pieces)
 	ck_assert_uint_eq(len, 0);
 	receive_from_guest(got, sizeof(got));
 	ck_assert_mem_eq(got, frame + HEADER, sizeof(got));
-	ck_assert_uint_eq(net_metrics(net)->tx_bytes_count, 1012);
+	ck_assert_uint_eq(counters()->tx_bytes_count, 1012);
 }
 END_TEST
 
@@ -303,7 +307,7 @@ START_TEST(malformed_frames_are_dropped)
 		driver_notify(&driver, TX);
 		driver_wait_used(&driver, TX, &head, &len);
 	}
-	ck_assert_uint_eq(net_metrics(net)->tx_malformed_frames, ARRAY_SIZE(bad));
+	ck_assert_uint_eq(counters()->tx_malformed_frames, ARRAY_SIZE(bad));
 	ck_assert(net_device(net)->active);
 }
 END_TEST
@@ -350,7 +354,7 @@ START_TEST(slow_host_loses_no_frame)
 		driver_wait_used(&driver, TX, &head, &len);
 		used++;
 	}
-	ck_assert_uint_eq(net_metrics(net)->tx_packets_count, 200);
+	ck_assert_uint_eq(counters()->tx_packets_count, 200);
 }
 END_TEST
 
@@ -367,7 +371,7 @@ START_TEST(peer_that_goes_away_is_survived)
 	driver_add(&driver, TX, &buffer, 1);
 	driver_notify(&driver, TX);
 	driver_wait_used(&driver, TX, &head, &len);
-	ck_assert_uint_eq(net_metrics(net)->tx_fails, 1);
+	ck_assert_uint_eq(counters()->tx_fails, 1);
 	ck_assert(net_device(net)->active);
 	peer = dup(0);
 }
@@ -384,7 +388,7 @@ START_TEST(peer_with_another_protocol_is_left)
 	driver_run(&driver);
 	driver_run(&driver);
 	ck_assert(!driver_used(&driver, RX, &head, &len));
-	ck_assert_uint_eq(net_metrics(net)->tap_read_fails, 1);
+	ck_assert_uint_eq(counters()->tap_read_fails, 1);
 }
 END_TEST
 
@@ -465,7 +469,7 @@ START_TEST(frames_of_another_source_are_counted)
 		driver_add(&driver, TX, &buffer, 1);
 		driver_notify(&driver, TX);
 		driver_wait_used(&driver, TX, &head, &len);
-		ck_assert_uint_eq(net_metrics(net)->tx_spoofed_mac_count, other);
+		ck_assert_uint_eq(counters()->tx_spoofed_mac_count, other);
 	}
 }
 END_TEST
@@ -493,8 +497,8 @@ START_TEST(limits_hold_frames_back)
 		driver_wait_used(&driver, TX, &head, &len);
 	for (int i = 0; i < 6; i++)
 		driver_wait_used(&driver, RX, &head, &len);
-	ck_assert_uint_ge(net_metrics(net)->rx_rate_limiter_throttled, 1);
-	ck_assert_uint_ge(net_metrics(net)->tx_rate_limiter_throttled, 1);
+	ck_assert_uint_ge(counters()->rx_rate_limiter_throttled, 1);
+	ck_assert_uint_ge(counters()->tx_rate_limiter_throttled, 1);
 	/* A limit that is taken away lets go what waits. */
 	net_set_limiters(net, &(struct rate_limiter_config){ .ops = { 1, 0, 3600000 } }, NULL);
 	send_to_guest(frame, 100);

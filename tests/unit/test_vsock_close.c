@@ -119,7 +119,7 @@ START_TEST(end_of_the_guests_data_reaches_the_host)
 	expect_shutdown(BOTH);
 	send_op(VIRTIO_VSOCK_OP_RST, 0);
 	expect_gone();
-	ck_assert_uint_eq(vsock_metrics(guest.vsock)->conns_killed, 0);
+	ck_assert_uint_eq(guest.vsock->metrics.conns_killed, 0);
 }
 END_TEST
 
@@ -191,7 +191,7 @@ START_TEST(lingering_ends_when_the_host_never_reads)
 	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
 	while (guest.vsock->table.count > 0)
 		event_base_loop(guest.driver.base, EVLOOP_ONCE);
-	ck_assert_uint_eq(vsock_metrics(guest.vsock)->conns_killed, 1);
+	ck_assert_uint_eq(guest.vsock->metrics.conns_killed, 1);
 }
 END_TEST
 
@@ -323,7 +323,7 @@ START_TEST(guest_that_does_not_confirm_is_reset)
 	expect_shutdown(BOTH);
 	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RST);
 	expect_gone();
-	ck_assert_uint_eq(vsock_metrics(guest.vsock)->conns_killed, 1);
+	ck_assert_uint_eq(guest.vsock->metrics.conns_killed, 1);
 }
 END_TEST
 
@@ -522,7 +522,7 @@ END_TEST
 START_TEST(detaching_closes_all)
 {
 	fill_buffer();
-	vsock_detach(guest.vsock);
+	ck_assert(virtio_device_detach(vsock_device(guest.vsock), 0));
 	ck_assert_uint_eq(guest.vsock->table.count, 0);
 	while (read(peer, data, sizeof(data)) > 0)
 		;

@@ -35,15 +35,12 @@ void vsock_guest_open(struct vsock_guest *guest, unsigned int rx_buffers)
 	ck_assert_msg(vsock_open(&guest->vsock, &config, &err) == 0, "%s", err.text);
 	driver_open(&guest->driver);
 	driver_attach(&guest->driver, vsock_device(guest->vsock));
-	ck_assert_msg(vsock_attach(guest->vsock, guest->driver.base, &err) == 0, "%s", err.text);
 	start(guest, rx_buffers);
 }
 
 void vsock_guest_close(struct vsock_guest *guest)
 {
-	vsock_detach(guest->vsock);
-	virtio_device_detach(vsock_device(guest->vsock));
-	vsock_close(guest->vsock);
+	virtio_device_close(vsock_device(guest->vsock));
 	driver_close(&guest->driver);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,16 @@ const struct metric block_metric_table[] = {
 	METRIC_OWN(block_metrics, engine_memory_count),
 	{ NULL, 0 },
 };
+
+struct virtio_device *block_device(struct block *block)
+{
+	return &block->device;
+}
+
+struct block *block_of(struct virtio_device *device)
+{
+	return (struct block *)((char *)device - offsetof(struct block, device));
+}
 
 void block_offer_features(struct block *block)
 {
@@ -113,55 +124,6 @@ static int allocate(struct block *block, const struct block_config *config, stru
 	return 0;
 }
 
-int block_open(struct block **opened, const struct block_config *config, struct err *err)
-{
-	const uint16_t queue_size = BLOCK_QUEUE_SIZE;
-	struct block *block = calloc(1, sizeof(*block));
-	int rc;
-
-	*opened = NULL;
-	if (!block)
-		return err_set(err, ENOMEM, "drive %s: no memory", config->id);
-	block->file.fd = -1;
-	block->file.lock_fd = -1;
-	block->read_only = config->read_only;
-	block->writeback = config->writeback;
-	block->engine_kind = config->engine;
-	rate_limiter_init(&block->limiter, &config->limiter, clock_ns());
-	rc = allocate(block, config, err);
-	if (rc == 0)
-		rc = virtio_device_open(&block->device, &block_ops, VIRTIO_ID_BLOCK, block->name,
-					&queue_size, 1, err);
-	/* Last: from here on the one that is replaced may be without its lock. */
-	if (rc == 0)
-		rc = block_file_open(&block->file, block->name, config->path, config->read_only,
-				     config->replaces ? &config->replaces->file : NULL, err);
-	if (rc < 0) {
-		block_close(block);
-		return rc;
-	}
-	fill_config(block);
-	block_offer_features(block);
-	block->device.config = &block->config;
-	block->device.config_size = sizeof(block->config);
-	*opened = block;
-	return 0;
-}
-
-void block_close(struct block *block)
-{
-	if (!block)
-		return;
-	if (!block_detach(block, 0))
-		return;
-	virtio_device_close(&block->device);
-	block_file_close(&block->file);
-	free(block->requests);
-	free(block->iovs);
-	free(block->name);
-	free(block);
-}
-
 /*
  * The kernel still works for it: on the device's memory, its file and guest memory. The list keeps
  * it for as long as that may be, which is the rest of the process's life.
@@ -180,65 +142,29 @@ static void abandon(struct block *block)
 	all = block;
 }
 
-/* For another file, with nothing in flight on the one that is there. */
-static int prepare_engine(struct block *block, struct block_file *file, struct err *err)
+static int attach(struct virtio_device *device, const struct virtio_host *host, struct err *err)
 {
-	int rc;
+	struct block *block = block_of(device);
 
-	if (!block->base)
-		return 0;
-	if (!block_settle(block, BLOCK_SETTLE_MS))
-		return err_set(
-			err, EBUSY,
-			"%s: what is in flight on its present file does not end in time, and "
-			"nothing has changed",
-			block->name);
-	rc = block->engine->ops->set_file(block->engine, file->in_memory ? -1 : file->fd);
-	if (rc < 0)
-		return err_sys(err, -rc, "%s: io_uring", block->name);
-	/* A thread for it cannot be started any more. */
-	if (file->block_device && !block->engine->discards)
-		file->discard = false;
-	return 0;
-}
-
-struct virtio_device *block_device(struct block *block)
-{
-	return &block->device;
-}
-
-const struct block_metrics *block_metrics(const struct block *block)
-{
-	return &block->metrics;
-}
-
-int block_attach(struct block *block, struct event_base *base, block_confine *confine,
-		 struct err *err)
-{
-	int rc;
-
-	block->base = base;
-	block->limiter_timer = evtimer_new(base, block_on_limiter, block);
-	block->turn_timer = evtimer_new(base, block_on_turn, block);
+	block->base = host->base;
+	block->limiter_timer = evtimer_new(host->base, block_on_limiter, block);
+	block->turn_timer = evtimer_new(host->base, block_on_turn, block);
 	if (!block->limiter_timer || !block->turn_timer)
-		rc = err_set(err, ENOMEM, "%s: no memory for its events", block->name);
-	else
-		rc = block_open_engines(block, confine, err);
-	if (rc < 0)
-		(void)block_detach(block, 0);
-	return rc;
+		return err_set(err, ENOMEM, "%s: no memory for its events", block->name);
+	return block_open_engines(block, host->confine, err);
 }
 
-bool block_detach(struct block *block, int timeout_ms)
+static bool detach(struct virtio_device *device, int64_t until_ns)
 {
+	struct block *block = block_of(device);
 	bool settled;
 
 	if (!block->base)
 		return !block->abandoned;
-	pthread_mutex_lock(&block->device.lock);
-	block->device.active = false;
-	settled = block_cancel(block) || block_settle(block, timeout_ms);
-	pthread_mutex_unlock(&block->device.lock);
+	pthread_mutex_lock(&device->lock);
+	device->active = false;
+	settled = block_cancel(block) || block_settle(block, until_ns);
+	pthread_mutex_unlock(&device->lock);
 	if (block->limiter_timer)
 		event_free(block->limiter_timer);
 	if (block->turn_timer)
@@ -252,6 +178,85 @@ bool block_detach(struct block *block, int timeout_ms)
 	}
 	abandon(block);
 	return false;
+}
+
+static void close_block(struct virtio_device *device)
+{
+	struct block *block = block_of(device);
+
+	virtio_device_release(device);
+	block_file_close(&block->file);
+	free(block->requests);
+	free(block->iovs);
+	free(block->name);
+	free(block);
+}
+
+static const struct virtio_ops ops = {
+	.attach = attach,
+	.reset = block_reset,
+	.notified = block_notified,
+	.detach = detach,
+	.close = close_block,
+	.counters = block_metric_table,
+};
+
+int block_open(struct block **opened, const struct block_config *config, struct err *err)
+{
+	const uint16_t queue_size = BLOCK_QUEUE_SIZE;
+	struct block *block = calloc(1, sizeof(*block));
+	int rc;
+
+	*opened = NULL;
+	if (!block)
+		return err_set(err, ENOMEM, "drive %s: no memory", config->id);
+	block->file.fd = -1;
+	block->file.lock_fd = -1;
+	block->read_only = config->read_only;
+	block->writeback = config->writeback;
+	block->engine_kind = config->engine;
+	rate_limiter_init(&block->limiter, &config->limiter, clock_ns());
+	rc = allocate(block, config, err);
+	if (rc == 0)
+		rc = virtio_device_open(&block->device, &ops, VIRTIO_ID_BLOCK, block->name,
+					&queue_size, 1, err);
+	/* Last: from here on the one that is replaced may be without its lock. */
+	if (rc == 0)
+		rc = block_file_open(&block->file, block->name, config->path, config->read_only,
+				     config->replaces ? &config->replaces->file : NULL, err);
+	if (rc < 0) {
+		close_block(&block->device);
+		return rc;
+	}
+	fill_config(block);
+	block_offer_features(block);
+	block->device.counters = &block->metrics;
+	block->device.config = &block->config;
+	block->device.config_size = sizeof(block->config);
+	*opened = block;
+	return 0;
+}
+
+/* For another file, with nothing in flight on the one that is there. */
+static int prepare_engine(struct block *block, struct block_file *file, struct err *err)
+{
+	int rc;
+
+	if (!block->base)
+		return 0;
+	if (!block_settle(block, clock_ns() + BLOCK_SETTLE_MS * NS_PER_MS))
+		return err_set(
+			err, EBUSY,
+			"%s: what is in flight on its present file does not end in time, and "
+			"nothing has changed",
+			block->name);
+	rc = block->engine->ops->set_file(block->engine, file->in_memory ? -1 : file->fd);
+	if (rc < 0)
+		return err_sys(err, -rc, "%s: io_uring", block->name);
+	/* A thread for it cannot be started any more. */
+	if (file->block_device && !block->engine->discards)
+		file->discard = false;
+	return 0;
 }
 
 int block_replace_file(struct block *block, const char *path, struct err *err)

@@ -62,27 +62,12 @@ extern const struct metric block_metric_table[];
 
 /*
  * Opens and checks the file; the configuration's strings are copied. The device is freed by
- * block_close. 0 or -errno with err set; on failure *block is NULL.
+ * virtio_device_close. 0 or -errno with err set; on failure *block is NULL.
  */
 int block_open(struct block **block, const struct block_config *config, struct err *err);
-void block_close(struct block *block); /* NULL is allowed */
-
 struct virtio_device *block_device(struct block *block);
-const struct block_metrics *block_metrics(const struct block *block);
-
-/*
- * Puts the device to work in the event loop, after virtio_device_attach. Takes it out before
- * virtio_device_detach. confine, which may be NULL, is called on the device's own thread. Main
- * thread.
- */
-int block_attach(struct block *block, struct event_base *base, block_confine *confine,
-		 struct err *err);
-/*
- * Ends what is in flight without an answer. False if that takes longer than timeout_ms: guest
- * memory may then still be written to, and has to stay mapped until the process ends. So does the
- * device, which block_close() leaves as it is.
- */
-bool block_detach(struct block *block, int timeout_ms);
+/* Of a virtio_device that is one. */
+struct block *block_of(struct virtio_device *device);
 
 /*
  * Replaces the file of a device, running or not: what is in flight ends on the old one, for which

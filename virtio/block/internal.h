@@ -59,7 +59,9 @@ struct block {
 	struct block *next_abandoned;
 };
 
-extern const struct virtio_ops block_ops;
+/* The device's ops: block.c has what opens and closes, queue.c what works. */
+bool block_reset(struct virtio_device *device);
+void block_notified(struct virtio_device *device, unsigned int queue);
 
 /* What the file and the configuration allow. While no driver is there (status 0). */
 void block_offer_features(struct block *block);
@@ -74,8 +76,8 @@ int block_open_engines(struct block *block, block_confine *confine, struct err *
 /* Nothing is in flight. Main thread. */
 void block_close_engines(struct block *block);
 
-/* Waits until nothing is in flight; false if the time is over. Main thread, under the lock. */
-bool block_settle(struct block *block, int timeout_ms);
+/* Waits until nothing is in flight; false if it is not by then. Main thread, under the lock. */
+bool block_settle(struct block *block, int64_t until_ns);
 /* Ends what is in flight; true if that is all. Under the lock; the main thread or a vCPU's. */
 bool block_cancel(struct block *block);
 /* Shows the driver what is done, and asks for another turn. Main thread, under the lock. */

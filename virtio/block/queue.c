@@ -33,11 +33,6 @@ enum stop {
 	STOP_BROKEN,  /* the queue */
 };
 
-static struct block *block_of(struct virtio_device *device)
-{
-	return (struct block *)((char *)device - offsetof(struct block, device));
-}
-
 void block_init_slots(struct block *block)
 {
 	for (unsigned int i = 0; i < BLOCK_ENGINE_DEPTH; i++)
@@ -261,9 +256,8 @@ void block_close_engines(struct block *block)
 	block->engine = NULL;
 }
 
-bool block_settle(struct block *block, int timeout_ms)
+bool block_settle(struct block *block, int64_t until_ns)
 {
-	const int64_t end = clock_ns() + timeout_ms * (NS_PER_S / 1000);
 	struct block_engine *engine = engine_of(block);
 
 	while (engine && engine->in_flight > 0) {
@@ -275,7 +269,7 @@ bool block_settle(struct block *block, int timeout_ms)
 			fd_unsignal(engine->event_fd);
 		if (engine->ops->poll(engine))
 			event.fd = -1; /* there is more to do at once */
-		left = (end - clock_ns()) / (NS_PER_S / 1000);
+		left = (until_ns - clock_ns()) / NS_PER_MS;
 		if (engine->in_flight > 0 && left <= 0)
 			return false;
 		if (engine->in_flight > 0 && event.fd >= 0)
@@ -491,7 +485,7 @@ void block_on_limiter(evutil_socket_t fd, short events, void *opaque)
 	pthread_mutex_unlock(&block->device.lock);
 }
 
-static void notified(struct virtio_device *device, unsigned int queue)
+void block_notified(struct virtio_device *device, unsigned int queue)
 {
 	struct block *block = block_of(device);
 
@@ -502,7 +496,7 @@ static void notified(struct virtio_device *device, unsigned int queue)
 }
 
 /* The engine's event brings the main thread to what has to end first. */
-static bool reset(struct virtio_device *device)
+bool block_reset(struct virtio_device *device)
 {
 	struct block *block = block_of(device);
 
@@ -515,8 +509,3 @@ static bool reset(struct virtio_device *device)
 	block_offer_features(block);
 	return block_cancel(block);
 }
-
-const struct virtio_ops block_ops = {
-	.reset = reset,
-	.notified = notified,
-};

@@ -37,17 +37,16 @@ int virtio_device_open(struct virtio_device *device, const struct virtio_ops *op
 	if (device->irq_fd < 0 || device->notify_fds[queue_count - 1] < 0) {
 		int rc = err_sys(err, errno, "%s: eventfd", name);
 
-		virtio_device_close(device);
+		virtio_device_release(device);
 		return rc;
 	}
 	return 0;
 }
 
-void virtio_device_close(struct virtio_device *device)
+void virtio_device_release(struct virtio_device *device)
 {
 	if (!device->ops)
 		return;
-	virtio_device_detach(device);
 	fd_close(&device->irq_fd);
 	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		fd_close(&device->notify_fds[i]);
@@ -75,32 +74,51 @@ static void on_notify(evutil_socket_t fd, short events, void *opaque)
 		batching_notified(device->batching, chains);
 }
 
-int virtio_device_attach(struct virtio_device *device, const struct guest_memory *memory,
-			 struct event_base *base, struct batching *batching, struct err *err)
+static int watch(struct virtio_device *device, struct event_base *base, struct err *err)
 {
-	device->memory = memory;
-	device->batching = batching;
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		/* Edge-triggered: each notification is an edge, and nobody need read the eventfd.
 		 */
 		device->notify_events[i] =
 			event_new(base, device->notify_fds[i], EV_READ | EV_PERSIST | EV_ET,
 				  on_notify, device);
-		if (!device->notify_events[i] || event_add(device->notify_events[i], NULL) < 0) {
-			virtio_device_detach(device);
+		if (!device->notify_events[i] || event_add(device->notify_events[i], NULL) < 0)
 			return err_set(err, ENOMEM, "%s: no memory for its events", device->name);
-		}
 	}
 	return 0;
 }
 
-void virtio_device_detach(struct virtio_device *device)
+int virtio_device_attach(struct virtio_device *device, const struct virtio_host *host,
+			 struct err *err)
 {
+	int rc;
+
+	device->memory = host->memory;
+	device->batching = host->batching;
+	rc = watch(device, host->base, err);
+	if (rc == 0 && device->ops->attach)
+		rc = device->ops->attach(device, host, err);
+	if (rc < 0)
+		(void)virtio_device_detach(device, 0);
+	return rc;
+}
+
+bool virtio_device_detach(struct virtio_device *device, int64_t until_ns)
+{
+	bool settled = !device->ops->detach || device->ops->detach(device, until_ns);
+
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		if (device->notify_events[i])
 			event_free(device->notify_events[i]);
 		device->notify_events[i] = NULL;
 	}
+	return settled;
+}
+
+void virtio_device_close(struct virtio_device *device)
+{
+	if (device && virtio_device_detach(device, 0))
+		device->ops->close(device);
 }
 
 static void changed(struct virtio_device *device)

@@ -22,11 +22,31 @@
 struct batching;
 struct err;
 struct guest_memory;
+struct metric;
 struct virtio_device;
 
 #define VIRTIO_QUEUES_MAX 3
 
+/* What a device works with while it is attached. It owns none of it, and all of it stays longer. */
+struct virtio_host {
+	const struct guest_memory *memory;
+	struct event_base *base;
+	struct batching *batching; /* is told of each notification; may be NULL */
+	/*
+	 * Puts a thread of the device's own under its filter of system calls; on that thread, when
+	 * it begins. May be NULL.
+	 */
+	int (*confine)(struct err *err);
+};
+
+/* The life of a device, in this order; attach to detach may come again. */
 struct virtio_ops {
+	/*
+	 * Puts the device to work in the event loop, before the start. 0 or -errno with err set,
+	 * after which detach follows. Main thread. May be NULL.
+	 */
+	int (*attach)(struct virtio_device *device, const struct virtio_host *host,
+		      struct err *err);
 	/*
 	 * DRIVER_OK: driver_features and the queues are final. On a vCPU thread, under the lock. A
 	 * negative errno leaves the device in DEVICE_NEEDS_RESET. May be NULL.
@@ -44,6 +64,17 @@ struct virtio_ops {
 	 * device is active. Notifications may be spurious or stand for several.
 	 */
 	void (*notified)(struct virtio_device *device, unsigned int queue);
+	/*
+	 * Takes it out of the event loop and ends what is in flight without an answer. False if
+	 * that takes longer than until then (CLOCK_MONOTONIC, ns): guest memory may then still be
+	 * written to, and has to stay mapped until the process ends. Safe on a device that is not
+	 * attached, or only half. Main thread. May be NULL.
+	 */
+	bool (*detach)(struct virtio_device *device, int64_t until_ns);
+	/* Frees the device, which is detached. */
+	void (*close)(struct virtio_device *device);
+	/* Of the struct that virtio_device.counters is. */
+	const struct metric *counters;
 };
 
 struct virtio_device {
@@ -52,7 +83,8 @@ struct virtio_device {
 	const char *name; /* for the log, such as "drive rootfs"; not owned */
 	uint32_t type;	  /* virtio 1.2, chapter 5 */
 	unsigned int queue_count;
-	uint64_t features; /* offered, the device type's own; the common ones are added */
+	uint64_t features;    /* offered, the device type's own; the common ones are added */
+	const void *counters; /* of the device type's own */
 	const struct guest_memory *memory; /* not owned; set by virtio_device_attach */
 	int irq_fd;			   /* owned; a 1 written here is an interrupt */
 	int notify_fds[VIRTIO_QUEUES_MAX]; /* owned; become readable when the driver notifies */
@@ -105,17 +137,18 @@ struct virtio_device {
 int virtio_device_open(struct virtio_device *device, const struct virtio_ops *ops, uint32_t type,
 		       const char *name, const uint16_t *queue_sizes, unsigned int queue_count,
 		       struct err *err);
-/* Safe on a zeroed or already closed object. The vCPUs have ended. */
-void virtio_device_close(struct virtio_device *device);
+/* For the ops' close: what virtio_device_open has made. Safe on a zeroed object. */
+void virtio_device_release(struct virtio_device *device);
 
+/* As the ops' own, with the notifications. Main thread. */
+int virtio_device_attach(struct virtio_device *device, const struct virtio_host *host,
+			 struct err *err);
+bool virtio_device_detach(struct virtio_device *device, int64_t until_ns);
 /*
- * Gives the device its memory and puts its notifications into the event loop; `batching`, if not
- * NULL, is told of each and outlives the device's stay. Before the start.
+ * Detaches and frees it; the vCPUs have ended. What a disk still works for it stays for the rest of
+ * the process. NULL is allowed.
  */
-int virtio_device_attach(struct virtio_device *device, const struct guest_memory *memory,
-			 struct event_base *base, struct batching *batching, struct err *err);
-/* Takes it out of the event loop. Main thread. */
-void virtio_device_detach(struct virtio_device *device);
+void virtio_device_close(struct virtio_device *device);
 
 /* Whether this feature bit was negotiated. */
 static inline bool virtio_has_feature(const struct virtio_device *device, unsigned int bit)

@@ -54,7 +54,12 @@ struct net {
 		*front_timer; /* when the front has something that the descriptor does not tell */
 };
 
-static struct net *net_of(struct virtio_device *device)
+struct virtio_device *net_device(struct net *net)
+{
+	return &net->device;
+}
+
+struct net *net_of(struct virtio_device *device)
 {
 	return (struct net *)device;
 }
@@ -329,8 +334,6 @@ static bool net_reset(struct virtio_device *device)
 	return true;
 }
 
-static const struct virtio_ops net_ops = { net_activate, net_reset, net_notified };
-
 static void on_ready(evutil_socket_t fd, short events, void *opaque)
 {
 	struct net *net = opaque;
@@ -394,6 +397,61 @@ static void on_tx_resume(evutil_socket_t fd, short events, void *opaque)
 	pthread_mutex_unlock(&net->device.lock);
 }
 
+static int net_attach(struct virtio_device *device, const struct virtio_host *host, struct err *err)
+{
+	struct net *net = net_of(device);
+
+	net->ready = event_new(host->base, net->backend->fd,
+			       EV_READ | EV_WRITE | EV_PERSIST | EV_ET, on_ready, net);
+	net->rx_resume = evtimer_new(host->base, on_rx_resume, net);
+	net->tx_resume = evtimer_new(host->base, on_tx_resume, net);
+	net->front_timer = evtimer_new(host->base, on_front_timer, net);
+	if (net->ready && net->rx_resume && net->tx_resume && net->front_timer &&
+	    event_add(net->ready, NULL) == 0)
+		return 0;
+	return err_set(err, ENOMEM, "%s: no memory for its events", net->name);
+}
+
+static void free_event(struct event **event)
+{
+	if (*event)
+		event_free(*event);
+	*event = NULL;
+}
+
+static bool net_detach(struct virtio_device *device, int64_t until_ns)
+{
+	struct net *net = net_of(device);
+
+	(void)until_ns;
+	free_event(&net->ready);
+	free_event(&net->rx_resume);
+	free_event(&net->tx_resume);
+	free_event(&net->front_timer);
+	return true;
+}
+
+static void net_close(struct virtio_device *device)
+{
+	struct net *net = net_of(device);
+
+	virtio_device_release(device);
+	if (net->backend)
+		net->backend->ops->close(net->backend);
+	free(net->tap);
+	free(net);
+}
+
+static const struct virtio_ops ops = {
+	.attach = net_attach,
+	.activate = net_activate,
+	.reset = net_reset,
+	.notified = net_notified,
+	.detach = net_detach,
+	.close = net_close,
+	.counters = net_metric_table,
+};
+
 static int open_backend(struct net *net, const struct net_config *config, struct err *err)
 {
 	const struct net *replaced = config->replaces;
@@ -423,6 +481,7 @@ static void configure(struct net *net, const struct net_config *config)
 		device->features |= BIT(VIRTIO_NET_F_MTU);
 		net->config.mtu = config->mtu;
 	}
+	device->counters = &net->metrics;
 	device->config = &net->config;
 	device->config_size = offsetof(struct virtio_net_config, speed);
 	rate_limiter_init(&net->rx_limiter, &config->rx_limiter, clock_ns());
@@ -439,13 +498,12 @@ int net_open(struct net **net, const struct net_config *config, struct err *err)
 	if (!opened)
 		return err_sys(err, ENOMEM, "network interface %s", config->id);
 	snprintf(opened->name, sizeof(opened->name), "network interface %s", config->id);
-	rc = virtio_device_open(&opened->device, &net_ops, VIRTIO_ID_NET, opened->name, sizes, 2,
-				err);
+	rc = virtio_device_open(&opened->device, &ops, VIRTIO_ID_NET, opened->name, sizes, 2, err);
 	/* Last: a descriptor that was inherited for it is closed with it. */
 	if (rc == 0)
 		rc = open_backend(opened, config, err);
 	if (rc < 0) {
-		net_close(opened);
+		net_close(&opened->device);
 		return rc;
 	}
 	opened->front = opened->backend;
@@ -453,18 +511,6 @@ int net_open(struct net **net, const struct net_config *config, struct err *err)
 	opened->tx_writable = true;
 	*net = opened;
 	return 0;
-}
-
-void net_close(struct net *net)
-{
-	if (!net)
-		return;
-	net_detach(net);
-	virtio_device_close(&net->device);
-	if (net->backend)
-		net->backend->ops->close(net->backend);
-	free(net->tap);
-	free(net);
 }
 
 struct net_backend *net_backend(struct net *net)
@@ -475,45 +521,6 @@ struct net_backend *net_backend(struct net *net)
 void net_set_front(struct net *net, struct net_backend *front)
 {
 	net->front = front ? front : net->backend;
-}
-
-struct virtio_device *net_device(struct net *net)
-{
-	return &net->device;
-}
-
-const struct net_metrics *net_metrics(const struct net *net)
-{
-	return &net->metrics;
-}
-
-int net_attach(struct net *net, struct event_base *base, struct err *err)
-{
-	net->ready = event_new(base, net->backend->fd, EV_READ | EV_WRITE | EV_PERSIST | EV_ET,
-			       on_ready, net);
-	net->rx_resume = evtimer_new(base, on_rx_resume, net);
-	net->tx_resume = evtimer_new(base, on_tx_resume, net);
-	net->front_timer = evtimer_new(base, on_front_timer, net);
-	if (net->ready && net->rx_resume && net->tx_resume && net->front_timer &&
-	    event_add(net->ready, NULL) == 0)
-		return 0;
-	net_detach(net);
-	return err_set(err, ENOMEM, "%s: no memory for its events", net->name);
-}
-
-static void free_event(struct event **event)
-{
-	if (*event)
-		event_free(*event);
-	*event = NULL;
-}
-
-void net_detach(struct net *net)
-{
-	free_event(&net->ready);
-	free_event(&net->rx_resume);
-	free_event(&net->tx_resume);
-	free_event(&net->front_timer);
 }
 
 void net_pause(struct net *net, bool paused)

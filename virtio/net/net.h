@@ -61,14 +61,14 @@ extern const struct metric net_metric_table[];
 
 /*
  * Opens the tap device, which must exist (creating one would need more privilege than using one),
- * or connects to passt. The configuration's strings are copied. The device is freed by net_close.
+ * or connects to passt. The configuration's strings are copied. The device is freed by
+ * virtio_device_close.
  * 0 or -errno with err set; on failure *net is NULL.
  */
 int net_open(struct net **net, const struct net_config *config, struct err *err);
-void net_close(struct net *net); /* NULL is allowed */
-
 struct virtio_device *net_device(struct net *net);
-const struct net_metrics *net_metrics(const struct net *net);
+/* Of a virtio_device that is one. */
+struct net *net_of(struct virtio_device *device);
 
 /*
  * What the interface is on; and what it uses instead, such as something before it that takes some
@@ -77,13 +77,6 @@ const struct net_metrics *net_metrics(const struct net *net);
  */
 struct net_backend *net_backend(struct net *net);
 void net_set_front(struct net *net, struct net_backend *front);
-
-/*
- * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out before
- * virtio_device_detach. Main thread.
- */
-int net_attach(struct net *net, struct event_base *base, struct err *err);
-void net_detach(struct net *net);
 
 /*
  * While the vCPUs are: the guest receives nothing, and nothing is sent again because it does not

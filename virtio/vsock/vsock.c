@@ -52,7 +52,12 @@ const struct metric vsock_metric_table[] = {
 	{ NULL },
 };
 
-static struct vsock *vsock_of(struct virtio_device *device)
+struct virtio_device *vsock_device(struct vsock *vsock)
+{
+	return &vsock->device;
+}
+
+struct vsock *vsock_of(struct virtio_device *device)
 {
 	return (struct vsock *)((char *)device - offsetof(struct vsock, device));
 }
@@ -268,12 +273,6 @@ static bool reset(struct virtio_device *device)
 	return true;
 }
 
-static const struct virtio_ops vsock_ops = {
-	.activate = activate,
-	.reset = reset,
-	.notified = notified,
-};
-
 static void on_wake(evutil_socket_t fd, short events, void *opaque)
 {
 	struct vsock *vsock = opaque;
@@ -395,6 +394,76 @@ static void on_accept_retry(evutil_socket_t fd, short events, void *opaque)
 	leave(vsock);
 }
 
+static int attach(struct virtio_device *device, const struct virtio_host *host, struct err *err)
+{
+	struct vsock *vsock = vsock_of(device);
+	struct event_base *base = host->base;
+
+	vsock->base = base;
+	vsock->table.base = base;
+	vsock->wake_event = event_new(base, vsock->wake_fd, EV_READ | EV_PERSIST, on_wake, vsock);
+	vsock->listen_event =
+		event_new(base, vsock->listener.fd, EV_READ | EV_PERSIST, on_listen, vsock);
+	vsock->work_event = evtimer_new(base, on_work, vsock);
+	vsock->serve_event = evtimer_new(base, on_serve, vsock);
+	vsock->accept_event = evtimer_new(base, on_accept_retry, vsock);
+	vsock->table.timer = evtimer_new(base, on_timer, vsock);
+	if (!vsock->wake_event || !vsock->listen_event || !vsock->work_event ||
+	    !vsock->serve_event || !vsock->accept_event || !vsock->table.timer ||
+	    event_add(vsock->wake_event, NULL) < 0)
+		return err_sys(err, ENOMEM, "vsock: events");
+	return 0;
+}
+
+static void free_event(struct event **event)
+{
+	if (*event)
+		event_free(*event);
+	*event = NULL;
+}
+
+/* Every connection is closed. */
+static bool detach(struct virtio_device *device, int64_t until_ns)
+{
+	struct vsock *vsock = vsock_of(device);
+
+	(void)until_ns;
+	if (!vsock->base)
+		return true;
+	pthread_mutex_lock(&device->lock);
+	forget_all(vsock);
+	vsock->listening = false;
+	vsock->base = NULL;
+	pthread_mutex_unlock(&device->lock);
+	free_event(&vsock->wake_event);
+	free_event(&vsock->listen_event);
+	free_event(&vsock->work_event);
+	free_event(&vsock->serve_event);
+	free_event(&vsock->accept_event);
+	free_event(&vsock->table.timer);
+	return true;
+}
+
+static void close_vsock(struct virtio_device *device)
+{
+	struct vsock *vsock = vsock_of(device);
+
+	vsock_listener_close(&vsock->listener);
+	virtio_device_release(device);
+	fd_close(&vsock->wake_fd);
+	free(vsock);
+}
+
+static const struct virtio_ops ops = {
+	.attach = attach,
+	.activate = activate,
+	.reset = reset,
+	.notified = notified,
+	.detach = detach,
+	.close = close_vsock,
+	.counters = vsock_metric_table,
+};
+
 int vsock_open(struct vsock **opened, const struct vsock_config *config, struct err *err)
 {
 	static const uint16_t sizes[VSOCK_QUEUES] = { QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE };
@@ -410,8 +479,8 @@ int vsock_open(struct vsock **opened, const struct vsock_config *config, struct 
 	if (!vsock)
 		return err_sys(err, ENOMEM, "vsock");
 	vsock->wake_fd = -1;
-	rc = virtio_device_open(&vsock->device, &vsock_ops, VIRTIO_ID_VSOCK, "vsock", sizes,
-				VSOCK_QUEUES, err);
+	rc = virtio_device_open(&vsock->device, &ops, VIRTIO_ID_VSOCK, "vsock", sizes, VSOCK_QUEUES,
+				err);
 	if (rc == 0) {
 		vsock->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (vsock->wake_fd < 0)
@@ -423,10 +492,11 @@ int vsock_open(struct vsock **opened, const struct vsock_config *config, struct 
 					 config->replaces ? &config->replaces->listener : NULL,
 					 err);
 	if (rc < 0) {
-		vsock_close(vsock);
+		close_vsock(&vsock->device);
 		return rc;
 	}
 	vsock->config.guest_cid = htole64(config->guest_cid);
+	vsock->device.counters = &vsock->metrics;
 	vsock->device.config = &vsock->config;
 	vsock->device.config_size = sizeof(vsock->config);
 	vsock_table_init(&vsock->table);
@@ -441,69 +511,4 @@ int vsock_open(struct vsock **opened, const struct vsock_config *config, struct 
 	vsock->rx.metrics = &vsock->metrics;
 	*opened = vsock;
 	return 0;
-}
-
-void vsock_close(struct vsock *vsock)
-{
-	if (!vsock)
-		return;
-	vsock_detach(vsock);
-	vsock_listener_close(&vsock->listener);
-	virtio_device_close(&vsock->device);
-	fd_close(&vsock->wake_fd);
-	free(vsock);
-}
-
-struct virtio_device *vsock_device(struct vsock *vsock)
-{
-	return &vsock->device;
-}
-
-const struct vsock_metrics *vsock_metrics(const struct vsock *vsock)
-{
-	return &vsock->metrics;
-}
-
-static void free_event(struct event **event)
-{
-	if (*event)
-		event_free(*event);
-	*event = NULL;
-}
-
-int vsock_attach(struct vsock *vsock, struct event_base *base, struct err *err)
-{
-	vsock->base = base;
-	vsock->table.base = base;
-	vsock->wake_event = event_new(base, vsock->wake_fd, EV_READ | EV_PERSIST, on_wake, vsock);
-	vsock->listen_event =
-		event_new(base, vsock->listener.fd, EV_READ | EV_PERSIST, on_listen, vsock);
-	vsock->work_event = evtimer_new(base, on_work, vsock);
-	vsock->serve_event = evtimer_new(base, on_serve, vsock);
-	vsock->accept_event = evtimer_new(base, on_accept_retry, vsock);
-	vsock->table.timer = evtimer_new(base, on_timer, vsock);
-	if (!vsock->wake_event || !vsock->listen_event || !vsock->work_event ||
-	    !vsock->serve_event || !vsock->accept_event || !vsock->table.timer ||
-	    event_add(vsock->wake_event, NULL) < 0) {
-		vsock_detach(vsock);
-		return err_sys(err, ENOMEM, "vsock: events");
-	}
-	return 0;
-}
-
-void vsock_detach(struct vsock *vsock)
-{
-	if (!vsock->base)
-		return;
-	pthread_mutex_lock(&vsock->device.lock);
-	forget_all(vsock);
-	vsock->listening = false;
-	vsock->base = NULL;
-	pthread_mutex_unlock(&vsock->device.lock);
-	free_event(&vsock->wake_event);
-	free_event(&vsock->listen_event);
-	free_event(&vsock->work_event);
-	free_event(&vsock->serve_event);
-	free_event(&vsock->accept_event);
-	free_event(&vsock->table.timer);
 }

@@ -48,20 +48,12 @@ extern const struct metric vsock_metric_table[];
 
 /*
  * Creates the listening socket, 0600; replaces a stale one, but neither a live one nor another kind
- * of file. The device is freed by vsock_close, which removes the socket it made. 0 or -errno with
- * err set; on failure *vsock is NULL and nothing is left behind.
+ * of file. The device is freed by virtio_device_close, which removes the socket it made. 0 or
+ * -errno with err set; on failure *vsock is NULL and nothing is left behind.
  */
 int vsock_open(struct vsock **vsock, const struct vsock_config *config, struct err *err);
-void vsock_close(struct vsock *vsock); /* NULL is allowed */
-
 struct virtio_device *vsock_device(struct vsock *vsock);
-const struct vsock_metrics *vsock_metrics(const struct vsock *vsock);
-
-/*
- * Puts the device to work in the event loop, behind virtio_device_attach. Takes it out, every
- * connection closed, before virtio_device_detach. Main thread.
- */
-int vsock_attach(struct vsock *vsock, struct event_base *base, struct err *err);
-void vsock_detach(struct vsock *vsock);
+/* Of a virtio_device that is one. */
+struct vsock *vsock_of(struct virtio_device *device);
 
 #endif
