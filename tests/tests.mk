@@ -67,7 +67,7 @@ CLIENTS := cli/agent_client.c cli/api_reader.c cli/clean.c cli/image_reference.c
 UNPACKER := $(addprefix rootfs-tools/image/,inside.c layer.c manifest.c)
 INIT_SOURCES := $(INIT_PARTS:%=rootfs-tools/init/%.c)
 build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_mmds) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) $(UNPACKER) \
-		$(wildcard */*.h vmm/*/*.h rootfs-tools/*/*.h tests/fuzz/*.h) tests/unit/packet.h build/include/tests/.made
+		$(wildcard */*.h virtio/*/*.h vmm/*/*.h rootfs-tools/*/*.h tests/fuzz/*.h) tests/unit/packet.h build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' -O1 -g -fsanitize=fuzzer,address,undefined \

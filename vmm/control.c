@@ -263,7 +263,11 @@ int control_pause(struct control *control, struct err *err)
 	if (rc < 0 || control->state == CONTROL_PAUSED)
 		return rc;
 	vcpu_group_pause(&control->machine.vcpus);
-	devices_pause(&control->devices, true);
+	rc = devices_freeze(&control->devices, err);
+	if (rc < 0) {
+		vcpu_group_resume(&control->machine.vcpus);
+		return rc;
+	}
 	control->metrics.latencies.vmm_pause_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_PAUSED);
 	return 0;
@@ -276,7 +280,7 @@ int control_resume(struct control *control, struct err *err)
 
 	if (rc < 0 || control->state == CONTROL_RUNNING)
 		return rc;
-	devices_pause(&control->devices, false);
+	devices_thaw(&control->devices);
 	vcpu_group_resume(&control->machine.vcpus);
 	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_RUNNING);

@@ -118,7 +118,10 @@ int control_flush_metrics(struct control *control, struct err *err);
 
 /* A start that fails leaves the state as it was and nothing open. */
 int control_start(struct control *control, struct err *err);
-/* Of a VM that is paused, or runs, already: nothing to do, and no error. */
+/*
+ * Of a VM that is paused, or runs, already: nothing to do, and no error. While it is paused nothing
+ * writes guest memory; -EBUSY if a disk does not end what is in flight, and the VM goes on.
+ */
 int control_pause(struct control *control, struct err *err);
 int control_resume(struct control *control, struct err *err);
 /*

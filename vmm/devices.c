@@ -20,6 +20,8 @@
 
 /* What drives have in flight is given so long to end when the VM has. */
 #define DETACH_MS 200
+/* And so long when it is to be paused. */
+#define FREEZE_MS 500
 
 _Static_assert(LAYOUT_VIRTIO_MAX == RINGS_MAX, "what the rings of all drives take is another");
 
@@ -471,12 +473,29 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	return rc;
 }
 
-void devices_pause(struct devices *devices, bool paused)
+void devices_thaw(struct devices *devices)
 {
-	const struct device *interface = NULL;
+	for (unsigned int i = 0; i < devices->count; i++)
+		virtio_device_thaw(devices->list[i].virtio);
+}
 
-	while ((interface = devices_next(devices, DEVICE_INTERFACE, interface)))
-		net_pause(net_of(interface->virtio), paused);
+int devices_freeze(struct devices *devices, struct err *err)
+{
+	const int64_t until = clock_ns() + FREEZE_MS * NS_PER_MS;
+
+	for (unsigned int i = 0; i < devices->count; i++) {
+		struct virtio_device *virtio = devices->list[i].virtio;
+
+		if (!virtio_device_freeze(virtio, until)) {
+			devices_thaw(devices);
+			return err_set(
+				err, EBUSY,
+				"%s: what is in flight does not end in time, and the VM goes "
+				"on",
+				virtio->name);
+		}
+	}
+	return 0;
 }
 
 bool devices_detach(struct devices *devices)

@@ -84,8 +84,12 @@ char *devices_cmdline(const struct devices *devices);
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
 		     struct err *err);
 
-/* With the vCPUs. */
-void devices_pause(struct devices *devices, bool paused);
+/*
+ * With the vCPUs paused: afterwards nothing writes guest memory, until they are thawed. -EBUSY with
+ * err set, and all go on, if a disk takes too long. Main thread.
+ */
+int devices_freeze(struct devices *devices, struct err *err);
+void devices_thaw(struct devices *devices);
 
 /* Puts them to work in a started machine, and takes them out again. */
 int devices_attach(struct devices *devices, const struct guest_memory *memory,

@@ -176,36 +176,6 @@ def test_refusal_names_the_cause(shared, tmp_path, method, path, body, says):
     assert "\n" not in fault
 
 
-def test_paused_guest_receives_nothing(vmm, tmp_path):
-    """What comes meanwhile is there when it goes on."""
-    came, paused = threading.Event(), threading.Event()
-
-    def echo_frames(connection):
-        with connection.makefile("rb") as frames:
-            while length := frames.read(4):
-                frame = frames.read(int.from_bytes(length, "big"))
-                came.set()
-                paused.wait(TIME_LIMIT)
-                connection.sendall(length + frame)
-
-    def count(name):
-        return vmm.get("/metrics")["net"][name]
-
-    with listener(tmp_path / "passt", echo_frames):
-        vmm.put("/network-interfaces/eth0", {"iface_id": "eth0", "guest_mac": "06:00:0a:00:00:02",
-                                             "passt_socket": str(tmp_path / "passt")})
-        vmm.start("net")
-        assert came.wait(TIME_LIMIT)
-        vmm.patch("/vm", {"state": "Paused"})
-        before = count("rx_tap_event_count")
-        paused.set()
-        wait_until(lambda: count("rx_tap_event_count") > before, "the frame")
-        assert count("rx_packets_count") == 0
-        vmm.patch("/vm", {"state": "Resumed"})
-        assert vmm.process.wait(TIME_LIMIT) == 0
-    assert "ok frames return" in vmm.console_path.read_text()
-
-
 def test_machine_configuration(vmm):
     vmm.put("/machine-config", {**MACHINE, "vcpu_count": 2, "smt": True})
     vmm.patch("/machine-config", {"mem_size_mib": 64})

@@ -445,9 +445,106 @@ START_TEST(reset_waits_for_the_disk)
 }
 END_TEST
 
+/* Its rings are enough to go on: what was popped for later is in them again. */
+static void assert_only_rings(void)
+{
+	const struct virtq *queue = &block_device(block)->queues[0];
+
+	ck_assert_ptr_null(block->held);
+	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
+	ck_assert_uint_eq(queue->next_avail, queue->published_used);
+}
+
+START_TEST(freezing_gives_a_throttled_request_back)
+{
+	uint32_t head, written;
+
+	block_config.limiter.ops =
+		(struct token_bucket_config){ .size = 1, .refill_time = INT64_C(1) << 40 };
+	open_block();
+	put_header(HEADER, VIRTIO_BLK_T_OUT, 0);
+	add_request(HEADER, DATA, SECTOR, false, STATUS);
+	add_request(HEADER, DATA, SECTOR, false, STATUS);
+	driver_notify(&driver, 0);
+	driver_wait_used(&driver, 0, &head, &written);
+	ck_assert_ptr_nonnull(block->held);
+	ck_assert(virtio_device_freeze(block_device(block), 0));
+	assert_only_rings();
+	block_set_limiter(block, &(struct rate_limiter_config){ 0 });
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert(!driver_used(&driver, 0, &head, &written));
+	assert_only_rings();
+	virtio_device_thaw(block_device(block));
+	driver_wait_used(&driver, 0, &head, &written);
+	ck_assert_uint_eq(block->metrics.write_count, 2);
+}
+END_TEST
+
+START_TEST(freezing_waits_for_what_is_in_flight)
+{
+	uint32_t head, written;
+
+	open_block();
+	use_held_engine();
+	driver_start(&driver, ALL_FEATURES, 0);
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	for (unsigned int i = 0; i < 3; i++)
+		add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert_uint_eq(held.count, 3);
+	/* It does not end: the device goes on. */
+	ck_assert(!virtio_device_freeze(block_device(block), 0));
+	held_done(0);
+	block_request_turn(block);
+	driver_run(&driver);
+	driver_wait_used(&driver, 0, &head, &written);
+	held.lets_go = true;
+	ck_assert(virtio_device_freeze(block_device(block), 0));
+	ck_assert(driver_interrupted(&driver));
+	assert_only_rings();
+	for (unsigned int i = 0; i < 2; i++)
+		ck_assert(driver_used(&driver, 0, &head, &written));
+	add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	block_request_turn(block);
+	driver_run(&driver);
+	ck_assert(!driver_used(&driver, 0, &head, &written));
+	virtio_device_thaw(block_device(block));
+	driver_wait_used(&driver, 0, &head, &written);
+	use_real_engine();
+}
+END_TEST
+
+START_TEST(freezing_ends_a_reset)
+{
+	open_block();
+	use_held_engine();
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	held.stuck = true;
+	driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
+	ck_assert(!virtio_device_freeze(block_device(block), 0));
+	ck_assert(block_device(block)->resetting);
+	held.lets_go = true;
+	ck_assert(virtio_device_freeze(block_device(block), 0));
+	ck_assert(!block_device(block)->resetting);
+	ck_assert_int_eq(driver.holds, 0);
+	virtio_device_thaw(block_device(block));
+	use_real_engine();
+	driver_start(&driver, ALL_FEATURES, 0);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, SECTOR, NULL), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
 Suite *block_queue_suite(void)
 {
 	Suite *suite = SUITE("block_queue", set_up, block_tear_down,
+			     freezing_gives_a_throttled_request_back,
+			     freezing_waits_for_what_is_in_flight, freezing_ends_a_reset,
 			     throttled_requests_are_done_in_time, bytes_are_limited_but_not_a_flush,
 			     refused_request_costs_no_tokens, reset_forgets_a_throttled_request,
 			     reset_waits_for_the_disk_without_the_lock, bytes_in_flight_are_bounded,

@@ -187,6 +187,7 @@ START_TEST(paused_guest_is_left_alone)
 {
 	static const uint8_t length_and_frame[4 + 60] = { 0, 0, 0, 60 };
 	struct guest_segment segment;
+	unsigned int frames = 0;
 	uint32_t head, len;
 	int events;
 
@@ -194,9 +195,8 @@ START_TEST(paused_guest_is_left_alone)
 	add_rx(64);
 	send_syn(7);
 	ck_assert(received(&segment));
-	net_pause(net, true);
+	ck_assert(virtio_device_freeze(net_device(net), 0));
 	events = event_base_get_num_events(driver.base, EVENT_BASE_COUNT_ADDED);
-	send_syn(8);
 	ck_assert_int_eq(send(peer, length_and_frame, sizeof(length_and_frame), 0),
 			 sizeof(length_and_frame));
 	/* The timer that was set before, for what is lost. */
@@ -204,13 +204,13 @@ START_TEST(paused_guest_is_left_alone)
 	       event_base_get_num_events(driver.base, EVENT_BASE_COUNT_ADDED) == events)
 		event_base_loop(driver.base, EVLOOP_ONCE);
 	ck_assert(!driver_used(&driver, RX, &head, &len));
-	net_pause(net, false);
-	driver_run(&driver);
-	ck_assert(received(&segment));
-	ck_assert_uint_eq(segment.to == 7 || segment.to == 8, 1);
-	ck_assert(received(&segment));
-	driver_wait_used(&driver, RX, &head, &len);
-	ck_assert_uint_eq(len, HEADER + 60);
+	virtio_device_thaw(net_device(net));
+	/* The frame, and what was to be sent again, in either order. */
+	for (unsigned int i = 0; i < 2; i++) {
+		driver_wait_used(&driver, RX, &head, &len);
+		frames += len == HEADER + 60;
+	}
+	ck_assert_uint_eq(frames, 1);
 }
 END_TEST
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Over passt's protocol, whose other end is a socket of the test's; taps need a privileged test. */
-#include "virtio/net/net.h"
+#include "virtio/net/internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -540,11 +540,92 @@ START_TEST(bad_configuration_is_refused)
 }
 END_TEST
 
+/* Its rings are enough to go on: what was popped for later is in them again. */
+static void assert_only_rings(void)
+{
+	for (unsigned int i = 0; i < NET_QUEUES; i++) {
+		const struct virtq *queue = &net_device(net)->queues[i];
+
+		ck_assert_uint_eq(queue->next_avail, queue->published_used);
+	}
+}
+
+START_TEST(frozen_device_receives_nothing)
+{
+	uint8_t frame[100];
+	uint32_t head, len;
+
+	fill(frame, sizeof(frame), 1);
+	start(MERGE);
+	add_rx(64, 1526);
+	send_to_guest(frame, sizeof(frame));
+	driver_wait_used(&driver, RX, &head, &len);
+	/* There is room for any frame. */
+	ck_assert_uint_gt(net_device(net)->queues[RX].next_avail, 1);
+	ck_assert(virtio_device_freeze(net_device(net), 0));
+	assert_only_rings();
+	send_to_guest(frame, sizeof(frame));
+	driver_notify(&driver, RX);
+	net_set_limiters(net, &(struct rate_limiter_config){ 0 }, NULL);
+	driver_run(&driver);
+	driver_run(&driver);
+	ck_assert_uint_eq(counters()->rx_tap_event_count, 2);
+	ck_assert(!driver_used(&driver, RX, &head, &len));
+	assert_only_rings();
+	virtio_device_thaw(net_device(net));
+	driver_wait_used(&driver, RX, &head, &len);
+	ck_assert_mem_eq((uint8_t *)driver_memory(&driver, rx_addr(head), len) + HEADER, frame,
+			 sizeof(frame));
+}
+END_TEST
+
+/* One that passt had no room for, which it gets afterwards. */
+START_TEST(freezing_gives_a_pending_frame_back)
+{
+	const struct driver_buffer buffer = { DRIVER_DATA, HEADER + 60000, false };
+	static uint8_t got[4 + 60000];
+	unsigned int sent = 0, used = 0;
+	uint32_t head, len;
+
+	start(MERGE);
+	while (!net->tx_pending.iov) {
+		driver_add(&driver, TX, &buffer, 1);
+		driver_notify(&driver, TX);
+		driver_run(&driver);
+		sent++;
+	}
+	while (driver_used(&driver, TX, &head, &len))
+		used++;
+	ck_assert_uint_lt(used, sent);
+	ck_assert(virtio_device_freeze(net_device(net), 0));
+	assert_only_rings();
+	driver_notify(&driver, TX);
+	driver_run(&driver);
+	ck_assert(!driver_used(&driver, TX, &head, &len));
+	assert_only_rings();
+	virtio_device_thaw(net_device(net));
+	for (unsigned int i = 0; i < sent; i++) {
+		for (size_t at = 0; at < sizeof(got);) {
+			ssize_t n = recv(peer, got + at, sizeof(got) - at, MSG_DONTWAIT);
+
+			if (n > 0)
+				at += (size_t)n;
+			else
+				driver_run(&driver);
+		}
+	}
+	for (; used < sent; used++)
+		driver_wait_used(&driver, TX, &head, &len);
+	ck_assert_uint_eq(counters()->tx_packets_count, sent);
+}
+END_TEST
+
 Suite *net_suite(void)
 {
 	Suite *suite =
-		SUITE("net", set_up, tear_down, configuration_says_mac_and_mtu, frame_to_the_guest,
-		      frame_waits_for_buffers, frame_that_waited_comes_first,
+		SUITE("net", set_up, tear_down, frozen_device_receives_nothing,
+		      freezing_gives_a_pending_frame_back, configuration_says_mac_and_mtu,
+		      frame_to_the_guest, frame_waits_for_buffers, frame_that_waited_comes_first,
 		      frame_too_large_for_the_driver_is_dropped,
 		      frame_too_large_for_all_buffers_is_dropped, many_frames_keep_their_order,
 		      frame_from_the_guest_in_pieces, malformed_frames_are_dropped,

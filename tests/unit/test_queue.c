@@ -506,10 +506,31 @@ START_TEST(descriptor_that_changes_is_looked_at_once)
 }
 END_TEST
 
+START_TEST(chains_that_are_given_back_come_again)
+{
+	for (uint16_t i = 0; i < 3; i++) {
+		set_desc(i, DATA + i * 0x1000u, 16, 0, 0);
+		make_available(i);
+	}
+	for (unsigned int i = 0; i < 3; i++)
+		ck_assert_int_eq(pop(), 1);
+	virtq_unpop(&queue, 2);
+	/* As the driver has it by then. */
+	vring.desc[1].len = 32;
+	for (unsigned int i = 1; i < 3; i++) {
+		ck_assert_int_eq(pop(), 1);
+		ck_assert_uint_eq(chain.head, i);
+		ck_assert_uint_eq(chain.out_len, i == 1 ? 32 : 16);
+	}
+	ck_assert_int_eq(pop(), 0);
+}
+END_TEST
+
 Suite *queue_suite(void)
 {
 	Suite *suite =
-		SUITE("queue", set_up, tear_down, bad_set_up_is_refused, chain_becomes_host_memory,
+		SUITE("queue", set_up, tear_down, chains_that_are_given_back_come_again,
+		      bad_set_up_is_refused, chain_becomes_host_memory,
 		      four_gibibytes_in_one_chain_are_refused,
 		      indirect_table_may_lie_anywhere_and_follow_others,
 		      chain_of_the_whole_queue_is_the_longest, event_index_says_when_to_interrupt,

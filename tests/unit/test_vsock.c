@@ -407,9 +407,54 @@ START_TEST(streams_are_served_in_turns)
 }
 END_TEST
 
+START_TEST(frozen_device_leaves_the_guest_alone)
+{
+	struct virtio_device *device = vsock_device(guest.vsock);
+	const struct virtq *queue = &device->queues[VSOCK_RX_QUEUE];
+	uint32_t port;
+	int client = vsock_guest_accept(&guest, &port);
+
+	ck_assert_uint_gt(guest.vsock->rx.end, guest.vsock->rx.next);
+	ck_assert(virtio_device_freeze(device, 0));
+	ck_assert_uint_eq(queue->next_avail, queue->published_used);
+	vsock_client_write(client, "for later", 9);
+	driver_notify(&guest.driver, VSOCK_RX_QUEUE);
+	vsock_guest_run(&guest);
+	ck_assert_uint_eq(queue->next_avail, queue->published_used);
+	vsock_guest_expect_nothing(&guest);
+	/* What the guest has sent is not taken either. */
+	vsock_guest_write(&guest, port, VSOCK_PORT, "to the host", 11);
+	ck_assert_int_eq(recv(client, guest.payload, 1, MSG_DONTWAIT), -1);
+	virtio_device_thaw(device);
+	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_RW);
+	ck_assert_mem_eq(guest.payload, "for later", 9);
+	vsock_client_expect(&guest, client, "to the host", 11);
+	close(client);
+}
+END_TEST
+
+/* The buffers that it has are those of the driver of before. */
+START_TEST(freezing_after_a_reset_gives_nothing_back)
+{
+	struct virtio_device *device = vsock_device(guest.vsock);
+	uint32_t port;
+	int client = vsock_guest_accept(&guest, &port);
+
+	ck_assert_uint_gt(guest.vsock->rx.end, guest.vsock->rx.next);
+	driver_start(&guest.driver, 0, 0);
+	ck_assert(guest.vsock->stale);
+	ck_assert(virtio_device_freeze(device, 0));
+	ck_assert_uint_eq(device->queues[VSOCK_RX_QUEUE].next_avail, 0);
+	ck_assert_uint_eq(guest.vsock->table.count, 0);
+	virtio_device_thaw(device);
+	close(client);
+}
+END_TEST
+
 Suite *vsock_suite(void)
 {
-	return SUITE("vsock", set_up, tear_down, configuration_is_the_cid,
+	return SUITE("vsock", set_up, tear_down, frozen_device_leaves_the_guest_alone,
+		     freezing_after_a_reset_gives_nothing_back, configuration_is_the_cid,
 		     client_of_the_host_reaches_the_guest, port_in_use_is_not_given_again,
 		     client_is_closed_when_the_guest_refuses,
 		     client_is_closed_when_the_guest_does_not_answer,

@@ -196,6 +196,7 @@ static const struct virtio_ops ops = {
 	.attach = attach,
 	.reset = block_reset,
 	.notified = block_notified,
+	.freeze = block_freeze,
 	.detach = detach,
 	.close = close_block,
 	.counters = block_metric_table,

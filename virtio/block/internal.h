@@ -62,6 +62,7 @@ struct block {
 /* The device's ops: block.c has what opens and closes, queue.c what works. */
 bool block_reset(struct virtio_device *device);
 void block_notified(struct virtio_device *device, unsigned int queue);
+bool block_freeze(struct virtio_device *device, int64_t until_ns);
 
 /* What the file and the configuration allow. While no driver is there (status 0). */
 void block_offer_features(struct block *block);

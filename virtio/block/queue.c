@@ -462,7 +462,7 @@ static void run(struct block *block)
 	more = engine->ops->poll(engine);
 	if (block->device.resetting && engine->in_flight == 0)
 		virtio_device_reset_done(&block->device);
-	if (block->device.active && block->device.queues[0].ready)
+	if (virtio_device_runs(&block->device) && block->device.queues[0].ready)
 		more = serve_queue(block, &turn);
 	if (more)
 		block_request_turn(block);
@@ -495,15 +495,37 @@ void block_notified(struct virtio_device *device, unsigned int queue)
 	run(block);
 }
 
+static void let_go_of_held(struct block *block)
+{
+	if (block->held)
+		release(block, block->held);
+	block->held = NULL;
+	block->throttled = false;
+}
+
+bool block_freeze(struct virtio_device *device, int64_t until_ns)
+{
+	struct block *block = block_of(device);
+	bool settled;
+
+	/* Nothing was popped after it. */
+	if (block->held)
+		virtq_unpop(&device->queues[0], 1);
+	let_go_of_held(block);
+	settled = block_settle(block, until_ns);
+	if (settled && device->resetting)
+		virtio_device_reset_done(device);
+	else
+		block_publish(block);
+	return settled;
+}
+
 /* The engine's event brings the main thread to what has to end first. */
 bool block_reset(struct virtio_device *device)
 {
 	struct block *block = block_of(device);
 
-	if (block->held)
-		release(block, block->held);
-	block->held = NULL;
-	block->throttled = false;
+	let_go_of_held(block);
 	block->pushed = false;
 	/* The file may have been replaced by one that can more or less. */
 	block_offer_features(block);

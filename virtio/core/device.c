@@ -64,7 +64,7 @@ static void on_notify(evutil_socket_t fd, short events, void *opaque)
 	while (device->notify_fds[queue] != fd)
 		queue++;
 	pthread_mutex_lock(&device->lock);
-	if (device->active && device->queues[queue].ready) {
+	if (virtio_device_runs(device) && device->queues[queue].ready) {
 		before = device->queues[queue].next_avail;
 		device->ops->notified(device, queue);
 		chains = (uint16_t)(device->queues[queue].next_avail - before);
@@ -119,6 +119,32 @@ void virtio_device_close(struct virtio_device *device)
 {
 	if (device && virtio_device_detach(device, 0))
 		device->ops->close(device);
+}
+
+static void look_at_queues(struct virtio_device *device)
+{
+	for (unsigned int i = 0; i < device->queue_count; i++)
+		fd_signal(device->notify_fds[i]);
+}
+
+bool virtio_device_freeze(struct virtio_device *device, int64_t until_ns)
+{
+	bool frozen = true;
+
+	pthread_mutex_lock(&device->lock);
+	if (device->ops->freeze && (device->active || device->resetting))
+		frozen = device->ops->freeze(device, until_ns);
+	device->frozen = frozen;
+	pthread_mutex_unlock(&device->lock);
+	return frozen;
+}
+
+void virtio_device_thaw(struct virtio_device *device)
+{
+	pthread_mutex_lock(&device->lock);
+	device->frozen = false;
+	pthread_mutex_unlock(&device->lock);
+	look_at_queues(device);
 }
 
 static void changed(struct virtio_device *device)
@@ -179,8 +205,7 @@ void virtio_device_activate(struct virtio_device *device)
 		return;
 	}
 	/* What the driver notified too early, and the main thread's first look at the device. */
-	for (unsigned int i = 0; i < device->queue_count; i++)
-		fd_signal(device->notify_fds[i]);
+	look_at_queues(device);
 }
 
 static void finish_reset(struct virtio_device *device)

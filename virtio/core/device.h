@@ -65,6 +65,13 @@ struct virtio_ops {
 	 */
 	void (*notified)(struct virtio_device *device, unsigned int queue);
 	/*
+	 * With the vCPUs paused: brings the device to a point from which its rings are enough to go
+	 * on. What it has taken ahead goes back to them, what is in flight ends, until then
+	 * (CLOCK_MONOTONIC, ns). False if it has not, and the device goes on. Of a device that is
+	 * active or has a reset to end; main thread, under the lock. May be NULL.
+	 */
+	bool (*freeze)(struct virtio_device *device, int64_t until_ns);
+	/*
 	 * Takes it out of the event loop and ends what is in flight without an answer. False if
 	 * that takes longer than until then (CLOCK_MONOTONIC, ns): guest memory may then still be
 	 * written to, and has to stay mapped until the process ends. Safe on a device that is not
@@ -96,6 +103,7 @@ struct virtio_device {
 	uint8_t status;		  /* 2.1 */
 	bool active;		  /* DRIVER_OK, and not DEVICE_NEEDS_RESET */
 	bool resetting;		  /* until virtio_device_reset_done() */
+	bool frozen;		  /* touches neither queues nor guest memory */
 	const void *config;	  /* the device's configuration space, little endian; not owned */
 	size_t config_size;
 	struct log_limit log_limit;
@@ -156,7 +164,21 @@ static inline bool virtio_has_feature(const struct virtio_device *device, unsign
 	return device->driver_features >> bit & 1;
 }
 
+/*
+ * While it is frozen, nothing of the device touches guest memory or its queues, whatever comes from
+ * the host. False if what is in flight has not ended by then, and it goes on. Afterwards it looks
+ * at each queue as if the driver had notified. The vCPUs are paused meanwhile. Main thread.
+ */
+bool virtio_device_freeze(struct virtio_device *device, int64_t until_ns);
+void virtio_device_thaw(struct virtio_device *device);
+
 /* The following are called under the lock. */
+
+/* Whether the queues may be looked at. */
+static inline bool virtio_device_runs(const struct virtio_device *device)
+{
+	return device->active && !device->frozen;
+}
 
 /* Publishes what was pushed to a queue and interrupts the driver if it wants that. */
 void virtio_device_publish(struct virtio_device *device, struct virtq *queue);

@@ -198,6 +198,11 @@ int virtq_pop(struct virtq *queue, struct virtq_chain *chain, struct iovec *iov,
 	return rc;
 }
 
+void virtq_unpop(struct virtq *queue, unsigned int count)
+{
+	queue->next_avail = (uint16_t)(queue->next_avail - count);
+}
+
 bool virtq_has_more(const struct virtq *queue)
 {
 	return !queue->error &&

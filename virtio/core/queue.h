@@ -77,6 +77,12 @@ void virtq_start(struct virtq *queue, const struct guest_memory *memory, uint64_
  */
 int virtq_pop(struct virtq *queue, struct virtq_chain *chain, struct iovec *iov, unsigned int room);
 
+/*
+ * Gives the last `count` chains back that were popped, none of which has been pushed: virtq_pop
+ * finds them again, as the driver has them by then.
+ */
+void virtq_unpop(struct virtq *queue, unsigned int count);
+
 /* Whether virtq_pop would find something (a chain or a broken rule). */
 bool virtq_has_more(const struct virtq *queue);
 

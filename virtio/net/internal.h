@@ -25,7 +25,6 @@ struct net {
 	struct net_rx_buffers rx;
 	bool rx_readable; /* the descriptor may have frames: it is watched for edges only */
 	struct rate_limiter rx_limiter;
-	bool paused;
 	uint8_t bounce[NET_FRAME_MAX]; /* a frame that the buffers at hand might not hold */
 	size_t bounced;		       /* its size; 0 none */
 

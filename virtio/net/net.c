@@ -62,24 +62,39 @@ static bool net_reset(struct virtio_device *device)
 	return true;
 }
 
+static bool net_freeze(struct virtio_device *device, int64_t until_ns)
+{
+	struct net *net = net_of(device);
+
+	(void)until_ns;
+	net_rx_buffers_give_back(&net->rx);
+	if (net->tx_pending.iov)
+		virtq_unpop(&device->queues[NET_TX_QUEUE], 1);
+	net->tx_pending.iov = NULL;
+	return true;
+}
+
+static bool runs(const struct net *net, enum net_queue queue)
+{
+	return virtio_device_runs(&net->device) && net->device.queues[queue].ready;
+}
+
 static void on_ready(evutil_socket_t fd, short events, void *opaque)
 {
 	struct net *net = opaque;
-	bool active;
 
 	(void)fd;
 	pthread_mutex_lock(&net->device.lock);
-	active = net->device.active;
 	if (events & EV_READ) {
 		net->metrics.rx_tap_event_count++;
 		net->rx_readable = true;
-		if (active && net->device.queues[NET_RX_QUEUE].ready)
+		if (runs(net, NET_RX_QUEUE))
 			net_serve_rx(net);
 	}
 	if (events & EV_WRITE) {
 		net->tx_writable =
 			!net->front->ops->flush || net->front->ops->flush(net->front) == 0;
-		if (net->device.active && net->device.queues[NET_TX_QUEUE].ready)
+		if (runs(net, NET_TX_QUEUE))
 			net_serve_tx(net);
 	}
 	pthread_mutex_unlock(&net->device.lock);
@@ -92,7 +107,7 @@ static void on_rx_resume(evutil_socket_t fd, short events, void *opaque)
 	(void)fd;
 	(void)events;
 	pthread_mutex_lock(&net->device.lock);
-	if (net->device.active && net->device.queues[NET_RX_QUEUE].ready) {
+	if (runs(net, NET_RX_QUEUE)) {
 		net->metrics.rx_event_rate_limiter_count++;
 		net_serve_rx(net);
 	}
@@ -106,7 +121,7 @@ static void on_front_timer(evutil_socket_t fd, short events, void *opaque)
 	(void)fd;
 	(void)events;
 	pthread_mutex_lock(&net->device.lock);
-	if (net->device.active && net->device.queues[NET_RX_QUEUE].ready)
+	if (runs(net, NET_RX_QUEUE))
 		net_serve_rx(net);
 	pthread_mutex_unlock(&net->device.lock);
 }
@@ -118,7 +133,7 @@ static void on_tx_resume(evutil_socket_t fd, short events, void *opaque)
 	(void)fd;
 	(void)events;
 	pthread_mutex_lock(&net->device.lock);
-	if (net->device.active && net->device.queues[NET_TX_QUEUE].ready) {
+	if (runs(net, NET_TX_QUEUE)) {
 		net->metrics.tx_rate_limiter_event_count++;
 		net_serve_tx(net);
 	}
@@ -175,6 +190,7 @@ static const struct virtio_ops ops = {
 	.activate = net_activate,
 	.reset = net_reset,
 	.notified = net_notified,
+	.freeze = net_freeze,
 	.detach = net_detach,
 	.close = net_close,
 	.counters = net_metric_table,
@@ -250,15 +266,6 @@ struct net_backend *net_backend(struct net *net)
 void net_set_front(struct net *net, struct net_backend *front)
 {
 	net->front = front ? front : net->backend;
-}
-
-void net_pause(struct net *net, bool paused)
-{
-	pthread_mutex_lock(&net->device.lock);
-	net->paused = paused;
-	pthread_mutex_unlock(&net->device.lock);
-	if (!paused && net->rx_resume)
-		net_resume_soon(net->rx_resume);
 }
 
 void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,

@@ -78,12 +78,6 @@ struct net *net_of(struct virtio_device *device);
 struct net_backend *net_backend(struct net *net);
 void net_set_front(struct net *net, struct net_backend *front);
 
-/*
- * While the vCPUs are: the guest receives nothing, and nothing is sent again because it does not
- * answer. Main thread.
- */
-void net_pause(struct net *net, bool paused);
-
 /* New limits, buckets full; NULL leaves one as it is. Main thread. */
 void net_set_limiters(struct net *net, const struct rate_limiter_config *rx,
 		      const struct rate_limiter_config *tx);

@@ -126,8 +126,6 @@ void net_serve_rx(struct net *net)
 	int frames = 0, rc = 0;
 	int64_t wait;
 
-	if (net->paused)
-		return;
 	while ((net->rx_readable || net->bounced > 0 || front_wait(net) == 0) && rc >= 0) {
 		if (frames++ == BATCH) {
 			net_resume_soon(net->rx_resume);

@@ -14,6 +14,13 @@ void net_rx_buffers_reset(struct net_rx_buffers *buffers, bool mergeable)
 	buffers->first = buffers->end = buffers->iov_end = 0;
 }
 
+void net_rx_buffers_give_back(struct net_rx_buffers *buffers)
+{
+	if (buffers->queue)
+		virtq_unpop(buffers->queue, buffers->end - buffers->first);
+	net_rx_buffers_reset(buffers, buffers->mergeable);
+}
+
 /* Moves what waits to the beginning. */
 static void compact(struct net_rx_buffers *buffers)
 {

@@ -35,6 +35,9 @@ enum net_rx_result {
 /* Forgets what was taken. */
 void net_rx_buffers_reset(struct net_rx_buffers *buffers, bool mergeable);
 
+/* Gives all that was taken back to the queue. */
+void net_rx_buffers_give_back(struct net_rx_buffers *buffers);
+
 /* Takes buffers until there is room for `wanted` bytes, or there are no more. 0 or -EPROTO. */
 int net_rx_buffers_fill(struct net_rx_buffers *buffers, struct virtq *queue, size_t wanted);
 

@@ -10,6 +10,12 @@
 /* Of one connection, before it is the next one's turn. */
 #define READ_BYTES (256u << 10)
 
+void vsock_rx_give_back(struct vsock_rx *rx)
+{
+	virtq_unpop(rx->queue, rx->end - rx->next);
+	rx->next = rx->end = 0;
+}
+
 void vsock_rx_clear(struct vsock_rx *rx)
 {
 	rx->next = rx->end = 0;

@@ -47,6 +47,8 @@ struct vsock_rx {
 	unsigned int reset_count;
 };
 
+/* Gives the buffers back to the queue. */
+void vsock_rx_give_back(struct vsock_rx *rx);
 /* Forgets the buffers and RSTs; the queue was reset or will be. */
 void vsock_rx_clear(struct vsock_rx *rx);
 

@@ -203,6 +203,8 @@ static void serve_tx(struct vsock *vsock)
 	struct turn turn = { 0 };
 	int rc;
 
+	if (!virtio_device_runs(&vsock->device))
+		return;
 	vsock->tx_waits = false;
 	do {
 		virtq_disable_notify(queue);
@@ -217,7 +219,7 @@ static void serve_tx(struct vsock *vsock)
 
 static void serve_rx(struct vsock *vsock)
 {
-	if (!vsock->device.active)
+	if (!virtio_device_runs(&vsock->device))
 		return;
 	if (vsock_rx_serve(&vsock->rx))
 		continue_later(vsock);
@@ -270,6 +272,19 @@ static bool reset(struct virtio_device *device)
 
 	vsock->stale = true;
 	fd_signal(vsock->wake_fd);
+	return true;
+}
+
+/* What sockets have waits in them; what the guest has sent still goes out. */
+static bool freeze(struct virtio_device *device, int64_t until_ns)
+{
+	struct vsock *vsock = vsock_of(device);
+
+	(void)until_ns;
+	/* The buffers may be of the queue of before. */
+	if (vsock->stale)
+		forget_all(vsock);
+	vsock_rx_give_back(&vsock->rx);
 	return true;
 }
 
@@ -459,6 +474,7 @@ static const struct virtio_ops ops = {
 	.activate = activate,
 	.reset = reset,
 	.notified = notified,
+	.freeze = freeze,
 	.detach = detach,
 	.close = close_vsock,
 	.counters = vsock_metric_table,
