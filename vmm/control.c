@@ -181,7 +181,13 @@ static int confine_block(struct err *err)
 static int open_machine(struct control *control, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
-	unsigned int count = devices_list(&control->devices, list);
+	const struct machine_parts parts = {
+		.config = &control->machine_config,
+		.cpu_template = &control->cpu_template,
+		.devices = list,
+		.device_count = devices_list(&control->devices, list),
+		.serial_fd = control->serial_fd,
+	};
 	int rc;
 
 	free(control->files.cmdline);
@@ -192,14 +198,15 @@ static int open_machine(struct control *control, struct err *err)
 		rc = control_check_cmdline(control->files.cmdline, err);
 	if (rc < 0)
 		return rc;
-	rc = machine_open(&control->machine, &control->machine_config, &control->cpu_template,
-			  &control->files, list, count, control->serial_fd, err);
+	rc = machine_create(&control->machine, &parts, err);
 	if (rc < 0)
 		return rc;
 	control->machine.process_start_ns = control->process_start_ns;
 	control->machine.console_ring = &control->console_ring;
 	control->machine.boot_timer_logged = control->boot_timer;
-	rc = watch(control, err);
+	rc = machine_boot(&control->machine, &control->files, err);
+	if (rc == 0)
+		rc = watch(control, err);
 	if (rc == 0 && control->has_mmds_config)
 		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config, err);
 	if (rc == 0)

@@ -227,43 +227,10 @@ static int add_interrupts(struct machine *machine, struct err *err)
 	return rc;
 }
 
-static int load_guest(struct machine *machine, const struct machine_config *config,
-		      const struct boot_files *files, unsigned int device_count, struct err *err)
+static int open_parts(struct machine *machine, const struct machine_parts *parts, struct err *err)
 {
-	const struct guest_memory *memory = &machine->memory;
-	const struct kernel_image *kernel = &files->kernel;
-	struct boot_initrd initrd = { 0 };
-	uint8_t seed[BOOT_SEED_SIZE];
-	int rc = kernel_image_load(kernel, &machine->memory, err);
-
-	if (rc == 0 && files->initrd_fd >= 0)
-		rc = boot_load_initrd(&machine->memory, files->initrd_fd, files->initrd_path,
-				      kernel->end, &initrd, err);
-	if (rc == 0)
-		rc = boot_write_cmdline(memory, files->cmdline, err);
-	if (rc == 0)
-		rc = acpi_write(memory, (unsigned int)config->vcpu_count, device_count, err);
-	if (rc < 0)
-		return rc;
-	mptable_write(memory, (unsigned int)config->vcpu_count);
-	registers_write_tables(memory, kernel->entry_kind);
-	if (kernel->entry_kind == KERNEL_ENTRY_PVH) {
-		boot_write_pvh_start_info(memory, &initrd);
-		return 0;
-	}
-	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
-		return err_sys(err, errno, "random seed for the guest");
-	boot_write_zero_page(memory, kernel, &initrd, (uint32_t)strlen(files->cmdline), seed);
-	explicit_bzero(seed, sizeof(seed));
-	return 0;
-}
-
-static int open_parts(struct machine *machine, const struct machine_config *config,
-		      const struct cpu_template *cpu_template, const struct boot_files *files,
-		      struct virtio_device *const *devices, unsigned int device_count, int out_fd,
-		      struct err *err)
-{
-	int rc = kvm_open(&machine->kvm, cpu_template, err);
+	const struct machine_config *config = parts->config;
+	int rc = kvm_open(&machine->kvm, parts->cpu_template, err);
 
 	if (rc < 0)
 		return rc;
@@ -272,15 +239,11 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 			       LAYOUT_MMIO_GAP_START, LAYOUT_MMIO_GAP_END,
 			       (enum huge_pages)config->huge_pages, err);
 	if (rc == 0)
-		rc = load_guest(machine, config, files, device_count, err);
-	if (rc < 0)
-		return rc;
-	machine->phases.kernel_loaded_ns = clock_ns();
-	rc = add_devices(machine, out_fd, err);
+		rc = add_devices(machine, parts->serial_fd, err);
 	if (rc == 0)
-		rc = place_virtio(machine, devices, device_count, err);
+		rc = place_virtio(machine, parts->devices, parts->device_count, err);
 	/*
-	 * All memory slots before the first notification: what KVM defers behind each of those, a
+	 * All memory slots before the first notification: what KVM defers after each of those, a
 	 * change of the slots would wait for, two ticks long.
 	 */
 	if (rc == 0)
@@ -297,17 +260,14 @@ static int open_parts(struct machine *machine, const struct machine_config *conf
 		return rc;
 	machine->vcpus.ports = &machine->ports;
 	machine->vcpus.mmio = &machine->mmio;
-	machine->vcpus.cpu_template = cpu_template;
+	machine->vcpus.cpu_template = parts->cpu_template;
 	machine->vcpus.ended = vcpu_ended;
 	machine->vcpus.opaque = machine;
 	return vcpu_group_open(&machine->vcpus, &machine->kvm, (unsigned int)config->vcpu_count,
-			       config->smt && config->vcpu_count > 1 ? 2 : 1, &files->kernel, err);
+			       config->smt && config->vcpu_count > 1 ? 2 : 1, err);
 }
 
-int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct cpu_template *cpu_template, const struct boot_files *files,
-		 struct virtio_device *const *devices, unsigned int device_count, int out_fd,
-		 struct err *err)
+int machine_create(struct machine *machine, const struct machine_parts *parts, struct err *err)
 {
 	int rc;
 
@@ -319,10 +279,49 @@ int machine_open(struct machine *machine, const struct machine_config *config,
 		return rc;
 	}
 	pthread_mutex_init(&machine->end_lock, NULL);
-	rc = open_parts(machine, config, cpu_template, files, devices, device_count, out_fd, err);
+	rc = open_parts(machine, parts, err);
 	if (rc < 0)
 		machine_close(machine);
 	return rc;
+}
+
+static int load_guest(struct machine *machine, const struct boot_files *files, struct err *err)
+{
+	const struct guest_memory *memory = &machine->memory;
+	const struct kernel_image *kernel = &files->kernel;
+	const unsigned int vcpu_count = machine->vcpus.count;
+	struct boot_initrd initrd = { 0 };
+	uint8_t seed[BOOT_SEED_SIZE];
+	int rc = kernel_image_load(kernel, &machine->memory, err);
+
+	if (rc == 0 && files->initrd_fd >= 0)
+		rc = boot_load_initrd(&machine->memory, files->initrd_fd, files->initrd_path,
+				      kernel->end, &initrd, err);
+	if (rc == 0)
+		rc = boot_write_cmdline(memory, files->cmdline, err);
+	if (rc == 0)
+		rc = acpi_write(memory, vcpu_count, machine->virtio_count, err);
+	if (rc < 0)
+		return rc;
+	mptable_write(memory, vcpu_count);
+	registers_write_tables(memory, kernel->entry_kind);
+	if (kernel->entry_kind == KERNEL_ENTRY_PVH) {
+		boot_write_pvh_start_info(memory, &initrd);
+		return 0;
+	}
+	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return err_sys(err, errno, "random seed for the guest");
+	boot_write_zero_page(memory, kernel, &initrd, (uint32_t)strlen(files->cmdline), seed);
+	explicit_bzero(seed, sizeof(seed));
+	return 0;
+}
+
+int machine_boot(struct machine *machine, const struct boot_files *files, struct err *err)
+{
+	int rc = load_guest(machine, files, err);
+
+	machine->phases.kernel_loaded_ns = clock_ns();
+	return rc < 0 ? rc : vcpu_group_boot(&machine->vcpus, &files->kernel, err);
 }
 
 void machine_close(struct machine *machine)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One virtual machine: memory, KVM, vCPUs and devices put together, from a checked kernel to the
- * reason of its end.
+ * One virtual machine: KVM, memory, devices and vCPUs put together, to the reason of its end. It is
+ * created first, and then given a state to begin with: that of a kernel's entry.
  */
 #ifndef MOTE_VMM_MACHINE_H
 #define MOTE_VMM_MACHINE_H
@@ -29,6 +29,15 @@ struct console_ring;
 struct cpu_template;
 struct err;
 struct virtio_device;
+
+/* What a machine is made of. All of it is the caller's; what is pointed to stays as long as it. */
+struct machine_parts {
+	const struct machine_config *config;
+	const struct cpu_template *cpu_template;
+	struct virtio_device *const *devices; /* take their places in this order */
+	unsigned int device_count;	      /* at most LAYOUT_VIRTIO_MAX */
+	int serial_fd;			      /* what the serial port writes to */
+};
 
 /* What the machine boots; opened and checked when it was configured. */
 struct boot_files {
@@ -72,14 +81,15 @@ struct machine {
 };
 
 /*
- * Builds the machine with its vCPUs paused at the kernel's entry; its serial port writes to out_fd,
- * its virtio devices (not owned, at most LAYOUT_VIRTIO_MAX) take their places in the order given.
- * 0 or -errno with err set; on failure there is nothing to close.
+ * Builds the machine, its memory empty and its vCPUs paused. 0 or -errno with err set; on failure
+ * there is nothing to close.
  */
-int machine_open(struct machine *machine, const struct machine_config *config,
-		 const struct cpu_template *cpu_template, const struct boot_files *files,
-		 struct virtio_device *const *devices, unsigned int device_count, int out_fd,
-		 struct err *err);
+int machine_create(struct machine *machine, const struct machine_parts *parts, struct err *err);
+/*
+ * Puts the kernel and what it is told into memory, and the vCPUs to its entry, where they are still
+ * paused. Once, of a new machine. 0 or -errno with err set; then it is only good to be closed.
+ */
+int machine_boot(struct machine *machine, const struct boot_files *files, struct err *err);
 /* Stops the vCPUs and frees everything. Safe on a zeroed or already closed object. */
 void machine_close(struct machine *machine);
 

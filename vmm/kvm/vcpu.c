@@ -300,8 +300,7 @@ static void kick_all(struct vcpu_group *group)
 }
 
 static int open_vcpu(struct vcpu *vcpu, const struct kvm *kvm, const union cpuid_table *supported,
-		     const struct cpuid_topology *topology, const struct kernel_image *kernel,
-		     struct err *err)
+		     const struct cpuid_topology *topology, struct err *err)
 {
 	union cpuid_table cpuid = *supported;
 	void *run;
@@ -321,11 +320,6 @@ static int open_vcpu(struct vcpu *vcpu, const struct kvm *kvm, const union cpuid
 		return rc;
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid.kvm) < 0)
 		return err_sys(err, errno, "vCPU %u: KVM_SET_CPUID2", vcpu->id);
-	rc = registers_set_up(vcpu->fd, vcpu->id, kernel->entry_kind, kernel->entry, err);
-	if (rc == 0)
-		rc = cpu_template_apply_msrs(vcpu->group->cpu_template, vcpu->fd, err);
-	if (rc < 0)
-		return rc;
 	rc = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
 	if (rc != 0)
 		return err_sys(err, rc, "vCPU %u: its thread", vcpu->id);
@@ -334,8 +328,7 @@ static int open_vcpu(struct vcpu *vcpu, const struct kvm *kvm, const union cpuid
 }
 
 int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned int count,
-		    unsigned int threads_per_core, const struct kernel_image *kernel,
-		    struct err *err)
+		    unsigned int threads_per_core, struct err *err)
 {
 	/* Without SA_RESTART, so that it interrupts. */
 	const struct sigaction action = { .sa_handler = ignore_signal };
@@ -357,10 +350,24 @@ int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned in
 		vcpu->group = group;
 		vcpu->id = i;
 		group->count++;
-		rc = open_vcpu(vcpu, kvm, &supported, &topology, kernel, err);
+		rc = open_vcpu(vcpu, kvm, &supported, &topology, err);
 	}
 	if (rc < 0)
 		vcpu_group_close(group);
+	return rc;
+}
+
+int vcpu_group_boot(struct vcpu_group *group, const struct kernel_image *kernel, struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; i < group->count && rc == 0; i++) {
+		const struct vcpu *vcpu = &group->vcpus[i];
+
+		rc = registers_set_up(vcpu->fd, vcpu->id, kernel->entry_kind, kernel->entry, err);
+		if (rc == 0)
+			rc = cpu_template_apply_msrs(group->cpu_template, vcpu->fd, err);
+	}
 	return rc;
 }
 

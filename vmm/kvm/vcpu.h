@@ -77,13 +77,14 @@ struct vcpu_group {
 };
 
 /*
- * Creates `count` vCPUs with their CPUID and registers, and their threads, which wait. The buses,
- * the CPU template and the callback are the caller's and set in the group before. 0 or -errno with
- * err set; on failure there is nothing to close.
+ * Creates `count` vCPUs with their CPUID, and their threads, which wait. The buses, the CPU
+ * template and the callback are the caller's and set in the group before. 0 or -errno with err set;
+ * on failure there is nothing to close.
  */
 int vcpu_group_open(struct vcpu_group *group, const struct kvm *kvm, unsigned int count,
-		    unsigned int threads_per_core, const struct kernel_image *kernel,
-		    struct err *err);
+		    unsigned int threads_per_core, struct err *err);
+/* Sets their registers for a kernel's entry. Before the first resume. 0 or -errno with err set. */
+int vcpu_group_boot(struct vcpu_group *group, const struct kernel_image *kernel, struct err *err);
 /* Stops and joins the threads. Safe on a zeroed or already closed object. */
 void vcpu_group_close(struct vcpu_group *group);
 
