@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api-socket/answers.h"
 #include "api-socket/bodies.h"
 #include "api-socket/describe.h"
 #include "api-socket/request_metrics.h"
@@ -15,7 +16,6 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "mmds/store.h"
 #include "vmm/control.h"
 
 /*
@@ -24,21 +24,6 @@
  */
 #define FINISH_TIME_MS 1000
 #define FINISH_STOPPED_MS 100
-
-static const char json_media_type[] = "application/json";
-
-/* Takes the object. */
-static void answer_json(struct http_answer *answer, unsigned int status, json_t *body)
-{
-	answer->status = status;
-	answer->content_type = json_media_type;
-	answer->body = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	if (answer->body)
-		answer->body_len = strlen(answer->body);
-	else
-		answer->status = HTTP_STATUS_INTERNAL_SERVER_ERROR;
-	json_decref(body);
-}
 
 static unsigned int fault_status(int rc)
 {
@@ -164,7 +149,7 @@ static void begin_stream(struct api *api, const struct route *route, struct http
 	answer->stream = route->stream;
 	if (route->stream == HTTP_STREAM_EVENTS) {
 		answer->content_type = "application/x-ndjson";
-		answer->body = event_line(describe_state_event(api), &answer->body_len);
+		answer->body = event_line(describe_state_event(api->control), &answer->body_len);
 		return;
 	}
 	answer->content_type = "application/octet-stream";
@@ -174,45 +159,6 @@ static void begin_stream(struct api *api, const struct route *route, struct http
 		console_ring_read(&api->control->console_ring, &from_the_start, &answer->body_len);
 	if (answer->body)
 		api->console_seen = from_the_start;
-}
-
-static int answer_text(struct http_answer *answer, const char *content_type, char *text, size_t len)
-{
-	answer->status = text ? HTTP_STATUS_OK : HTTP_STATUS_INTERNAL_SERVER_ERROR;
-	answer->content_type = content_type;
-	answer->body = text;
-	answer->body_len = len;
-	return 0;
-}
-
-int api_answer_metadata(struct api *api, const struct http_request *request,
-			struct http_answer *answer, struct err *err)
-{
-	struct mmds *mmds = NULL;
-	int rc = control_metadata(api->control, &mmds, err);
-	char *text;
-
-	(void)request;
-	if (rc < 0)
-		return rc;
-	text = mmds_text(mmds);
-	return answer_text(answer, json_media_type, text, text ? strlen(text) : 0);
-}
-
-int api_answer_metrics(struct api *api, const struct http_request *request,
-		       struct http_answer *answer, struct err *err)
-{
-	struct metrics *metrics = &api->control->metrics;
-	char *text = malloc(METRICS_TEXT_SIZE);
-	int len = 0;
-
-	(void)err;
-	if (text)
-		len = request->wants_text ? metrics_prometheus(metrics, text, METRICS_TEXT_SIZE)
-					  : metrics_json(metrics, text, METRICS_TEXT_SIZE);
-	return answer_text(answer,
-			   request->wants_text ? "text/plain; version=0.0.4" : json_media_type,
-			   text, len > 0 ? (size_t)len : 0);
 }
 
 static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
@@ -237,9 +183,9 @@ static int act(struct api *api, const struct http_request *request, struct http_
 	if (route->stream != HTTP_STREAM_NONE)
 		begin_stream(api, route, answer);
 	else if (route->answer)
-		return route->answer(api, request, answer, err);
+		return route->answer(api->control, request, answer, err);
 	else
-		answer_json(answer, HTTP_STATUS_OK, route->describe(api));
+		answer_json(answer, HTTP_STATUS_OK, route->describe(api->control, api->id));
 	return 0;
 }
 
@@ -301,7 +247,7 @@ void api_publish_state(struct api *api)
 	if (!api->server || api->control->state == CONTROL_ENDED)
 		return;
 	http_server_limit(api->server, api->control->state == CONTROL_RUNNING);
-	publish_event(api, describe_state_event(api));
+	publish_event(api, describe_state_event(api->control));
 }
 
 void api_publish_end(struct api *api, const struct vm_end *end)

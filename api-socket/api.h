@@ -30,13 +30,6 @@ void api_close(struct api *api);
 /* opaque is a struct api. */
 http_handler api_handle;
 
-/* The totals of all counters, in Prometheus' format for who wants text. */
-int api_answer_metrics(struct api *api, const struct http_request *request,
-		       struct http_answer *answer, struct err *err);
-/* The metadata as its owner has given it. */
-int api_answer_metadata(struct api *api, const struct http_request *request,
-			struct http_answer *answer, struct err *err);
-
 /* Tells who reads /events. Both do nothing on a zeroed object. */
 void api_publish_state(struct api *api);
 /* It is the end of all streams, too: waits a while for those who are slow to read them. */

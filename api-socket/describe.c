@@ -4,30 +4,30 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "api-socket/api.h"
 #include "api-socket/bodies.h"
 #include "api-socket/cpu_config.h"
 #include "base/firecracker.h"
 #include "vmm/control.h"
 
-json_t *describe_instance(const struct api *api)
+json_t *describe_instance(const struct control *control, const char *id)
 {
-	return json_pack("{s:s, s:s, s:s, s:s}", "id", api->id, "state",
-			 control_state_name(api->control), "vmm_version", MOTE_VERSION, "app_name",
-			 "mote");
+	return json_pack("{s:s, s:s, s:s, s:s}", "id", id, "state", control_state_name(control),
+			 "vmm_version", MOTE_VERSION, "app_name", "mote");
 }
 
 /* Clients of Firecracker's read the first to know what they may ask for. */
-json_t *describe_version(const struct api *api)
+json_t *describe_version(const struct control *control, const char *id)
 {
-	(void)api;
+	(void)control;
+	(void)id;
 	return json_pack("{s:s, s:s}", "firecracker_version", FIRECRACKER_VERSION, "mote_version",
 			 MOTE_VERSION);
 }
 
-json_t *describe_machine(const struct api *api)
+json_t *describe_machine(const struct control *control, const char *id)
 {
-	return body_of_machine(&api->control->machine_config);
+	(void)id;
+	return body_of_machine(&control->machine_config);
 }
 
 static json_t *describe_drives(const struct devices *devices)
@@ -51,16 +51,16 @@ static json_t *describe_interfaces(const struct devices *devices)
 	return list;
 }
 
-json_t *describe_vm(const struct api *api)
+json_t *describe_vm(const struct control *control, const char *id)
 {
 	/* What a VM of mote's never has, or what Firecracker does not tell. */
 	static const char *const nulls[] = { "balloon", "entropy", "logger", "memory-hotplug",
 					     "metrics" };
-	const struct control *control = api->control;
 	const struct devices *devices = &control->devices;
 	const struct device *vsock = devices_next(devices, DEVICE_VSOCK, NULL);
 	json_t *vm = json_object();
 
+	(void)id;
 	(void)json_object_set_new(vm, "boot-source",
 				  control->has_boot_source
 					  ? body_of_boot_source(&control->boot_source)
@@ -92,10 +92,10 @@ static json_int_t now_ms(void)
 	return (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-json_t *describe_state_event(const struct api *api)
+json_t *describe_state_event(const struct control *control)
 {
 	return json_pack("{s:I, s:s, s:s}", "timestamp_ms", now_ms(), "event", "state", "state",
-			 control_state_name(api->control));
+			 control_state_name(control));
 }
 
 json_t *describe_end_event(const struct vm_end *end)

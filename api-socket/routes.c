@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "api-socket/api.h"
+#include "api-socket/answers.h"
 #include "api-socket/describe.h"
 #include "base/err.h"
 #include "vmm/control.h"
@@ -20,7 +20,7 @@ const struct route routes[] = {
 	{ HTTP_GET, "/version", .describe = describe_version },
 	{ HTTP_GET, "/vm/config", .describe = describe_vm },
 	{ HTTP_GET, "/machine-config", .describe = describe_machine },
-	{ HTTP_GET, "/metrics", .answer = api_answer_metrics },
+	{ HTTP_GET, "/metrics", .answer = answer_metrics },
 	{ HTTP_GET, "/events", .stream = HTTP_STREAM_EVENTS },
 	{ HTTP_GET, "/console", .stream = HTTP_STREAM_CONSOLE },
 	{ HTTP_PUT, "/boot-source", .apply = apply_boot_source },
@@ -40,7 +40,7 @@ const struct route routes[] = {
 	{ HTTP_DELETE, "/network-interfaces/{}", .remove = control_remove_interface },
 	{ HTTP_PUT, "/vsock", .deprecated = "vsock_id", .apply = apply_vsock },
 	{ HTTP_PUT, "/mmds/config", .apply = apply_mmds },
-	{ HTTP_GET, "/mmds", .answer = api_answer_metadata },
+	{ HTTP_GET, "/mmds", .answer = answer_metadata },
 	{ HTTP_PUT, "/mmds", .apply = apply_metadata },
 	{ HTTP_PATCH, "/mmds", .apply = apply_metadata_update },
 	{ HTTP_PUT, "/actions", .apply = apply_action },

@@ -9,7 +9,7 @@
 #include "api-socket/apply.h"
 #include "api-socket/http.h"
 
-struct api;
+struct control;
 struct err;
 
 struct route {
@@ -18,11 +18,11 @@ struct route {
 	const char *id_field;	/* of the body, which must be the same as the id; NULL none */
 	const char *deprecated; /* a field of the body, whose use is told; NULL none */
 	/* One of these. */
-	apply_body *apply;			    /* takes a body, answers 204 */
-	json_t *(*describe)(const struct api *api); /* NULL: no memory */
+	apply_body *apply; /* takes a body, answers 204 */
+	json_t *(*describe)(const struct control *control, const char *id); /* NULL: no memory */
 	int (*remove)(struct control *control, const char *id, struct err *err);
 	/* Answers with a text of its own, or what is answered 400 with err's sentence. */
-	int (*answer)(struct api *api, const struct http_request *request,
+	int (*answer)(struct control *control, const struct http_request *request,
 		      struct http_answer *answer, struct err *err);
 	enum http_stream stream;
 	const char *missing; /* why there is no such thing */

@@ -13,7 +13,7 @@
 #include "mmds/mmds.h"
 #include "virtio/block/block.h"
 #include "virtio/net/net.h"
-#include "virtio/vsock/vsock.h"
+#include "virtio/vsock/metrics.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/platform/i8042.h"
 #include "vmm/platform/serial.h"

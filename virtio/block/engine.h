@@ -15,9 +15,6 @@
 struct block_engine;
 struct err;
 
-/* What is in flight at most. */
-#define BLOCK_ENGINE_DEPTH 256
-
 struct block_engine_ops {
 	/* Whether submit may be called. If not, there is something in flight. */
 	bool (*has_room)(const struct block_engine *engine);

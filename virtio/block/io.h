@@ -16,6 +16,8 @@ struct block_file;
 
 /* Of a discard or write-zeroes request (virtio 1.2, 5.2.6). */
 #define BLOCK_RANGES_MAX 16
+/* What an engine has in flight at most. */
+#define BLOCK_ENGINE_DEPTH 256
 /* Bytes of one step; and the share of a turn that a step without data is taken for. */
 #define BLOCK_STEP_MAX (UINT64_C(4) << 20)
 /* Bytes of one step of a discard or write-zeroes range. */

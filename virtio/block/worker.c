@@ -9,7 +9,6 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "virtio/block/engine.h"
 #include "virtio/block/file.h"
 
 /* Of the thread, which calls nothing that needs more. */

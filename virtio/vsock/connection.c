@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "virtio/vsock/vsock.h"
+#include "virtio/vsock/metrics.h"
 
 /* The guest is told of free space when it believes in less than this (5.10.6.3). */
 #define LOW_SPACE (VSOCK_BUFFER_SIZE / 2)

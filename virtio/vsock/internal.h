@@ -8,6 +8,7 @@
 
 #include "virtio/core/device.h"
 #include "virtio/vsock/host.h"
+#include "virtio/vsock/metrics.h"
 #include "virtio/vsock/packet.h"
 #include "virtio/vsock/rx.h"
 #include "virtio/vsock/table.h"

@@ -2,7 +2,7 @@
 #include "virtio/vsock/rx.h"
 
 #include "virtio/vsock/connection.h"
-#include "virtio/vsock/vsock.h"
+#include "virtio/vsock/metrics.h"
 
 /* In one turn of the event loop. */
 #define TURN_PACKETS 512

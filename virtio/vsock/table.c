@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "virtio/vsock/vsock.h"
+#include "virtio/vsock/metrics.h"
 
 #define HOST_PORTS_START (UINT32_C(1) << 30)
 #define HOST_PORTS_END (UINT32_C(1) << 31)

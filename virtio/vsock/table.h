@@ -18,6 +18,7 @@
 struct vsock_metrics;
 struct vsock_table;
 
+#define VSOCK_CONNECTIONS_MAX 1023
 #define VSOCK_BUCKET_BITS 10
 
 /* How long an end of a connection may take; milliseconds. */

@@ -11,13 +11,10 @@
 #include <event2/event.h>
 #include <stdint.h>
 
-#include "base/metrics.h"
 #include "virtio/core/device.h"
 
 struct err;
 struct vsock;
-
-#define VSOCK_CONNECTIONS_MAX 1023
 
 struct vsock_config {
 	uint64_t guest_cid;   /* 3 to 2^32 - 2 */
@@ -26,25 +23,6 @@ struct vsock_config {
 	   or NULL. Neither is attached. */
 	struct vsock *replaces;
 };
-
-struct vsock_metrics {
-	uint64_t activate_fails;
-	uint64_t rx_queue_event_count;
-	uint64_t tx_queue_event_count;
-	uint64_t rx_packets_count; /* to the guest */
-	uint64_t tx_packets_count; /* from the guest */
-	uint64_t rx_bytes_count;
-	uint64_t tx_bytes_count;
-	uint64_t conns_added;
-	uint64_t conns_killed; /* by time-out or reset */
-	uint64_t conns_removed;
-	uint64_t tx_write_fails;
-	uint64_t rx_read_fails;
-	uint64_t invalid_packets_count;
-	uint64_t rsts_dropped_count; /* replies that found no room */
-};
-
-extern const struct metric vsock_metric_table[];
 
 /*
  * Creates the listening socket, 0600; replaces a stale one, but neither a live one nor another kind

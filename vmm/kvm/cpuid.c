@@ -2,6 +2,7 @@
 #include "vmm/kvm/cpuid.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>

@@ -3,18 +3,9 @@
 #ifndef MOTE_VMM_KVM_CPUID_H
 #define MOTE_VMM_KVM_CPUID_H
 
-#include <linux/kvm.h>
-#include <stdbool.h>
+#include "vmm/kvm/cpuid_table.h"
 
 struct err;
-
-#define CPUID_ENTRIES 128
-
-/* KVM's flexible array, with room. */
-union cpuid_table {
-	struct kvm_cpuid2 kvm;
-	char room[sizeof(struct kvm_cpuid2) + CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2)];
-};
 
 struct cpuid_topology {
 	unsigned int vcpu_id; /* also the APIC id */

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "vmm/kvm/cpuid.h"
+#include "vmm/kvm/cpuid_table.h"
 
 #define BIT(n) (UINT32_C(1) << (n))
 
