@@ -5,7 +5,7 @@ VERSION := 0.1.0
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-# Which build: release, asan (address and undefined-behaviour sanitizers) or tsan.
+# Which build: release, debug (for gdb), asan (address and undefined-behaviour sanitizers) or tsan.
 VARIANT ?= release
 BUILD := build/$(VARIANT)
 
@@ -19,6 +19,7 @@ endif
 CFLAGS_common := -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' $(WARNINGS) -g -pthread \
 	-fstack-protector-strong -fstack-clash-protection -fcf-protection -MMD -MP
 CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fPIE
+CFLAGS_debug := -Og -fno-omit-frame-pointer -fPIE
 CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer
 LDFLAGS_common := -pthread -Wl,-z,relro,-z,now,-z,noexecstack
@@ -26,6 +27,7 @@ LDFLAGS_common := -pthread -Wl,-z,relro,-z,now,-z,noexecstack
 # (--no-warnings: libevent could resolve names, which mote never asks it to. It silences the linker's
 # errors, too: `linked` looks for them.)
 LDFLAGS_release := -static-pie -Wl,--gc-sections,--no-warnings
+LDFLAGS_debug := $(LDFLAGS_release)
 linked = $(if $(findstring static,$(LDFLAGS_$(VARIANT))),@! nm $@ | grep ' U ' || \
 	{ echo "$@: undefined symbols" >&2; rm -f $@; exit 1; })
 LDFLAGS_asan := -fsanitize=address,undefined
@@ -78,7 +80,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n')
 
 .DEFAULT_GOAL := all
-.PHONY: all help packages-build packages-test programs initrds kernel kernels demo test lint asan \
+.PHONY: all help packages-build packages-test programs initrds kernel kernels demo test unit compile_commands lint asan \
 	tsan fuzz mutate soak bench as-docker install clean
 all: programs initrds
 
@@ -97,6 +99,9 @@ help:
 	@echo "make policies   count the system calls that a running VM's threads may make"
 	@echo "make kernel     build the guest kernel, or find it in the cache"
 	@echo "make install    to PREFIX=$(PREFIX), under DESTDIR"
+	@echo "make unit SUITE=queue   one suite of the unit tests, in seconds"
+	@echo "make compile_commands   compile_commands.json, for editors and clang's tools"
+	@echo "make VARIANT=debug      what gdb likes, in build/debug"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
 programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh $(BUILD)/unpack-image
@@ -112,6 +117,14 @@ kernel:
 kernels: kernel
 	@rootfs-tools/kernel/build.sh microvm-acpi > /dev/null
 	@rootfs-tools/kernel/fetch-debian.sh > /dev/null
+
+unit:
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(BUILD)/unit-tests
+	@$(if $(SUITE),CK_RUN_SUITE=$(SUITE)) $(BUILD)/unit-tests
+
+compile_commands:
+	@$(MAKE) --no-print-directory --always-make --dry-run V=1 programs tests 2> /dev/null | \
+		tools/compile-commands > compile_commands.json
 
 # Packages come before anything is compiled, the kernel before anything runs.
 demo:

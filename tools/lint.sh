@@ -34,12 +34,13 @@ check "gcc -Werror" make --no-print-directory VARIANT=lint-gcc WERROR=1 CC=gcc p
 check "clang -Werror" make --no-print-directory VARIANT=lint-clang WERROR=1 CC=clang programs tests benches
 
 tidy() {
-	local unit root
+	local unit root bad=0
 	for unit in "${units[@]}"; do
 		root=${unit%%/*}
 		clang-tidy --quiet "$unit" -- -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='""' \
-			-Ibuild/include/"$root" || return 1
+			-Ibuild/include/"$root" || bad=1
 	done
+	return "$bad"
 }
 check "clang-tidy" tidy
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The input is a topology and the entries that KVM is supposed to have given. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
