@@ -41,13 +41,41 @@ static void set_state(struct control *control, enum control_state state)
 		control->state_changed(control->opaque);
 }
 
-int control_expect(const struct control *control, enum control_state state, const char *action,
-		   struct err *err)
+#define BEFORE (1u << CONTROL_NOT_STARTED)
+#define STARTED (1u << CONTROL_RUNNING | 1u << CONTROL_PAUSED)
+
+static const struct {
+	const char *name;
+	unsigned int states; /* in which it is possible, by their bits */
+} operations[] = {
+	[CONTROL_OP_SET_BOOT_SOURCE] = { "Setting the boot source", BEFORE },
+	[CONTROL_OP_SET_MACHINE] = { "Setting the machine configuration", BEFORE },
+	[CONTROL_OP_SET_CPU_CONFIG] = { "Setting the CPU configuration", BEFORE },
+	[CONTROL_OP_SET_LOGGER] = { "Setting the logger", BEFORE },
+	[CONTROL_OP_SET_METRICS] = { "Setting the metrics", BEFORE },
+	[CONTROL_OP_SET_SERIAL] = { "Setting the serial port", BEFORE },
+	[CONTROL_OP_SET_DRIVE] = { "Configuring a drive", BEFORE },
+	[CONTROL_OP_SET_INTERFACE] = { "Configuring a network interface", BEFORE },
+	[CONTROL_OP_SET_VSOCK] = { "Configuring the vsock device", BEFORE },
+	[CONTROL_OP_SET_MMDS] = { "Configuring the metadata service", BEFORE },
+	[CONTROL_OP_REMOVE_DRIVE] = { "Removing a drive", BEFORE },
+	[CONTROL_OP_REMOVE_INTERFACE] = { "Removing a network interface", BEFORE },
+	[CONTROL_OP_START] = { "Starting", BEFORE },
+	[CONTROL_OP_UPDATE_DRIVE] = { "Updating a drive", STARTED },
+	[CONTROL_OP_UPDATE_INTERFACE] = { "Updating a network interface", STARTED },
+	[CONTROL_OP_FLUSH_METRICS] = { "Flushing the metrics", STARTED },
+	[CONTROL_OP_PAUSE] = { "Pausing", STARTED },
+	[CONTROL_OP_RESUME] = { "Resuming", STARTED },
+	[CONTROL_OP_SEND_CTRL_ALT_DEL] = { "SendCtrlAltDel", STARTED },
+	[CONTROL_OP_STOP] = { "Stopping", STARTED },
+};
+
+int control_check(const struct control *control, enum control_operation operation, struct err *err)
 {
-	if (control->state == state)
+	if (operations[operation].states & 1u << control->state)
 		return 0;
-	return err_set(err, EBUSY, "%s is not possible in the state \"%s\"", action,
-		       control_state_name(control));
+	return err_set(err, EBUSY, "%s is not possible in the state \"%s\"",
+		       operations[operation].name, control_state_name(control));
 }
 
 int control_open(struct control *control, struct event_base *base, struct err *err)
@@ -89,7 +117,7 @@ void control_close(struct control *control)
 
 int control_flush_metrics(struct control *control, struct err *err)
 {
-	int rc = control_expect_started(control, "Flushing the metrics", err);
+	int rc = control_check(control, CONTROL_OP_FLUSH_METRICS, err);
 
 	if (rc < 0)
 		return rc;
@@ -238,7 +266,7 @@ static uint64_t microseconds_since(int64_t start_ns)
 
 int control_start(struct control *control, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Starting", err);
+	int rc = control_check(control, CONTROL_OP_START, err);
 
 	if (rc < 0)
 		return rc;
@@ -265,7 +293,7 @@ int control_start(struct control *control, struct err *err)
 int control_pause(struct control *control, struct err *err)
 {
 	int64_t start_ns = clock_ns();
-	int rc = control_expect_started(control, "Pausing", err);
+	int rc = control_check(control, CONTROL_OP_PAUSE, err);
 
 	if (rc < 0 || control->state == CONTROL_PAUSED)
 		return rc;
@@ -283,7 +311,7 @@ int control_pause(struct control *control, struct err *err)
 int control_resume(struct control *control, struct err *err)
 {
 	int64_t start_ns = clock_ns();
-	int rc = control_expect_started(control, "Resuming", err);
+	int rc = control_check(control, CONTROL_OP_RESUME, err);
 
 	if (rc < 0 || control->state == CONTROL_RUNNING)
 		return rc;
@@ -296,7 +324,7 @@ int control_resume(struct control *control, struct err *err)
 
 int control_send_ctrl_alt_del(struct control *control, struct err *err)
 {
-	int rc = control_expect_started(control, "SendCtrlAltDel", err);
+	int rc = control_check(control, CONTROL_OP_SEND_CTRL_ALT_DEL, err);
 
 	if (rc < 0)
 		return rc;
@@ -318,9 +346,10 @@ bool control_ask_to_end(struct control *control)
 int control_stop(struct control *control, const char *why, struct err *err)
 {
 	struct vm_end end = { .kind = VM_END_STOPPED };
+	int rc = control_check(control, CONTROL_OP_STOP, err);
 
-	if (control->state != CONTROL_RUNNING && control->state != CONTROL_PAUSED)
-		return control_expect(control, CONTROL_RUNNING, "Stopping", err);
+	if (rc < 0)
+		return rc;
 	snprintf(end.text, sizeof(end.text), "Stopped from the host: %s", why);
 	machine_end(&control->machine, &end);
 	return 0;

@@ -134,7 +134,7 @@ int control_set_boot_source(struct control *control, struct boot_source_config *
 			    struct err *err)
 {
 	struct boot_files files = { .initrd_fd = -1 };
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the boot source", err);
+	int rc = control_check(control, CONTROL_OP_SET_BOOT_SOURCE, err);
 
 	if (rc < 0)
 		return rc;
@@ -165,8 +165,7 @@ int control_set_machine(struct control *control, const struct machine_config *co
 {
 	struct cpu_template template;
 	int before;
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the machine configuration",
-				err);
+	int rc = control_check(control, CONTROL_OP_SET_MACHINE, err);
 
 	if (rc < 0)
 		return rc;
@@ -203,7 +202,7 @@ int control_set_machine(struct control *control, const struct machine_config *co
 int control_set_logger(struct control *control, struct logger_config *config, struct err *err)
 {
 	enum log_level level = LOG_INFO;
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the logger", err);
+	int rc = control_check(control, CONTROL_OP_SET_LOGGER, err);
 
 	if (rc == 0 && config->level && !log_level_parse(config->level, &level))
 		rc = err_set(err, EINVAL,
@@ -224,7 +223,7 @@ int control_set_logger(struct control *control, struct logger_config *config, st
 
 int control_set_serial(struct control *control, struct serial_config *config, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the serial port", err);
+	int rc = control_check(control, CONTROL_OP_SET_SERIAL, err);
 	int fd;
 
 	if (rc < 0)
@@ -254,7 +253,7 @@ int control_set_serial(struct control *control, struct serial_config *config, st
 
 int control_set_drive(struct control *control, struct drive_config *config, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Configuring a drive", err);
+	int rc = control_check(control, CONTROL_OP_SET_DRIVE, err);
 
 	return rc < 0 ? rc : devices_set_drive(&control->devices, config, err);
 }
@@ -262,22 +261,21 @@ int control_set_drive(struct control *control, struct drive_config *config, stru
 int control_set_interface(struct control *control, struct network_interface_config *config,
 			  struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Configuring a network interface",
-				err);
+	int rc = control_check(control, CONTROL_OP_SET_INTERFACE, err);
 
 	return rc < 0 ? rc : devices_set_interface(&control->devices, config, err);
 }
 
 int control_set_vsock(struct control *control, struct vsock_device_config *config, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Configuring the vsock device", err);
+	int rc = control_check(control, CONTROL_OP_SET_VSOCK, err);
 
 	return rc < 0 ? rc : devices_set_vsock(&control->devices, config, err);
 }
 
 int control_set_cpu_config(struct control *control, struct cpu_template *template, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the CPU configuration", err);
+	int rc = control_check(control, CONTROL_OP_SET_CPU_CONFIG, err);
 
 	if (rc < 0)
 		return rc;
@@ -305,8 +303,7 @@ int control_set_mmds(struct control *control, struct mmds_config *config, struct
 {
 	struct mmds *mmds = NULL;
 	uint32_t address;
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Configuring the metadata service",
-				err);
+	int rc = control_check(control, CONTROL_OP_SET_MMDS, err);
 
 	if (rc < 0)
 		return rc;
@@ -335,36 +332,29 @@ int control_set_mmds(struct control *control, struct mmds_config *config, struct
 
 int control_set_metrics(struct control *control, struct metrics_config *config, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Setting the metrics", err);
+	int rc = control_check(control, CONTROL_OP_SET_METRICS, err);
 
 	return rc < 0 ? rc : metrics_set_output(&control->metrics, config, err);
 }
 
 int control_remove_drive(struct control *control, const char *id, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Removing a drive", err);
+	int rc = control_check(control, CONTROL_OP_REMOVE_DRIVE, err);
 
 	return rc < 0 ? rc : devices_remove_drive(&control->devices, id, err);
 }
 
 int control_remove_interface(struct control *control, const char *id, struct err *err)
 {
-	int rc = control_expect(control, CONTROL_NOT_STARTED, "Removing a network interface", err);
+	int rc = control_check(control, CONTROL_OP_REMOVE_INTERFACE, err);
 
 	return rc < 0 ? rc : devices_remove_interface(&control->devices, id, err);
-}
-
-int control_expect_started(const struct control *control, const char *action, struct err *err)
-{
-	return control->state == CONTROL_PAUSED
-		       ? 0
-		       : control_expect(control, CONTROL_RUNNING, action, err);
 }
 
 int control_update_drive(struct control *control, const struct drive_update *update,
 			 struct err *err)
 {
-	int rc = control_expect_started(control, "Updating a drive", err);
+	int rc = control_check(control, CONTROL_OP_UPDATE_DRIVE, err);
 
 	return rc < 0 ? rc : devices_update_drive(&control->devices, update, err);
 }
@@ -372,7 +362,7 @@ int control_update_drive(struct control *control, const struct drive_update *upd
 int control_update_interface(struct control *control, const struct network_interface_update *update,
 			     struct err *err)
 {
-	int rc = control_expect_started(control, "Updating a network interface", err);
+	int rc = control_check(control, CONTROL_OP_UPDATE_INTERFACE, err);
 
 	return rc < 0 ? rc : devices_update_interface(&control->devices, update, err);
 }

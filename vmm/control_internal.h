@@ -5,12 +5,32 @@
 
 #include "vmm/control.h"
 
-/* 0 in that state, or -EBUSY with err saying that `action` is not possible. */
-int control_expect(const struct control *control, enum control_state state, const char *action,
-		   struct err *err);
+/* What can be asked of a VM; in which states, a table in control.c says. */
+enum control_operation {
+	CONTROL_OP_SET_BOOT_SOURCE,
+	CONTROL_OP_SET_MACHINE,
+	CONTROL_OP_SET_CPU_CONFIG,
+	CONTROL_OP_SET_LOGGER,
+	CONTROL_OP_SET_METRICS,
+	CONTROL_OP_SET_SERIAL,
+	CONTROL_OP_SET_DRIVE,
+	CONTROL_OP_SET_INTERFACE,
+	CONTROL_OP_SET_VSOCK,
+	CONTROL_OP_SET_MMDS,
+	CONTROL_OP_REMOVE_DRIVE,
+	CONTROL_OP_REMOVE_INTERFACE,
+	CONTROL_OP_START,
+	CONTROL_OP_UPDATE_DRIVE,
+	CONTROL_OP_UPDATE_INTERFACE,
+	CONTROL_OP_FLUSH_METRICS,
+	CONTROL_OP_PAUSE,
+	CONTROL_OP_RESUME,
+	CONTROL_OP_SEND_CTRL_ALT_DEL,
+	CONTROL_OP_STOP,
+};
 
-/* The same for running or paused. */
-int control_expect_started(const struct control *control, const char *action, struct err *err);
+/* 0, or -EBUSY with err saying that this is not possible in the present state. */
+int control_check(const struct control *control, enum control_operation operation, struct err *err);
 
 /* The defaults; 0 or -errno with err set and nothing open. */
 int control_open_config(struct control *control, struct err *err);
