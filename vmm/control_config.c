@@ -191,6 +191,8 @@ int control_set_machine(struct control *control, const struct machine_config *co
 		take_template(control, &template);
 		control->has_cpu_config = false;
 	}
+	if (config->track_dirty_pages && !control->machine_config.track_dirty_pages)
+		log_warn("track_dirty_pages: nothing comes of it, since there are no snapshots yet");
 	before = control->machine_config.cpu_template;
 	control->machine_config = *config;
 	if (!config->has_cpu_template)

@@ -176,6 +176,12 @@ def test_refusal_names_the_cause(shared, tmp_path, method, path, body, says):
     assert "\n" not in fault
 
 
+def test_what_has_no_effect_is_told(vmm):
+    vmm.patch("/machine-config", {"track_dirty_pages": True})
+    assert "track_dirty_pages: nothing comes of it" in vmm.log()
+    assert vmm.get("/machine-config")["track_dirty_pages"] is True
+
+
 def test_machine_configuration(vmm):
     vmm.put("/machine-config", {**MACHINE, "vcpu_count": 2, "smt": True})
     vmm.patch("/machine-config", {"mem_size_mib": 64})
