@@ -200,7 +200,8 @@ static int open_machine(struct control *control, struct err *err)
 	control->machine.boot_timer_logged = control->boot_timer;
 	rc = watch(control, err);
 	if (rc == 0 && control->has_mmds_config)
-		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config, err);
+		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config,
+				      control->base, err);
 	if (rc == 0)
 		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
 				    control->filtered ? confine_block : NULL, err);

@@ -292,9 +292,10 @@ int control_metadata(struct control *control, struct mmds **mmds, struct err *er
 	int rc = 0;
 
 	if (control->state != CONTROL_NOT_STARTED && !control->has_mmds_config)
-		return err_set(err, ENODEV,
-			       "metadata: no network interface answers for it: that is configured "
-			       "before the start");
+		return err_set(
+			err, ENODEV,
+			"metadata: no network interface answers for it, nor a vsock_port: that is "
+			"configured before the start");
 	if (!control->mmds)
 		rc = mmds_open(&control->mmds, control->mmds_size_limit, err);
 	*mmds = control->mmds;
@@ -317,8 +318,9 @@ int control_set_mmds(struct control *control, struct mmds_config *config, struct
 	if (!mmds_address_parse(config->ipv4_address, &address))
 		return err_set(err, EINVAL,
 			       "ipv4_address: one from 169.254.1.0 to 169.254.254.255 is expected");
-	if (!config->network_interfaces[0])
-		return err_set(err, EINVAL, "network_interfaces: at least one is expected");
+	if (!config->network_interfaces[0] && !config->vsock_port)
+		return err_set(err, EINVAL,
+			       "network_interfaces: at least one is expected, or a vsock_port");
 	rc = devices_check_interfaces(&control->devices, config->network_interfaces, err);
 	if (rc < 0)
 		return rc;

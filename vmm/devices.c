@@ -2,6 +2,8 @@
 #include "vmm/devices.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "base/ring_memory.h"
 #include "mmds/mmds.h"
 #include "mmds/responder.h"
+#include "mmds/server.h"
 #include "virtio/block.h"
 #include "virtio/net.h"
 #include "virtio/vsock.h"
@@ -381,8 +384,22 @@ char *devices_cmdline(const struct devices *devices)
 	return text;
 }
 
+/* On the Unix socket that the device connects the guest to. */
+static int serve_mmds_by_vsock(struct devices *devices, struct mmds *mmds, int64_t port,
+			       struct event_base *base, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (!devices->vsock)
+		return err_set(err, ENOENT, "mmds-config: vsock_port: there is no vsock");
+	if (snprintf(path, sizeof(path), "%s_%" PRId64, devices->vsock_config.uds_path, port) >=
+	    (int)sizeof(path))
+		return err_sys(err, ENAMETOOLONG, "mmds-config: vsock_port");
+	return server_open(&devices->metadata, mmds, path, base, err);
+}
+
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
-		     struct err *err)
+		     struct event_base *base, struct err *err)
 {
 	uint32_t address;
 
@@ -403,7 +420,9 @@ int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mm
 			return rc;
 		net_set_front(interface->net, responder_backend(interface->responder));
 	}
-	return 0;
+	return config->vsock_port
+		       ? serve_mmds_by_vsock(devices, mmds, config->vsock_port, base, err)
+		       : 0;
 }
 
 static void forget_mmds(struct network_interface *interface)
@@ -467,6 +486,8 @@ bool devices_detach(struct devices *devices)
 	}
 	if (devices->vsock)
 		vsock_detach(devices->vsock);
+	server_close(devices->metadata);
+	devices->metadata = NULL;
 	for (unsigned int i = 0; i < count; i++)
 		virtio_device_detach(list[i]);
 	batching_close(&devices->batching);

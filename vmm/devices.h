@@ -22,6 +22,7 @@ struct metrics;
 struct mmds;
 struct net;
 struct responder;
+struct server;
 struct virtio_device;
 struct vsock;
 
@@ -43,6 +44,7 @@ struct devices {
 	unsigned int interface_count;
 	struct vsock_device_config vsock_config; /* owned */
 	struct vsock *vsock;			 /* owned; NULL none */
+	struct server *metadata;		 /* owned; NULL: none is asked for by vsock */
 	struct batching batching;		 /* from devices_attach to devices_detach */
 };
 
@@ -76,11 +78,11 @@ unsigned int devices_list(const struct devices *devices, struct virtio_device **
 char *devices_cmdline(const struct devices *devices);
 
 /*
- * Has the metadata service answer on interfaces, until devices_detach. Before devices_attach.
- * -ENOENT if one of them is gone again.
+ * Has the metadata service answer on interfaces, and by vsock, until devices_detach. Before
+ * devices_attach. -ENOENT if one of them is gone again.
  */
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
-		     struct err *err);
+		     struct event_base *base, struct err *err);
 
 /* With the vCPUs. */
 void devices_pause(struct devices *devices, bool paused);
