@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/vsock_host.h"
 #include "vmm/boot/layout.h"
 #include "vmm/control_internal.h"
 #include "vmm/kvm/cpu_template_named.h"
@@ -23,6 +25,8 @@
  */
 #define DRAIN_TIMEOUT_MS 5000
 #define DRAIN_STOPPED_MS 100
+
+#define AGENT_SHUTDOWN "{\"shutdown\": {\"grace_ms\": 3000}}"
 
 #define METRICS_INTERVAL 60 /* seconds */
 
@@ -83,6 +87,7 @@ void control_close(struct control *control)
 	/* What it counts is about to go. */
 	metrics_close(&control->metrics);
 	close_running(control);
+	fd_close(&control->asked_fd);
 	control_close_config(control);
 }
 
@@ -283,6 +288,26 @@ int control_resume(struct control *control, struct err *err)
 	return 0;
 }
 
+/*
+ * Of the guest's agent (docs/agent-protocol.md), where it has one, for kernels without a keyboard's
+ * driver: a REQUEST, its length, and what the agent does when it is asked by the keyboard. False if
+ * nobody can be asked; what comes of it is not waited for.
+ */
+static bool ask_agent_to_end(struct control *control)
+{
+	static const char words[] = "CONNECT 52\n"
+				    "\x01\x20\0\0\0" AGENT_SHUTDOWN;
+
+	_Static_assert(sizeof(AGENT_SHUTDOWN) - 1 == 0x20, "the frame's length is another");
+
+	if (!control->devices.vsock)
+		return false;
+	fd_close(&control->asked_fd);
+	control->asked_fd = vsock_host_connect(control->devices.vsock_config.uds_path);
+	return control->asked_fd >= 0 && send(control->asked_fd, words, sizeof(words) - 1,
+					      MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(words) - 1;
+}
+
 int control_send_ctrl_alt_del(struct control *control, struct err *err)
 {
 	int rc = control_expect_started(control, "SendCtrlAltDel", err);
@@ -293,8 +318,9 @@ int control_send_ctrl_alt_del(struct control *control, struct err *err)
 	if (rc == -ENOBUFS)
 		return err_set(err, EAGAIN,
 			       "SendCtrlAltDel: the guest has not read the keys of before");
-	if (rc < 0)
-		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it.");
+	if (rc < 0 && !ask_agent_to_end(control))
+		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it, nor "
+			 "a vsock, by which mote-init would hear of it.");
 	return 0;
 }
 

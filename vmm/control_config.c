@@ -52,6 +52,7 @@ int control_open_config(struct control *control, struct err *err)
 	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
 	control->mmds_size_limit = MMDS_SIZE_LIMIT;
 	control->files.initrd_fd = -1;
+	control->asked_fd = -1;
 	control->serial_fd = open_standard_output();
 	rc = console_ring_open(&control->console_ring, CONSOLE_RING_DEFAULT, err);
 	if (rc < 0)
