@@ -48,7 +48,10 @@ def test_configuration_is_shown_and_replaced(vmm):
         fault = vmm.fault("PUT", "/mmds/config", {**CONFIG, "ipv4_address": address})
         assert fault.startswith("ipv4_address: ")
     assert vmm.get("/vm/config")["mmds-config"] == full
+    before = vmm.get("/metrics")["deprecated_api"]["deprecated_http_api_calls"]
     vmm.put("/mmds/config", CONFIG)
+    assert vmm.get("/metrics")["deprecated_api"]["deprecated_http_api_calls"] == before + 1
+    assert "version is deprecated but for V2" in vmm.log()
     assert vmm.get("/vm/config")["mmds-config"] == {
         **CONFIG, "version": "V1", "ipv4_address": "169.254.169.254", "imds_compat": False}
 
