@@ -46,6 +46,10 @@ struct virtio_ops {
 	void (*notified)(struct virtio_device *device, unsigned int queue);
 };
 
+struct interrupt_metrics {
+	uint64_t triggers;
+};
+
 struct virtio_device {
 	/* Constant once opened. */
 	const struct virtio_ops *ops;
@@ -55,6 +59,8 @@ struct virtio_device {
 	uint64_t features; /* offered, the device type's own; the common ones are added */
 	const struct guest_memory *memory; /* not owned; set by virtio_device_attach */
 	int irq_fd;			   /* owned; a 1 written here is an interrupt */
+	/* Of all devices, which count from several threads; not owned; NULL: nobody counts. */
+	struct interrupt_metrics *interrupts;
 	int notify_fds[VIRTIO_QUEUES_MAX]; /* owned; become readable when the driver notifies */
 
 	pthread_mutex_t lock;

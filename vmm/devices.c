@@ -440,8 +440,10 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	int rc = 0;
 
 	batching_open(&devices->batching, base);
-	for (unsigned int i = 0; i < count && rc == 0; i++)
+	for (unsigned int i = 0; i < count && rc == 0; i++) {
+		list[i]->interrupts = &devices->interrupts;
 		rc = virtio_device_attach(list[i], memory, base, &devices->batching, err);
+	}
 	for (unsigned int i = 0; i < devices->drive_count && rc == 0; i++)
 		rc = block_attach(devices->drives[i].block, base, confine, err);
 	for (unsigned int i = 0; i < devices->interface_count && rc == 0; i++)
@@ -502,6 +504,7 @@ void devices_add_metrics(const struct devices *devices, struct metrics *metrics)
 	for (unsigned int i = 0; i < devices->interface_count; i++)
 		metrics_add(metrics, METRICS_NET, devices->interfaces[i].config.iface_id,
 			    net_metrics(devices->interfaces[i].net), 1, 0);
+	metrics_add(metrics, METRICS_INTERRUPTS, NULL, &devices->interrupts, 1, 0);
 	if (devices->vsock)
 		metrics_add(metrics, METRICS_VSOCK, NULL, vsock_metrics(devices->vsock), 1, 0);
 }

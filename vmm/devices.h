@@ -12,6 +12,7 @@
 
 #include "virtio/batching.h"
 #include "virtio/block_worker.h"
+#include "virtio/device.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 
@@ -23,7 +24,6 @@ struct mmds;
 struct net;
 struct responder;
 struct server;
-struct virtio_device;
 struct vsock;
 
 struct drive {
@@ -45,7 +45,8 @@ struct devices {
 	struct vsock_device_config vsock_config; /* owned */
 	struct vsock *vsock;			 /* owned; NULL none */
 	struct server *metadata;		 /* owned; NULL: none is asked for by vsock */
-	struct batching batching;		 /* from devices_attach to devices_detach */
+	struct interrupt_metrics interrupts;
+	struct batching batching; /* from devices_attach to devices_detach */
 };
 
 /* Each takes the configuration's strings when it succeeds. 0 or -errno with err set. */
