@@ -58,17 +58,27 @@ static int check_id(const struct route *route, const char *id, const json_t *bod
 		       id);
 }
 
+static bool is_deprecated(const struct route *route, const json_t *body)
+{
+	const json_t *field = route->deprecated ? json_object_get(body, route->deprecated) : NULL;
+	const char *value = json_string_value(field);
+
+	/* The default is one of the others. */
+	if (route->current)
+		return !value || strcmp(value, route->current) != 0;
+	return field && !json_is_null(field);
+}
+
 static void tell_deprecated(struct api *api, const struct route *route, const json_t *body,
 			    struct http_answer *answer)
 {
-	const json_t *field = route->deprecated ? json_object_get(body, route->deprecated) : NULL;
-
-	if (!field || json_is_null(field))
+	if (!is_deprecated(route, body))
 		return;
 	answer->deprecated = true;
 	api->control->metrics.deprecated_api.deprecated_http_api_calls++;
-	log_warn("API: %s %s: %s is deprecated", http_method_str(route->method), route->path,
-		 route->deprecated);
+	log_warn("API: %s %s: %s is deprecated%s%s", http_method_str(route->method), route->path,
+		 route->deprecated, route->current ? " but for " : "",
+		 route->current ? route->current : "");
 }
 
 static int apply(struct api *api, const struct route *route, const char *id,

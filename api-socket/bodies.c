@@ -162,6 +162,9 @@ static const struct field mmds_fields[] = {
 	  .choices = mmds_version_choices },
 	{ "ipv4_address", FIELD_STRING, FIELD_AT(mmds_config, ipv4_address) },
 	{ "imds_compat", FIELD_BOOL, FIELD_AT(mmds_config, imds_compat) },
+	/* mote's own. */
+	{ "vsock_port", FIELD_INTEGER, .min = 1, .max = UINT32_MAX - 1,
+	  FIELD_AT(mmds_config, vsock_port) },
 	{ NULL },
 };
 

@@ -165,8 +165,6 @@ static int on_headers_complete(http_parser *parser)
 	if (parser->http_major != 1)
 		return refuse(connection, HTTP_STATUS_HTTP_VERSION_NOT_SUPPORTED,
 			      "only HTTP/1.1 and HTTP/1.0 are spoken");
-	if (parser->upgrade)
-		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "no other protocol is spoken");
 	if (parser->flags & F_CONTENTLENGTH &&
 	    parser->content_length > connection->server->body_max)
 		return refuse(connection, HTTP_STATUS_BAD_REQUEST, "the body is too large");

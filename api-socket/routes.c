@@ -39,7 +39,7 @@ const struct route routes[] = {
 	  .apply = apply_network_interface_update },
 	{ HTTP_DELETE, "/network-interfaces/{}", .remove = control_remove_interface },
 	{ HTTP_PUT, "/vsock", .deprecated = "vsock_id", .apply = apply_vsock },
-	{ HTTP_PUT, "/mmds/config", .apply = apply_mmds },
+	{ HTTP_PUT, "/mmds/config", .deprecated = "version", .current = "V2", .apply = apply_mmds },
 	{ HTTP_GET, "/mmds", .answer = answer_metadata },
 	{ HTTP_PUT, "/mmds", .apply = apply_metadata },
 	{ HTTP_PATCH, "/mmds", .apply = apply_metadata_update },

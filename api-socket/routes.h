@@ -17,6 +17,7 @@ struct route {
 	const char *path;	/* a last part of "{}" stands for an id */
 	const char *id_field;	/* of the body, which must be the same as the id; NULL none */
 	const char *deprecated; /* a field of the body, whose use is told; NULL none */
+	const char *current;	/* of its values the only one that is not; NULL: all are */
 	/* One of these. */
 	apply_body *apply; /* takes a body, answers 204 */
 	json_t *(*describe)(const struct control *control, const char *id); /* NULL: no memory */

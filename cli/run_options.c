@@ -14,10 +14,15 @@
 #include "cli/image_build.h"
 #include "cli/request_options.h"
 #include "cli/values.h"
+#include "rootfs-tools/init/protocol.h"
 
 #define RESOLVER "/etc/resolv.conf"
 #define DEFAULT_KERNEL "microvm"
 #define BOOT_ARGS "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"
+
+#define TEXT_OF(number) #number
+#define WORD_OF(name, number) " " name "=" TEXT_OF(number)
+#define METADATA_WORD WORD_OF("mote.metadata", PROTOCOL_METADATA_PORT)
 
 static const char usage[] =
 	"usage: mote run [OPTION]... [IMAGE] [--] [COMMAND [ARGUMENT]...]\n"
@@ -35,6 +40,9 @@ static const char usage[] =
 	"  -p, --publish [ADDRESS:]HOST:GUEST[/udp]\n"
 	"                       a port of the host that leads to one of the guest, with --net "
 	"user\n"
+	"  --metadata FILE      what programs in it read at http://169.254.169.254/ (a JSON "
+	"object),\n"
+	"                       whatever --net is\n"
 	"  --name NAME          what to call it, and its host name (default: a random id)\n"
 	"\n"
 	"The command\n" REQUEST_HELP RUN_SETTINGS_HELP "  -v, --volume DIR:PATH[:ro]\n"
@@ -149,9 +157,10 @@ static int resolve(struct run_options *options, const struct choices *choices, s
 		take_host_resolver(&options->settings.names);
 	if (run_names_words(&options->settings.names, options->name, names_words,
 			    sizeof(names_words)) < 0 ||
-	    snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s",
+	    snprintf(options->boot_args, sizeof(options->boot_args), BOOT_ARGS "%s%s%s%s%s%s",
 		     options->devices.boot_args, names_words, options->settings.tmpfs,
-		     choices->boot_args ? " " : "", choices->boot_args ? choices->boot_args : "") >=
+		     options->config.metadata ? METADATA_WORD : "", choices->boot_args ? " " : "",
+		     choices->boot_args ? choices->boot_args : "") >=
 		    (int)sizeof(options->boot_args))
 		return err_set(err, E2BIG,
 			       "the kernel's command line: names and options are "
@@ -231,6 +240,7 @@ enum option_number {
 	DRIVE,
 	NET,
 	ADDRESS,
+	METADATA,
 	NAME,
 	REMOVE,
 	JSON_RESULT,
@@ -253,6 +263,7 @@ static const struct option own_names[] = {
 	{ "drive", required_argument, NULL, DRIVE },
 	{ "net", required_argument, NULL, NET },
 	{ "address", required_argument, NULL, ADDRESS },
+	{ "metadata", required_argument, NULL, METADATA },
 	{ "name", required_argument, NULL, NAME },
 	REQUEST_LONG,
 	{ "volume", required_argument, NULL, 'v' },
@@ -358,6 +369,9 @@ static int take(struct run_options *options, struct choices *choices, int option
 	case NET:
 	case ADDRESS:
 		return take_device(options, option, optarg);
+	case METADATA:
+		options->config.metadata = optarg;
+		return 0;
 	case NAME:
 		options->name = optarg;
 		return 0;

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/jail.h"
+#include "rootfs-tools/init/protocol.h"
 
 #define CONFIG_PATH "/dev/fd/3"
 #define CONFIG_FD 3
@@ -120,9 +121,20 @@ static json_t *describe(struct sandbox *sandbox, const struct sandbox_config *co
 			 config->vsock);
 }
 
+/* The guest's agent leads what asks for them to the port. The file for mote-vmm, or NULL with err
+   set. */
+static json_t *add_metadata(struct sandbox *sandbox, const char *path, json_t *configuration,
+			    struct err *err)
+{
+	json_object_set_new(configuration, "mmds-config",
+			    json_pack("{s:[], s:i}", "network_interfaces", "vsock_port",
+				      PROTOCOL_METADATA_PORT));
+	return open_file(sandbox, path, O_RDONLY, "metadata file ", err);
+}
+
 /* A memory file with the VM's configuration, or -errno with err set. */
 static int write_config(struct sandbox *sandbox, const struct sandbox_config *config,
-			struct err *err)
+			json_t **metadata, struct err *err)
 {
 	json_t *json;
 	char *text;
@@ -130,7 +142,9 @@ static int write_config(struct sandbox *sandbox, const struct sandbox_config *co
 
 	err->text[0] = '\0';
 	json = describe(sandbox, config, err);
-	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	if (json && config->metadata)
+		*metadata = add_metadata(sandbox, config->metadata, json, err);
+	text = json && (*metadata || !config->metadata) ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!text)
 		return err->text[0] ? -ENOENT
@@ -151,6 +165,7 @@ struct command {
 	struct jail_arguments *jailer; /* NULL: none */
 	char *vmm;
 	const char *api;
+	const char *metadata; /* its file, as mote-vmm knows it; NULL: none */
 	int64_t start_ns;
 	int standard[3];
 	int config_fd;
@@ -189,6 +204,8 @@ static _Noreturn void exec_vmm(const struct sandbox *sandbox, const struct comma
 		(char[]){ "sandbox" },
 		(char[]){ "--start-time-us" },
 		start_us,
+		command->metadata ? (char[]){ "--metadata" } : NULL,
+		(char *)(uintptr_t)command->metadata,
 		NULL,
 	};
 	const unsigned int before = command->jailer ? command->jailer->count : 0;
@@ -270,6 +287,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 {
 	CLEANUP_FD int console_read = -1, console_write = -1, log_read = -1, log_write = -1;
 	CLEANUP_FD int config_fd = -1, nothing = -1;
+	json_t *metadata = NULL;
 	struct jail_arguments jailer;
 	struct command command = { .jailer = config->jail ? &jailer : NULL,
 				   .api = config->api,
@@ -284,7 +302,8 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	rc = cli_find_own("mote-vmm", path, err);
 	if (rc < 0)
 		return rc;
-	config_fd = write_config(sandbox, config, err);
+	config_fd = write_config(sandbox, config, &metadata, err);
+	command.metadata = json_string_value(metadata);
 	rc = config_fd;
 	if (rc >= 0 && config->jail)
 		rc = find_jailer(sandbox, config, path, &jailer, err);
@@ -299,6 +318,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	command.start_ns = clock_ns();
 	if (rc >= 0)
 		rc = start(sandbox, &command, err);
+	json_decref(metadata);
 	close_files(sandbox);
 	if (rc < 0)
 		return rc;

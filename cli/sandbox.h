@@ -24,6 +24,7 @@ struct sandbox_config {
 	const char *api;	 /* the same of the API's */
 	const struct jail *jail; /* which mote-vmm is put into; NULL: none */
 	bool tap;		 /* one of the interfaces is a tap device */
+	const char *metadata;	 /* a file, for the guest at 169.254.169.254; NULL: none */
 	int passt_fd;		 /* inherited by mote-vmm as SANDBOX_PASST_FD; 0: none */
 };
 

@@ -23,7 +23,8 @@ static const char usage[] =
 	"\n"
 	"  --id ID                the VM's name: 1 to 64 letters, digits and dashes\n"
 	"  --exec-file FILE       the VMM: static, not setuid\n"
-	"  --uid UID, --gid GID   what it runs as; not 0\n"
+	"  --uid UID, --gid GID   what it runs as; 0 only outside of the host's network "
+	"namespace\n"
 	"  --chroot-base-dir DIR  its root is DIR/NAME OF FILE/ID/root (default /srv/jailer)\n"
 	"  --netns PATH           the network namespace to join (default: it stays in the "
 	"caller's)\n"
@@ -158,8 +159,6 @@ static int take_user(const char *option, const char *text, uid_t *user, struct e
 
 	if (!parse_number(text, UINT32_MAX - 1, &number))
 		return bad(err, option, text, "not a number of a user or group");
-	if (number == 0)
-		return bad(err, option, text, "root in a jail is still root");
 	*user = (uid_t)number;
 	return 0;
 }
@@ -257,8 +256,10 @@ static int take(int option, struct jailer_args *args, struct err *err)
 	case EXEC_FILE:
 		return take_exec_file(args, optarg, err);
 	case UID:
+		args->has_uid = true;
 		return take_user("uid", optarg, &args->uid, err);
 	case GID:
+		args->has_gid = true;
 		return take_user("gid", optarg, &args->gid, err);
 	case CHROOT_BASE:
 		args->chroot_base = optarg;
@@ -321,7 +322,7 @@ static int check(const struct jailer_args *args, char **rest, int count, struct 
 	if (count > 0)
 		return err_set(err, EINVAL, "%s: unexpected (the VMM's arguments come behind --)",
 			       rest[0]);
-	if (!args->id || !args->exec_file || !args->uid || !args->gid)
+	if (!args->id || !args->exec_file || !args->has_uid || !args->has_gid)
 		return err_set(err, EINVAL, "%s", missing);
 	if (args->rootless && (args->uid != geteuid() || args->gid != getegid()))
 		return err_set(err, EPERM,
@@ -374,6 +375,7 @@ int jailer_args_parse(int argc, char **argv, struct jailer_args *args, struct er
 	/* Where tap devices are, they are of use. */
 	if (!args->new_netns && (args->netns || !args->rootless))
 		args->tun = true;
+	args->as_root = !args->rootless && (args->uid == 0 || args->gid == 0);
 	if (!args->parent_cgroup)
 		args->parent_cgroup = args->exec_name;
 	return check(args, argv + optind, own - optind, err);

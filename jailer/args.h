@@ -52,8 +52,10 @@ struct jailer_args {
 	bool read_only_root;
 	bool remove;	    /* only what a jail of this id has left behind */
 	bool weaker_cgroup; /* go on without a cgroup where it cannot be made */
-	bool rootless;	    /* not started by root: in a user namespace, as whoever started it */
-	char **vmm_args;    /* behind "--"; ends with NULL */
+	bool has_uid, has_gid;
+	bool as_root;	 /* one of them is 0 */
+	bool rootless;	 /* not started by root: in a user namespace, as whoever started it */
+	char **vmm_args; /* behind "--"; ends with NULL */
 };
 
 /* 0; -errno with err set; 1 if the answer (--help, --version) is printed and nothing is left to do.

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +76,32 @@ static int open_pipe(int *read_end, int *write_end, struct err *err)
 	return 0;
 }
 
+/*
+ * In the host's network namespace are abstract sockets on which root's services listen for root and
+ * do what it says; root of the jail is root to them. 0, or -EPERM.
+ */
+static int check_root_is_apart(const struct prison *prison, struct err *err)
+{
+	static const char callers[] = "/proc/self/ns/net";
+	const struct jailer_args *args = prison->args;
+	struct stat own, hosts;
+
+	if (args->new_netns)
+		return 0;
+	/* The first process is in the host's; who may not look at it has its own to compare with.
+	 */
+	if ((prison->netns_fd >= 0 ? fstat(prison->netns_fd, &own) : stat(callers, &own)) < 0 ||
+	    (stat("/proc/1/ns/net", &hosts) < 0 && stat(callers, &hosts) < 0))
+		return err_sys(err, errno, "the host's network namespace");
+	if (own.st_dev == hosts.st_dev && own.st_ino == hosts.st_ino)
+		return err_set(err, EPERM,
+			       "--uid %u --gid %u: root, in the host's network namespace, reaches "
+			       "what listens for root there: it goes with --netns and another "
+			       "one, or --new-netns",
+			       args->uid, args->gid);
+	return 0;
+}
+
 static int open_prison(struct keeper *keeper, struct err *err)
 {
 	const struct jailer_args *args = keeper->args;
@@ -85,6 +112,11 @@ static int open_prison(struct keeper *keeper, struct err *err)
 		prison->netns_fd = open(args->netns, O_RDONLY | O_CLOEXEC);
 		if (prison->netns_fd < 0)
 			return err_sys(err, errno, "--netns %s", args->netns);
+	}
+	if (args->as_root) {
+		rc = check_root_is_apart(prison, err);
+		if (rc < 0)
+			return rc;
 	}
 	if (args->daemonize) {
 		prison->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -140,6 +140,8 @@ static int on_headers_complete(http_parser *parser)
 
 	if (request->in_value)
 		end_field(request);
+	/* An offer that need not be taken up (RFC 9110, 7.8); CONNECT is none. */
+	parser->upgrade = parser->method == HTTP_CONNECT;
 	return 0;
 }
 

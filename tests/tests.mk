@@ -88,14 +88,15 @@ $(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/buil
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
 	@touch -h $@
 
-# What tests/linux/soak_servers.py and soak_containers.py run, of Debian's packages.
-SERVERS := nginx redis postgres node python docker
+# What tests/linux/soak_servers.py, soak_containers.py and soak_metadata.py run, of Debian's packages.
+SERVERS := nginx redis postgres node python docker cloud
 PACKAGES_nginx := nginx-light
 PACKAGES_redis := redis-server
 PACKAGES_postgres := postgresql
 PACKAGES_node := nodejs
 PACKAGES_python := python3
 PACKAGES_docker := docker.io,iptables,nftables,iproute2,ca-certificates,busybox-static
+PACKAGES_cloud := cloud-init,python3-botocore
 SERVER_IMAGES := $(SERVERS:%=$(TEST_DATA)/mote/images/tags/server-%)
 $(SERVER_IMAGES): $(TEST_DATA)/mote/images/tags/server-%: rootfs-tools/image/build-image.sh | \
 		$(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image

@@ -99,6 +99,7 @@ struct mmds_config {
 	int version;		   /* enum mmds_version */
 	char *ipv4_address;	   /* NULL: MMDS_ADDRESS */
 	bool imds_compat;
+	int64_t vsock_port; /* mote's own: of the host, where it answers, too; 0: none */
 };
 
 void drive_config_free(struct drive_config *config);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -12,6 +13,7 @@
 #include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/vsock/host.h"
 #include "vmm/boot/layout.h"
 #include "vmm/control_internal.h"
 #include "vmm/kvm/cpu_template_named.h"
@@ -24,6 +26,8 @@
  */
 #define DRAIN_TIMEOUT_MS 5000
 #define DRAIN_STOPPED_MS 100
+
+#define AGENT_SHUTDOWN "{\"shutdown\": {\"grace_ms\": 3000}}"
 
 #define METRICS_INTERVAL 60 /* seconds */
 
@@ -112,6 +116,7 @@ void control_close(struct control *control)
 	/* What it counts is about to go. */
 	metrics_close(&control->metrics);
 	close_running(control);
+	fd_close(&control->asked_fd);
 	control_close_config(control);
 }
 
@@ -236,7 +241,8 @@ static int open_machine(struct control *control, struct err *err)
 	if (rc == 0)
 		rc = watch(control, err);
 	if (rc == 0 && control->has_mmds_config)
-		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config, err);
+		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config,
+				      control->base, err);
 	if (rc == 0)
 		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
 				    control->filtered ? confine_block : NULL, err);
@@ -322,6 +328,27 @@ int control_resume(struct control *control, struct err *err)
 	return 0;
 }
 
+/*
+ * Of the guest's agent (docs/agent-protocol.md), where it has one, for kernels without a keyboard's
+ * driver: a REQUEST, its length, and what the agent does when it is asked by the keyboard. False if
+ * nobody can be asked; what comes of it is not waited for.
+ */
+static bool ask_agent_to_end(struct control *control)
+{
+	const struct device *vsock = devices_next(&control->devices, DEVICE_VSOCK, NULL);
+	static const char words[] = "CONNECT 52\n"
+				    "\x01\x20\0\0\0" AGENT_SHUTDOWN;
+
+	_Static_assert(sizeof(AGENT_SHUTDOWN) - 1 == 0x20, "the frame's length is another");
+
+	if (!vsock)
+		return false;
+	fd_close(&control->asked_fd);
+	control->asked_fd = vsock_host_connect(vsock->config.vsock.uds_path);
+	return control->asked_fd >= 0 && send(control->asked_fd, words, sizeof(words) - 1,
+					      MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(words) - 1;
+}
+
 int control_send_ctrl_alt_del(struct control *control, struct err *err)
 {
 	int rc = control_check(control, CONTROL_OP_SEND_CTRL_ALT_DEL, err);
@@ -332,8 +359,9 @@ int control_send_ctrl_alt_del(struct control *control, struct err *err)
 	if (rc == -ENOBUFS)
 		return err_set(err, EAGAIN,
 			       "SendCtrlAltDel: the guest has not read the keys of before");
-	if (rc < 0)
-		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it.");
+	if (rc < 0 && !ask_agent_to_end(control))
+		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it, nor "
+			 "a vsock, by which mote-init would hear of it.");
 	return 0;
 }
 

@@ -57,6 +57,7 @@ struct control {
 	struct event *ended_event;
 	struct metrics metrics;
 	struct event *metrics_timer;
+	int asked_fd; /* owned; on which the guest's agent was asked to end; -1: it was not */
 	/* Called whenever `state` has changed; may be NULL. */
 	void (*state_changed)(void *opaque);
 	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */

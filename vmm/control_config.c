@@ -52,6 +52,7 @@ int control_open_config(struct control *control, struct err *err)
 	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
 	control->mmds_size_limit = MMDS_SIZE_LIMIT;
 	control->files.initrd_fd = -1;
+	control->asked_fd = -1;
 	control->serial_fd = open_standard_output();
 	rc = console_ring_open(&control->console_ring, CONSOLE_RING_DEFAULT, err);
 	if (rc < 0)
@@ -192,7 +193,8 @@ int control_set_machine(struct control *control, const struct machine_config *co
 		control->has_cpu_config = false;
 	}
 	if (config->track_dirty_pages && !control->machine_config.track_dirty_pages)
-		log_warn("track_dirty_pages: nothing comes of it, since there are no snapshots yet");
+		log_warn(
+			"track_dirty_pages: nothing comes of it, since there are no snapshots yet");
 	before = control->machine_config.cpu_template;
 	control->machine_config = *config;
 	if (!config->has_cpu_template)
@@ -292,9 +294,10 @@ int control_metadata(struct control *control, struct mmds **mmds, struct err *er
 	int rc = 0;
 
 	if (control->state != CONTROL_NOT_STARTED && !control->has_mmds_config)
-		return err_set(err, ENODEV,
-			       "metadata: no network interface answers for it: that is configured "
-			       "before the start");
+		return err_set(
+			err, ENODEV,
+			"metadata: no network interface answers for it, nor a vsock_port: that is "
+			"configured before the start");
 	if (!control->mmds)
 		rc = mmds_open(&control->mmds, control->mmds_size_limit, err);
 	*mmds = control->mmds;
@@ -316,8 +319,9 @@ int control_set_mmds(struct control *control, struct mmds_config *config, struct
 	if (!mmds_address_parse(config->ipv4_address, &address))
 		return err_set(err, EINVAL,
 			       "ipv4_address: one from 169.254.1.0 to 169.254.254.255 is expected");
-	if (!config->network_interfaces[0])
-		return err_set(err, EINVAL, "network_interfaces: at least one is expected");
+	if (!config->network_interfaces[0] && !config->vsock_port)
+		return err_set(err, EINVAL,
+			       "network_interfaces: at least one is expected, or a vsock_port");
 	rc = devices_check_interfaces(&control->devices, config->network_interfaces, err);
 	if (rc < 0)
 		return rc;

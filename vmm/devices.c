@@ -2,6 +2,8 @@
 #include "vmm/devices.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 #include "base/ring_memory.h"
 #include "mmds/mmds.h"
 #include "mmds/responder.h"
+#include "mmds/server.h"
 #include "virtio/block/block.h"
 #include "virtio/net/net.h"
 #include "virtio/vsock/vsock.h"
@@ -423,8 +426,23 @@ char *devices_cmdline(const struct devices *devices)
 	return text;
 }
 
+/* On the Unix socket that the device connects the guest to. */
+static int serve_mmds_by_vsock(struct devices *devices, struct mmds *mmds, int64_t port,
+			       struct event_base *base, struct err *err)
+{
+	const struct device *vsock = devices_next(devices, DEVICE_VSOCK, NULL);
+	char path[PATH_MAX];
+
+	if (!vsock)
+		return err_set(err, ENOENT, "mmds-config: vsock_port: there is no vsock");
+	if (snprintf(path, sizeof(path), "%s_%" PRId64, vsock->config.vsock.uds_path, port) >=
+	    (int)sizeof(path))
+		return err_sys(err, ENAMETOOLONG, "mmds-config: vsock_port");
+	return server_open(&devices->metadata, mmds, path, base, err);
+}
+
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
-		     struct err *err)
+		     struct event_base *base, struct err *err)
 {
 	uint32_t address;
 
@@ -447,7 +465,9 @@ int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mm
 			return rc;
 		net_set_front(net, responder_backend(interface->responder));
 	}
-	return 0;
+	return config->vsock_port
+		       ? serve_mmds_by_vsock(devices, mmds, config->vsock_port, base, err)
+		       : 0;
 }
 
 static void forget_mmds(struct device *device)
@@ -466,8 +486,10 @@ int devices_attach(struct devices *devices, const struct guest_memory *memory,
 	int rc = 0;
 
 	batching_open(&devices->batching, base);
-	for (unsigned int i = 0; i < devices->count && rc == 0; i++)
+	for (unsigned int i = 0; i < devices->count && rc == 0; i++) {
+		devices->list[i].virtio->interrupts = &devices->interrupts;
 		rc = virtio_device_attach(devices->list[i].virtio, &host, err);
+	}
 	if (rc < 0)
 		(void)devices_detach(devices);
 	return rc;
@@ -509,6 +531,8 @@ bool devices_detach(struct devices *devices)
 			settled = false;
 		forget_mmds(&devices->list[i]);
 	}
+	server_close(devices->metadata);
+	devices->metadata = NULL;
 	batching_close(&devices->batching);
 	return settled;
 }
@@ -527,6 +551,7 @@ void devices_add_metrics(const struct devices *devices, struct metrics *metrics)
 		metrics_add(metrics, groups[device->kind], id_of(device), device->virtio->counters,
 			    1, 0);
 	}
+	metrics_add(metrics, METRICS_INTERRUPTS, NULL, &devices->interrupts, 1, 0);
 }
 
 void devices_log_metrics(const struct devices *devices)

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "virtio/core/batching.h"
+#include "virtio/core/device.h"
 #include "vmm/boot/layout.h"
 #include "vmm/config.h"
 
@@ -20,6 +21,7 @@ struct metrics;
 struct mmds;
 struct responder;
 struct virtio_device;
+struct server;
 
 enum device_kind {
 	DEVICE_DRIVE,
@@ -41,6 +43,8 @@ struct device {
 struct devices {
 	struct device list[LAYOUT_VIRTIO_MAX]; /* as they were configured, one after the other */
 	unsigned int count;
+	struct server *metadata; /* owned; NULL: none is asked for by vsock */
+	struct interrupt_metrics interrupts;
 	struct batching batching; /* from devices_attach to devices_detach */
 };
 
@@ -78,11 +82,11 @@ unsigned int devices_list(const struct devices *devices, struct virtio_device **
 char *devices_cmdline(const struct devices *devices);
 
 /*
- * Has the metadata service answer on interfaces, until devices_detach. Before devices_attach.
- * -ENOENT if one of them is gone again.
+ * Has the metadata service answer on interfaces, and by vsock, until devices_detach. Before
+ * devices_attach. -ENOENT if one of them is gone again.
  */
 int devices_set_mmds(struct devices *devices, struct mmds *mmds, const struct mmds_config *config,
-		     struct err *err);
+		     struct event_base *base, struct err *err);
 
 /*
  * With the vCPUs paused: afterwards nothing writes guest memory, until they are thawed. -EBUSY with

@@ -124,7 +124,7 @@ static const struct metric entropy_table[] = {
 	METRIC_NEVER("rate_limiter_event_count"), { NULL },
 };
 static const struct metric interrupts_table[] = {
-	METRIC_NEVER("triggers"),
+	METRIC(interrupt_metrics, triggers),
 	METRIC_NEVER("config_updates"),
 	{ NULL },
 };

@@ -40,18 +40,19 @@ static int bring_up(int fd, const char *name)
 	return ioctl(fd, SIOCSIFFLAGS, &request);
 }
 
-static int set_address(int fd, struct in_addr ip, unsigned int prefix)
+static int set_address(int fd, const char *name, struct in_addr ip, unsigned int prefix)
 {
-	struct ifreq request = { .ifr_name = INTERFACE };
+	struct ifreq request = { 0 };
 	const struct in_addr mask = { prefix ? htonl(UINT32_MAX << (32 - prefix)) : 0 };
 
+	strcpy(request.ifr_name, name);
 	request.ifr_addr = address_of(ip);
 	if (ioctl(fd, SIOCSIFADDR, &request) < 0)
 		return -1;
 	request.ifr_addr = address_of(mask);
 	if (ioctl(fd, SIOCSIFNETMASK, &request) < 0)
 		return -1;
-	return bring_up(fd, INTERFACE);
+	return bring_up(fd, name);
 }
 
 static int set_gateway(int fd, struct in_addr ip)
@@ -90,7 +91,7 @@ static int configure(int fd, char *text, struct failure *failure)
 	    (gateway && inet_pton(AF_INET, gateway, &gateway_ip) != 1)) {
 		return failure_set(failure, "network: ADDRESS/PREFIX[,GATEWAY[,DNS]] is expected");
 	}
-	if (set_address(fd, ip, (unsigned int)bits) < 0)
+	if (set_address(fd, INTERFACE, ip, (unsigned int)bits) < 0)
 		return failure_sys(failure, errno, INTERFACE ": the address cannot be set");
 	if (gateway && set_gateway(fd, gateway_ip) < 0 && errno != EEXIST)
 		return failure_sys(failure, errno, INTERFACE ": the gateway cannot be set");
@@ -140,6 +141,20 @@ int network_set_up(const struct network *network, struct failure *failure)
 	etc_write_names(&current.names);
 	if (current.resolver.servers)
 		etc_write_resolver(&current.resolver);
+	return rc;
+}
+
+int network_add_local(const char *address)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
+	struct in_addr ip;
+
+	if (fd < 0)
+		return -1;
+	inet_pton(AF_INET, address, &ip);
+	/* Under the interface's own name it would take the place of 127.0.0.1. */
+	rc = set_address(fd, "lo:0", ip, 32);
+	close(fd);
 	return rc;
 }
 

@@ -17,6 +17,9 @@ struct network {
 /* Brings loopback and eth0 up; writes what /etc says of them. 0 or -1 with failure set. */
 int network_set_up(const struct network *network, struct failure *failure);
 
+/* One more address of the loopback interface: a single one. 0 or -1 with errno set. */
+int network_add_local(const char *address);
+
 /*
  * Another address of eth0, as network.ipv4 has it, and another host name, which is copied; either
  * may be NULL. 0 or -1 with failure set.

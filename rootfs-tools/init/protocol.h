@@ -14,6 +14,8 @@
  * somebody listens there, that stream is the first request's, and says that the guest is ready.
  */
 #define PROTOCOL_PORT 52
+/* Of the host, where mote has the metadata service answer. */
+#define PROTOCOL_METADATA_PORT 80
 
 #define PROTOCOL_HEADER_SIZE 5
 #define PROTOCOL_PAYLOAD_MAX 65536

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "failure.h"
+#include "metadata.h"
 #include "network.h"
 #include "program.h"
 #include "protocol.h"
@@ -35,6 +36,7 @@ struct words {
 	const char *overlay;
 	const char *tmpfs[PROTOCOL_TMPFS_MAX];
 	size_t tmpfs_count;
+	const char *metadata;
 	struct network network;
 };
 
@@ -285,6 +287,7 @@ static void read_words(char *line, struct words *words)
 	} known[] = {
 		{ "mote.root=", &words->root },
 		{ "mote.overlay=", &words->overlay },
+		{ "mote.metadata=", &words->metadata },
 		{ "mote.hostname=", &words->network.names.hostname },
 		{ "mote.hosts=", &words->network.names.hosts },
 		{ "mote.net=", &words->network.ipv4 },
@@ -328,5 +331,7 @@ int setup_system(struct failure *failure)
 	set_limits();
 	/* What a whole machine's own disk says of its names is its own affair. */
 	words.network.names.keep = words.root && strcmp(words.root, "rw") == 0;
-	return network_set_up(&words.network, failure);
+	if (network_set_up(&words.network, failure) < 0)
+		return -1;
+	return words.metadata ? metadata_serve(words.metadata, failure) : 0;
 }

@@ -13,6 +13,7 @@
  *	mote.dns=ADDRESS,...				instead of mote.net's
  *	mote.search=NAME,...
  *	mote.resolver-options=WORD,...
+ *	mote.metadata=PORT	169.254.169.254:80 leads to this port of the host
  *	mote.tmpfs=PATH[:OPTION,...]			repeatable
  */
 #ifndef MOTE_INIT_SETUP_H

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metadata as their owner has them: over the API, from files, in the metrics."""
 import json
+import socket
 
 import pytest
 
@@ -47,7 +48,10 @@ def test_configuration_is_shown_and_replaced(vmm):
         fault = vmm.fault("PUT", "/mmds/config", {**CONFIG, "ipv4_address": address})
         assert fault.startswith("ipv4_address: ")
     assert vmm.get("/vm/config")["mmds-config"] == full
+    before = vmm.get("/metrics")["deprecated_api"]["deprecated_http_api_calls"]
     vmm.put("/mmds/config", CONFIG)
+    assert vmm.get("/metrics")["deprecated_api"]["deprecated_http_api_calls"] == before + 1
+    assert "version is deprecated but for V2" in vmm.log()
     assert vmm.get("/vm/config")["mmds-config"] == {
         **CONFIG, "version": "V1", "ipv4_address": "169.254.169.254", "imds_compat": False}
 
@@ -68,6 +72,26 @@ def test_interface_that_is_gone_again_is_missed_at_the_start(vmm):
     fault = vmm.fault("PUT", "/actions", {"action_type": "InstanceStart"})
     assert fault.startswith("mmds-config: ") and "no network interface eth0" in fault
     assert vmm.state() == "Not started"
+
+
+def test_port_of_the_vsock(tmp_path):
+    config = {"network_interfaces": [], "vsock_port": 80}
+    with start_api(tmp_path) as vmm:
+        assert "or a vsock_port" in vmm.fault("PUT", "/mmds/config", {"network_interfaces": []})
+        vmm.put("/mmds/config", config)
+        vmm.set_guest("counter")
+        fault = vmm.fault("PUT", "/actions", {"action_type": "InstanceStart"})
+        assert fault == "mmds-config: vsock_port: there is no vsock"
+        vmm.put("/vsock", {"guest_cid": 3, "uds_path": str(tmp_path / "v.sock")})
+        assert vmm.get("/vm/config")["mmds-config"]["vsock_port"] == 80
+        vmm.action("InstanceStart")
+        vmm.put("/mmds", DATA)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "v.sock_80"))
+            client.sendall(b"GET /latest/meta-data/instance-id HTTP/1.0\r\n\r\n")
+            assert client.recv(1000).endswith(b"\r\n\r\ni-1")
+        assert vmm.get("/metrics")["mmds"]["connections_created"] == 1
+    assert not (tmp_path / "v.sock_80").exists()
 
 
 @pytest.mark.parametrize("options,limit", [

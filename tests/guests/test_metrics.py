@@ -35,6 +35,7 @@ def test_block_traffic_is_counted(tmp_path, engine):
     assert last["block_scratch"]["write_bytes"] >= 4096
     assert last["block_scratch"]["flush_count"] >= 1
     assert last["block"] == last["block_scratch"]
+    assert last["interrupts"]["triggers"] > 0
     served = re.findall(rb"drive scratch: engine_(\w+)_count = ", result.stderr)
     # What the host refuses is in the log; a file in memory needs no engine.
     used = b"memory" if b"memory" in served else \

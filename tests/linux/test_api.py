@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Linux guest that is driven through the API: paused under load, its drive replaced, asked to end."""
 import hashlib
+import socket
 import subprocess
 import threading
 
 import pytest
 
+from agent import Stream
 from api import start_api
-from support import TIME_LIMIT, kernel, running, wait_until
+from support import BUILD, TIME_LIMIT, kernel, running, wait_until
 
 ARGS = "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1 init=/init"
 SIZE = 4 << 20
@@ -128,6 +130,37 @@ def test_ctrl_alt_del_asks_linux_to_reboot(tmp_path, way):
             assert wait_for(console, "@asked") == "INT"
         # Asked by a signal, it has half a second, which may be too little here.
         assert vmm.process.wait(TIME_LIMIT) == 0
+
+
+def test_agent_is_asked_where_there_is_no_keyboard(tmp_path):
+    """mote's own kernel and init: programs are asked, and what is written is on the drive."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(SIZE))
+    disk.chmod(0o666)
+    subprocess.run(["cp", BUILD / "initrd.cpio", tmp_path], check=True)
+    with start_api(tmp_path) as vmm, socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(TIME_LIMIT)
+        listener.bind(str(tmp_path / "v.sock_52"))
+        (tmp_path / "v.sock_52").chmod(0o666)
+        listener.listen()
+        vmm.put("/boot-source", {
+            "kernel_image_path": kernel("microvm"), "initrd_path": str(tmp_path / "initrd.cpio"),
+            "boot_args": "console=ttyS0 quiet reboot=k panic=-1 8250.nr_uarts=1"})
+        add_drive(vmm, "scratch", disk)
+        vmm.put("/vsock", {"guest_cid": 3, "uds_path": str(tmp_path / "v.sock")})
+        vmm.action("InstanceStart")
+        first = listener.accept()[0]
+        first.settimeout(TIME_LIMIT)
+        with Stream(sock=first) as stream:
+            stream.request("exec", {"argv": [
+                "sh", "-c", "trap 'printf asked > /dev/vda; exit 7' TERM; echo ready; "
+                "while :; do sleep 1 & wait; done"]})
+            stream.wait_for(b"ready")
+            vmm.action("SendCtrlAltDel")
+            assert stream.finish()[3]["code"] == 7
+        assert vmm.process.wait(TIME_LIMIT) == 0
+        assert "keyboard" not in vmm.log()
+    assert disk.read_bytes().startswith(b"asked")
 
 
 def keyboard_initrd(folder):

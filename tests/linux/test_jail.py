@@ -15,4 +15,6 @@ from test_lifecycle import (  # noqa: E402, F401
 from test_hostile_callers import (  # noqa: E402, F401
     test_locks_are_nobody_elses_to_open, test_same_id_in_another_base,
     test_same_id_in_many_bases_at_once)
+from test_root_user import (  # noqa: E402, F401
+    test_in_a_named_network_namespace, test_not_in_the_hosts_network_namespace, test_walls_hold)
 from test_walls import *  # noqa: E402, F401, F403

@@ -100,7 +100,7 @@ static const struct {
 	{ "GET  HTTP/1.1" END, 400 },
 	{ "GET http://169.254.169.254 HTTP/1.1" END, 400 },
 	{ "CONNECT a:1 HTTP/1.1" END, 400 },
-	{ "GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade" END, 400 },
+	{ "GET /a/b HTTP/1.1\r\nUpgrade: h2c\r\nConnection: upgrade" END, 200, { "text" } },
 	{ "GET / HTTP/1.1\r\nContent-Length: 100" END, 400, { "Connection: close" } },
 	{ "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked" END, 400 },
 	{ "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2" END, 400 },

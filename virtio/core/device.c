@@ -157,6 +157,8 @@ static void interrupt(struct virtio_device *device, unsigned int cause)
 {
 	atomic_fetch_or(device->isr, cause);
 	fd_signal(device->irq_fd);
+	if (device->interrupts)
+		__atomic_fetch_add(&device->interrupts->triggers, 1, __ATOMIC_RELAXED);
 }
 
 void virtio_device_publish(struct virtio_device *device, struct virtq *queue)

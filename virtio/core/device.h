@@ -84,6 +84,10 @@ struct virtio_ops {
 	const struct metric *counters;
 };
 
+struct interrupt_metrics {
+	uint64_t triggers;
+};
+
 struct virtio_device {
 	/* Constant once opened. */
 	const struct virtio_ops *ops;
@@ -94,6 +98,8 @@ struct virtio_device {
 	const void *counters; /* of the device type's own */
 	const struct guest_memory *memory; /* not owned; set by virtio_device_attach */
 	int irq_fd;			   /* owned; a 1 written here is an interrupt */
+	/* Of all devices, which count from several threads; not owned; NULL: nobody counts. */
+	struct interrupt_metrics *interrupts;
 	int notify_fds[VIRTIO_QUEUES_MAX]; /* owned; become readable when the driver notifies */
 
 	pthread_mutex_t lock;

@@ -156,18 +156,24 @@ void vsock_listener_close(struct vsock_listener *listener)
 	listener->path = NULL;
 }
 
-int vsock_host_dial(const char *path, uint32_t port)
+int vsock_host_connect(const char *path)
 {
-	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	CLEANUP_FD int fd = open_socket();
 	int rc;
 
 	if (fd < 0)
 		return fd;
-	snprintf(name, sizeof(name), "%s_%" PRIu32, path, port);
 	/* Unix sockets connect at once or not at all: EAGAIN is a full backlog. */
-	rc = connect_socket(fd, name);
+	rc = connect_socket(fd, path);
 	return rc < 0 ? rc : fd_take(&fd);
+}
+
+int vsock_host_dial(const char *path, uint32_t port)
+{
+	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+
+	snprintf(name, sizeof(name), "%s_%" PRIu32, path, port);
+	return vsock_host_connect(name);
 }
 
 /* A number of 32 bits in the `size` characters before the line's end; blanks may follow. */

@@ -28,6 +28,8 @@ int vsock_listener_open(struct vsock_listener *listener, const char *path,
 /* Removes the socket unless something else has taken its place. Safe on a closed object. */
 void vsock_listener_close(struct vsock_listener *listener);
 
+/* A connection to who listens at a path: a non-blocking descriptor, or -errno. */
+int vsock_host_connect(const char *path);
 /* A connection to who listens on "<path>_<port>": a non-blocking descriptor, or -errno. */
 int vsock_host_dial(const char *path, uint32_t port);
 
