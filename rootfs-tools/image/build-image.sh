@@ -253,14 +253,14 @@ build_dockerfile() { # DOCKERFILE
 }
 
 make_erofs() {
-	local newest long said
+	local long said
 	need mkfs.erofs erofs-utils
 	# One byte more than erofs-utils 1.5 takes; its own message names no file.
 	long=$(LC_ALL=C find "$1" -regextype posix-extended -regex '.*/[^/]{255}' -printf '%P' -quit)
 	[ -z "$long" ] || die "$long: the name is too long for erofs (try --format ext4)"
-	# The time that the file system was made, and no file is younger.
-	newest=$(find "$1" -printf '%T@\n' | sort -n | tail -n 1)
-	said=$(SOURCE_DATE_EPOCH=${newest%.*} mkfs.erofs --quiet --preserve-mtime -U "$uuid" /image "$1" 2>&1 | head -c 4096) ||
+	# mkfs.erofs gives the time that the file system is made to all files with a later one, and takes times for
+	# unsigned numbers. As one, this time, two seconds before 1970, is later than all but the second after it.
+	said=$(SOURCE_DATE_EPOCH=18446744073709551614 mkfs.erofs --quiet --preserve-mtime -U "$uuid" /image "$1" 2>&1 | head -c 4096) ||
 		die "mkfs.erofs: ${said%%$'\n'*}"
 }
 

@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import stat
@@ -67,6 +68,22 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(home, tmp_path):
     result = mote_image("build", tmp_path / "source")
     assert result.returncode == 1 and f"?[2J{'n' * 251}: the name is too long" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+def test_times_before_1970(home, tmp_path, kind):
+    top = tmp_path / "source"
+    make_tree(top, ["new", "old", "older"])
+    os.utime(top / "old", (-3, -3))
+    os.utime(top / "older", (-150_000_000, -150_000_000))
+    build("--format", kind, top)
+    for name, shows in (("new", "May 13 16:53:20 2014|2014-05-13 16:53:20"),
+                        ("old", "Dec 31 23:59:57 1969|1969-12-31 23:59:57"),
+                        ("older", "Mar 31 21:20:00 1965|1965-03-31 21:20:00")):
+        said = shown("source", f"/{name}") if kind == "erofs" else subprocess.run(
+            ["debugfs", "-R", f"stat /{name}", inspect("source")["file"]], capture_output=True, text=True, check=True,
+            env={**os.environ, "TZ": "UTC"}).stdout
+        assert re.search(shows, said), said
 
 
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
