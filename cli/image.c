@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/image_build.h"
+#include "cli/image_job.h"
 #include "cli/image_store.h"
 #include "cli/values.h"
 

@@ -3,234 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/image_job.h"
 
-#define SCRIPT "build-image.sh"
-#define PROGRESS_FD 3
-#define END_SECONDS 5
 #define TEXT_MAX (4 << 20) /* bytes of a configuration; registries take no more either */
-#define LINE 512
-#define WARNING "warning: "
-#define WARNINGS_MAX 8
-
-/* Of what was read so far. */
-struct lines {
-	char next[LINE];
-	size_t used;
-	char last[LINE]; /* the last whole one that is not empty */
-	char warnings[WARNINGS_MAX][LINE];
-	int warned;
-};
-
-/* The script, while it runs. */
-struct job {
-	pid_t pid;
-	int pid_fd;
-	int progress_fd;
-	int said_fd; /* its standard error */
-	struct lines doing, said;
-	bool is_terminal;
-	bool interrupted; /* and asked to end */
-	time_t patience;  /* until it is made to */
-};
-
-static _Noreturn void exec_script(const char *path, char *const argv[], int source, int progress,
-				  int said)
-{
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* Of its own, so that all of it can be ended at once. */
-	setpgid(0, 0);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (source >= 0)
-		dup2(source, STDIN_FILENO);
-	dup2(said, STDERR_FILENO);
-	dup2(STDERR_FILENO, STDOUT_FILENO);
-	if (progress == PROGRESS_FD)
-		fcntl(progress, F_SETFD, 0);
-	else
-		dup2(progress, PROGRESS_FD);
-	execv(path, argv);
-	dprintf(STDERR_FILENO, "%s: %s\n", path, strerrordesc_np(errno));
-	_exit(CLI_EXIT_FAILURE);
-}
-
-/* The end that is read never waits. */
-static int open_pipe(int *read_end, int *write_end, struct err *err)
-{
-	int ends[2];
-
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_sys(err, errno, "%s: its pipes", SCRIPT);
-	*read_end = ends[0];
-	*write_end = ends[1];
-	fcntl(*read_end, F_SETFL, O_NONBLOCK);
-	return 0;
-}
-
-static int start_job(struct job *job, const char *path, char *const argv[], int source,
-		     struct err *err)
-{
-	CLEANUP_FD int progress = -1, said = -1;
-	int rc = open_pipe(&job->progress_fd, &progress, err);
-
-	if (rc == 0)
-		rc = open_pipe(&job->said_fd, &said, err);
-	if (rc < 0)
-		return rc;
-	job->pid = fork();
-	if (job->pid < 0)
-		return err_sys(err, errno, "%s: fork", SCRIPT);
-	if (job->pid == 0)
-		exec_script(path, argv, source, progress, said);
-	setpgid(job->pid, job->pid);
-	job->pid_fd = (int)syscall(SYS_pidfd_open, job->pid, 0);
-	return 0;
-}
-
-static void show(const struct job *job, time_t started)
-{
-	if (job->is_terminal && job->doing.last[0])
-		fprintf(stderr, "\r\033[Kmote image: %s (%lld s)", job->doing.last,
-			(long long)(time(NULL) - started));
-}
-
-static void end_line(struct lines *lines)
-{
-	lines->next[lines->used] = '\0';
-	if (strncmp(lines->next, WARNING, strlen(WARNING)) == 0 && lines->warned < WARNINGS_MAX)
-		memcpy(lines->warnings[lines->warned++], lines->next, lines->used + 1);
-	else if (lines->used > 0)
-		memcpy(lines->last, lines->next, lines->used + 1);
-	lines->used = 0;
-}
-
-/* With names of the source in them. */
-static void print_warnings(struct lines *lines, const char *about)
-{
-	for (int i = 0; i < lines->warned; i++) {
-		cli_clean(lines->warnings[i]);
-		fprintf(stderr, "mote: %s: %s\n", about, lines->warnings[i]);
-	}
-}
-
-/* What there is at the moment. False at the end. */
-static bool read_lines(struct lines *lines, int fd)
-{
-	char data[4096];
-	ssize_t n = read(fd, data, sizeof(data));
-
-	for (ssize_t i = 0; i < n; i++) {
-		if (data[i] == '\n')
-			end_line(lines);
-		else if (lines->used < sizeof(lines->next) - 1)
-			lines->next[lines->used++] = data[i];
-	}
-	return n > 0 || (n < 0 && errno == EINTR);
-}
-
-/* The first signal lets it tidy up, the second does not. */
-static void end_job(struct job *job, int signal_fd)
-{
-	struct signalfd_siginfo info;
-
-	if (read(signal_fd, &info, sizeof(info)) < 0 && !job->interrupted)
-		return;
-	kill(-job->pid, job->interrupted ? SIGKILL : SIGTERM);
-	job->interrupted = true;
-	job->patience = time(NULL) + END_SECONDS;
-}
-
-/* Until it ends, or a signal ends it; the status as waitpid has it. */
-static int wait_job(struct job *job, int signal_fd)
-{
-	const time_t started = time(NULL);
-	bool progress_over = false, said_all = false;
-	int status = 0;
-
-	for (;;) {
-		struct pollfd fds[] = {
-			{ .fd = job->pid_fd, .events = POLLIN },
-			{ .fd = progress_over ? -1 : job->progress_fd, .events = POLLIN },
-			{ .fd = said_all ? -1 : job->said_fd, .events = POLLIN },
-			{ .fd = signal_fd, .events = POLLIN },
-		};
-
-		if (poll(fds, 4, job->is_terminal || job->interrupted ? 1000 : -1) < 0)
-			continue;
-		if (fds[1].revents)
-			progress_over = !read_lines(&job->doing, job->progress_fd);
-		if (fds[2].revents)
-			said_all = !read_lines(&job->said, job->said_fd);
-		if (fds[3].revents || (job->interrupted && time(NULL) > job->patience))
-			end_job(job, signal_fd);
-		show(job, started);
-		if (fds[0].revents)
-			break;
-	}
-	while (waitpid(job->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	while (read_lines(&job->said, job->said_fd))
-		;
-	end_line(&job->said);
-	while (read_lines(&job->doing, job->progress_fd))
-		;
-	if (job->is_terminal && job->doing.last[0])
-		fputs("\r\033[K", stderr);
-	return status;
-}
-
-/* Runs the script to its end: 0, or -1 with *status set to the exit status and all of it said. */
-static int run_script(char *const argv[], int source, int signal_fd, const char *about, int *status)
-{
-	struct job job = { .pid_fd = -1,
-			   .progress_fd = -1,
-			   .said_fd = -1,
-			   .is_terminal = isatty(STDERR_FILENO) == 1 };
-	char path[PATH_MAX];
-	struct err err;
-	int end, rc;
-
-	rc = cli_find_own(SCRIPT, path, &err);
-	if (rc == 0)
-		rc = start_job(&job, path, argv, source, &err);
-	end = rc == 0 ? wait_job(&job, signal_fd) : -1;
-	fd_close(&job.pid_fd);
-	fd_close(&job.progress_fd);
-	fd_close(&job.said_fd);
-	if (rc < 0) {
-		*status = cli_fail(CLI_EXIT_FAILURE, &err);
-		return -1;
-	}
-	print_warnings(&job.doing, about);
-	if (!job.interrupted && WIFEXITED(end) && WEXITSTATUS(end) == 0)
-		return 0;
-	/* The last line of what it said is why it failed, with names of the source in it. */
-	cli_clean(job.said.last);
-	*status = job.interrupted ? 128 + SIGINT : CLI_EXIT_FAILURE;
-	fprintf(stderr, "mote: %s: %s\n", about,
-		job.interrupted	   ? "interrupted"
-		: job.said.last[0] ? job.said.last
-				   : "its build ended for no reason that it gave");
-	return -1;
-}
 
 static bool is_list_of_strings(const json_t *list)
 {
@@ -374,79 +158,28 @@ static int keep(struct image_store *store, const struct image_build *build, cons
 	return rc;
 }
 
-static int build_in(struct image_store *store, const struct image_build *build, const char *scratch,
-		    int signal_fd)
+static int build_in(struct image_store *store, const struct image_build *build,
+		    const struct image_job *job)
 {
-	char max_kib[24];
 	struct err err;
-	char *const argv[] = {
-		(char[]){ SCRIPT },
-		(char *)(uintptr_t)build->format,
-		(char *)(uintptr_t)build->kind,
-		(char *)(uintptr_t)build->detail,
-		(char *)(uintptr_t)scratch,
-		max_kib,
-		NULL,
-	};
 	int status;
 
-	snprintf(max_kib, sizeof(max_kib), "%lld", (long long)build->max_mib * 1024);
-	if (run_script(argv, build->source_fd, signal_fd, build->source, &status) < 0)
+	if (image_job_run(job, build->format, build->kind, build->detail, build->max_mib,
+			  build->source_fd, build->source, &status) < 0)
 		return status;
-	return keep(store, build, scratch, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)
-						     : EXIT_SUCCESS;
-}
-
-/* A second signal while it is removed does not stop that. */
-static void remove_scratch(const char *scratch)
-{
-	char *const argv[] = {
-		(char[]){ SCRIPT },
-		(char[]){ "--remove" },
-		(char *)(uintptr_t)scratch,
-		NULL,
-	};
-	int status;
-
-	(void)run_script(argv, -1, -1, scratch, &status);
-}
-
-/* Removes what `stale` lists, which it gives up. */
-static void remove_stale(json_t *stale)
-{
-	json_t *path;
-	size_t i;
-
-	json_array_foreach (stale, i, path)
-		remove_scratch(json_string_value(path));
-	json_decref(stale);
+	return keep(store, build, job->scratch, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)
+							  : EXIT_SUCCESS;
 }
 
 int image_build(struct image_store *store, const struct image_build *build)
 {
-	CLEANUP_FD int lock_fd = -1, signal_fd = -1;
-	char scratch[PATH_MAX];
-	sigset_t ends, before;
-	json_t *stale;
-	struct err err;
+	struct image_job job;
 	int status;
 
-	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
-	sigaddset(&ends, SIGTERM);
-	sigaddset(&ends, SIGHUP);
-	sigprocmask(SIG_BLOCK, &ends, &before);
-	signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (signal_fd < 0) {
-		err_sys(&err, errno, "signalfd");
-		return cli_fail(CLI_EXIT_FAILURE, &err);
-	}
-	if (image_store_scratch(store, scratch, &lock_fd, &stale, &err) < 0)
-		return cli_fail(CLI_EXIT_FAILURE, &err);
-	remove_stale(stale);
-	status = build_in(store, build, scratch, signal_fd);
-	remove_scratch(scratch);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (image_job_open(&job, store, &status) < 0)
+		return status;
+	status = build_in(store, build, &job);
+	image_job_close(&job);
 	return status;
 }
 
@@ -474,18 +207,4 @@ int image_pull(const char *reference, struct err *err)
 		rc = err_set(err, EIO, "image %s: it could not be pulled", reference);
 	image_store_close(&store);
 	return rc;
-}
-
-int image_prune(struct image_store *store)
-{
-	CLEANUP_FD int lock_fd = -1;
-	char scratch[PATH_MAX];
-	json_t *stale;
-	struct err err;
-
-	if (image_store_scratch(store, scratch, &lock_fd, &stale, &err) < 0)
-		return cli_fail(CLI_EXIT_FAILURE, &err);
-	remove_stale(stale);
-	remove_scratch(scratch);
-	return EXIT_SUCCESS;
 }

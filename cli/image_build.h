@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mote image build: rootfs-tools/image/build-image.sh, watched. */
+/* mote image build: what rootfs-tools/image/build-image.sh makes, taken into the store. */
 #ifndef MOTE_CLI_IMAGE_BUILD_H
 #define MOTE_CLI_IMAGE_BUILD_H
 
@@ -26,9 +26,6 @@ int image_build(struct image_store *store, const struct image_build *build);
 
 /* From the registry that the reference names, for `mote run`; 0, or -EIO, of which all is said. */
 int image_pull(const char *reference, struct err *err);
-
-/* Removes what builds that were killed have left. The process's exit status. */
-int image_prune(struct image_store *store);
 
 /*
  * What an image's configuration (OCI image specification, "Image Configuration") says about running
