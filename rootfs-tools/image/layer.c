@@ -163,6 +163,16 @@ static int drop_attributes(struct archive_entry *entry)
 	return 0;
 }
 
+/* libarchive 3.6 reads -1.5 as -1 and half a second. */
+static void correct_time(struct archive_entry *entry)
+{
+	time_t seconds = archive_entry_mtime(entry);
+	long ns = archive_entry_mtime_nsec(entry);
+
+	if (seconds < 0 && ns > 0)
+		archive_entry_set_mtime(entry, seconds - 1, 1000000000 - ns);
+}
+
 /* The entry as `base` of the working directory, by libarchive. */
 static int write_entry(struct unpacking *u, struct archive_entry *entry, const char *base,
 		       const char *name, struct err *err)
@@ -177,6 +187,7 @@ static int write_entry(struct unpacking *u, struct archive_entry *entry, const c
 	}
 	snprintf(own, sizeof(own), "%s", base);
 	archive_entry_copy_pathname(entry, own);
+	correct_time(entry);
 	archive_write_disk_set_options(out, FLAGS);
 	rc = archive_read_extract2(u->in, entry, out);
 	if (rc != ARCHIVE_OK && archive_errno(u->in) == EPERM &&
