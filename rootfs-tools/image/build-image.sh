@@ -264,16 +264,21 @@ make_erofs() {
 		die "mkfs.erofs: ${said%%$'\n'*}"
 }
 
-# With as much room again as its files need, and at least 64 MiB, as holes.
+# With as much room again as its files need, and at least 64 MiB, as holes. In smaller blocks long links have no
+# room.
 make_ext4() {
-	local kib inodes inode
+	local kib inodes inode mode uid gid mtime
 	need mke2fs e2fsprogs
 	kib=$(du -s -k --apparent-size "$1" | cut -f 1)
 	inodes=$(find "$1" -printf x | wc -c)
 	truncate -s "$((2 * kib + 65536 + 8 * inodes))K" /image
-	E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -m 0 -I 256 -N "$((2 * inodes + 4096))" -U "$uuid" \
+	E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -b 4096 -m 0 -I 256 -N "$((2 * inodes + 4096))" -U "$uuid" \
 		-E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0" -d "$1" /image
-	# When the source's files were read, and when their inodes were changed.
+	# mke2fs leaves the root directory its own. Then, when the source's files were read, and when their inodes were
+	# changed.
+	read -r mode uid gid mtime < <(stat -c '%#f %u %g %Y' "$1")
+	printf 'sif <2> %s %s\n' mode "0$(printf %o "$mode")" uid "$uid" gid "$gid" mtime "@$mtime" |
+		debugfs -w -f - /image > /dev/null 2>&1
 	for inode in 2 $(seq 11 $((inodes + 10))); do
 		printf 'sif <%d> %s @0\n' "$inode" atime "$inode" ctime
 	done | E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1

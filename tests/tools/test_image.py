@@ -86,6 +86,22 @@ def test_times_before_1970(home, tmp_path, monkeypatch, kind):
         assert re.search(shows, said), said
 
 
+def test_ext4_has_the_root_directory_and_the_longest_links(home, tmp_path):
+    top = tmp_path / "source"
+    make_tree(top, ["file"])
+    os.symlink("t" * 4000, top / "link")
+    os.chown(top, 3, 4)
+    os.chmod(top, 0o1711)
+    os.utime(top, (1_400_000_002, 1_400_000_002))
+    build("--format", "ext4", top)
+
+    def said(path):
+        return subprocess.run(["debugfs", "-R", f"stat {path}", inspect("source")["file"]], capture_output=True,
+                              text=True, check=True).stdout
+    assert re.search(r"Type: directory +Mode: +01711 .*User: +3 +Group: +4 .*mtime: 0x53724e02:", said("/"), re.DOTALL)
+    assert "Size: 4000\n" in said("/link")
+
+
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
 def test_same_input_gives_the_same_bytes(home, tmp_path, kind):
     names = [f"{folder}/{number}" for folder in "cab" for number in range(40)]
