@@ -14,8 +14,6 @@
 #include "cli/cli.h"
 #include "cli/image_job.h"
 
-#define TEXT_MAX (4 << 20) /* bytes of a configuration; registries take no more either */
-
 static bool is_list_of_strings(const json_t *list)
 {
 	json_t *value;
@@ -58,6 +56,16 @@ static int take_members(json_t *ours, const json_t *theirs, struct err *err)
 	return 0;
 }
 
+/* All that an archive of it has to say again, but what is about its layers. */
+static json_t *rest_of(const json_t *theirs)
+{
+	json_t *rest = json_is_object(theirs) ? json_copy((json_t *)(uintptr_t)theirs) : NULL;
+
+	json_object_del(rest, "rootfs");
+	json_object_del(rest, "history");
+	return rest;
+}
+
 json_t *image_build_config(const char *text, size_t length, struct err *err)
 {
 	json_t *ours = json_object(), *theirs = NULL;
@@ -68,6 +76,7 @@ json_t *image_build_config(const char *text, size_t length, struct err *err)
 		theirs = json_loadb(text, length, 0, &error);
 		if (json_is_array(json_object_get(theirs, "history")))
 			json_object_set(ours, "history", json_object_get(theirs, "history"));
+		json_object_set_new(ours, "oci", rest_of(theirs));
 		rc = theirs ? take_members(ours, json_object_get(theirs, "config"), err)
 			    : err_set(err, EINVAL, "the image's configuration: %s", error.text);
 	}
@@ -78,36 +87,8 @@ json_t *image_build_config(const char *text, size_t length, struct err *err)
 	return NULL;
 }
 
-/* The file's bytes with a zero behind them (owned by the caller), or NULL with err set. */
-static char *read_text(const char *dir, const char *name, size_t *length, struct err *err)
-{
-	char path[PATH_MAX];
-	CLEANUP_FD int fd = -1;
-	char *text;
-	off_t size;
-	int rc;
-
-	snprintf(path, sizeof(path), "%.*s/%s", PATH_MAX - 64, dir, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-	if (size < 0 || size > TEXT_MAX) {
-		err_sys(err, size < 0 ? errno : EFBIG, "%s", path);
-		return NULL;
-	}
-	text = malloc((size_t)size + 1);
-	rc = text ? fd_pread_exact(fd, text, (size_t)size, 0) : -ENOMEM;
-	if (rc < 0) {
-		err_sys(err, -rc, "%s", path);
-		free(text);
-		return NULL;
-	}
-	text[size] = '\0';
-	*length = (size_t)size;
-	return text;
-}
-
 /* What was pulled is named with the digest of its manifest. */
-static json_t *describe_source(const struct image_build *build, const char *scratch)
+static json_t *describe_source(const struct image_build *build, const struct image_job *job)
 {
 	bool is_file = strcmp(build->kind, "dir") == 0 || strcmp(build->kind, "tar") == 0 ||
 		       strcmp(build->kind, "debian") == 0;
@@ -119,15 +100,15 @@ static json_t *describe_source(const struct image_build *build, const char *scra
 	if (strcmp(build->kind, "pull") != 0)
 		return is_file ? json_sprintf("%s:%s", build->kind, build->source)
 			       : json_sprintf("oci:%s", build->source);
-	digest = read_text(scratch, "pulled.digest", &length, &err);
+	digest = image_job_read(job, "pulled.digest", &length, &err);
 	source = json_sprintf("docker://%.*s@%s", (int)strcspn(build->detail, "@"), build->detail,
 			      digest ? digest : "");
 	free(digest);
 	return source;
 }
 
-static int keep(struct image_store *store, const struct image_build *build, const char *scratch,
-		struct err *err)
+static int keep(struct image_store *store, const struct image_build *build,
+		const struct image_job *job, struct err *err)
 {
 	char file[PATH_MAX];
 	struct image image = { 0 };
@@ -136,8 +117,8 @@ static int keep(struct image_store *store, const struct image_build *build, cons
 	char *text;
 	int rc;
 
-	snprintf(file, sizeof(file), "%.*s/image", PATH_MAX - 64, scratch);
-	text = read_text(scratch, "digest", &length, err);
+	snprintf(file, sizeof(file), "%.*s/image", PATH_MAX - 64, job->scratch);
+	text = image_job_read(job, "digest", &length, err);
 	if (!text)
 		return -EIO;
 	snprintf(image.digest, sizeof(image.digest), "%.*s", IMAGE_DIGEST_LENGTH, text);
@@ -145,12 +126,12 @@ static int keep(struct image_store *store, const struct image_build *build, cons
 	snprintf(image.name, sizeof(image.name), "%s", build->name);
 	snprintf(image.format, sizeof(image.format), "%s", build->format);
 	snprintf(image.file, sizeof(image.file), "blobs/%s.%s", image.digest, image.format);
-	text = read_text(scratch, "config", &length, err);
+	text = image_job_read(job, "config", &length, err);
 	config = text ? image_build_config(text, length, err) : NULL;
 	free(text);
 	if (!config)
 		return -EINVAL;
-	json_object_set_new(config, "source", describe_source(build, scratch));
+	json_object_set_new(config, "source", describe_source(build, job));
 	rc = image_store_add(store, file, &image, config, err);
 	json_decref(config);
 	if (rc == 0 && !build->is_quiet)
@@ -167,8 +148,7 @@ static int build_in(struct image_store *store, const struct image_build *build,
 	if (image_job_run(job, build->format, build->kind, build->detail, build->max_mib,
 			  build->source_fd, build->source, &status) < 0)
 		return status;
-	return keep(store, build, job->scratch, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err)
-							  : EXIT_SUCCESS;
+	return keep(store, build, job, &err) < 0 ? cli_fail(CLI_EXIT_FAILURE, &err) : EXIT_SUCCESS;
 }
 
 int image_build(struct image_store *store, const struct image_build *build)

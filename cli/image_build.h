@@ -30,8 +30,8 @@ int image_pull(const char *reference, struct err *err);
 /*
  * What an image's configuration (OCI image specification, "Image Configuration") says about running
  * commands, as the store keeps it: a new reference to {"entrypoint", "cmd", "env", "workdir",
- * "user", "stop_signal"}, each only if it is there; or NULL with err set. Empty text stands for
- * none.
+ * "user", "stop_signal", "history", "oci"}, each only if it is there; or NULL with err set. Empty
+ * text stands for none. "oci" is the configuration itself but for its layers and history.
  */
 json_t *image_build_config(const char *text, size_t length, struct err *err);
 

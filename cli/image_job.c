@@ -23,6 +23,7 @@
 #define SCRIPT "build-image.sh"
 #define PROGRESS_FD 3
 #define END_SECONDS 5
+#define TEXT_MAX (4 << 20) /* bytes of a configuration; registries take no more either */
 #define LINE 512
 #define WARNING "warning: "
 #define WARNINGS_MAX 8
@@ -298,6 +299,33 @@ int image_job_run(const struct image_job *job, const char *format, const char *k
 
 	snprintf(max_kib, sizeof(max_kib), "%lld", (long long)max_mib * 1024);
 	return run_script(argv, source_fd, job->signal_fd, about, status);
+}
+
+char *image_job_read(const struct image_job *job, const char *name, size_t *length, struct err *err)
+{
+	char path[PATH_MAX];
+	CLEANUP_FD int fd = -1;
+	char *text;
+	off_t size;
+	int rc;
+
+	snprintf(path, sizeof(path), "%.*s/%s", PATH_MAX - 64, job->scratch, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	if (size < 0 || size > TEXT_MAX) {
+		err_sys(err, size < 0 ? errno : EFBIG, "%s", path);
+		return NULL;
+	}
+	text = malloc((size_t)size + 1);
+	rc = text ? fd_pread_exact(fd, text, (size_t)size, 0) : -ENOMEM;
+	if (rc < 0) {
+		err_sys(err, -rc, "%s", path);
+		free(text);
+		return NULL;
+	}
+	text[size] = '\0';
+	*length = (size_t)size;
+	return text;
 }
 
 void image_job_close(struct image_job *job)

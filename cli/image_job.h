@@ -33,6 +33,10 @@ void image_job_close(struct image_job *job);
 int image_job_run(const struct image_job *job, const char *format, const char *kind,
 		  const char *detail, int max_mib, int source_fd, const char *about, int *status);
 
+/* A small file's bytes with a zero after them (owned by the caller), or NULL with err set. */
+char *image_job_read(const struct image_job *job, const char *name, size_t *length,
+		     struct err *err);
+
 /* Removes what jobs that were killed have left. The process's exit status. */
 int image_prune(struct image_store *store);
 

@@ -136,7 +136,7 @@ static int write_error(struct archive *in, struct archive_entry *entry, const ch
 	return layer_error(in, name, err);
 }
 
-static bool is_kept_attribute(const char *name)
+bool layer_keeps_attribute(const char *name)
 {
 	return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.posix_acl_", 17) == 0 ||
 	       strcmp(name, "security.capability") == 0;
@@ -156,7 +156,7 @@ static int drop_attributes(struct archive_entry *entry)
 	archive_entry_xattr_clear(entry);
 	archive_entry_xattr_reset(copy);
 	while (archive_entry_xattr_next(copy, &name, &value, &size) == ARCHIVE_OK) {
-		if (name && is_kept_attribute(name))
+		if (name && layer_keeps_attribute(name))
 			archive_entry_xattr_add_entry(entry, name, value, size);
 	}
 	archive_entry_free(copy);
