@@ -41,7 +41,7 @@ static int write_config(const struct image_job *job, const struct image *image,
 		json_object_set_new(config, "architecture", json_string("amd64"));
 	if (!json_object_get(config, "os"))
 		json_object_set_new(config, "os", json_string("linux"));
-	if (!json_object_get(config, "config"))
+	if (!json_is_object(json_object_get(config, "config")))
 		json_object_set_new(config, "config", json_object());
 	if (history)
 		json_object_set(config, "history", history);

@@ -144,9 +144,6 @@ static ssize_t erofs_read(const struct image_fs *fs, const struct image_node *no
 	struct place place;
 	int rc = read_inode(erofs, node->number, &same, &place);
 
-	/* Such a size would wrap around, and nothing of it can be read. */
-	if (rc == 0 && node->size > erofs->bytes)
-		rc = -EUCLEAN;
 	if (rc < 0)
 		return rc;
 	if (length > node->size - offset)

@@ -5,9 +5,9 @@ import hashlib
 import io
 import json
 import os
-import pathlib
 import pty
 import re
+import socket
 import subprocess
 import tarfile
 
@@ -244,7 +244,6 @@ def test_no_archive_for_or_from_a_terminal(home):
 
 
 def test_sockets_are_left_out_with_a_warning(home, tmp_path):
-    import socket
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").touch()
     with socket.socket(socket.AF_UNIX) as sock:
@@ -322,6 +321,7 @@ def test_hostile_file_systems(tmp_path):
         "layout": (offset("/sub/abcd"), bytes([good[offset("/sub/abcd")] | 6])),
         "mode": (offset("/sub/abcd") + 4, b"\xff\xff"),
         "attribute": (good.index(b"\x01\x01\x01\x00ab"), b"\xff\x01\xff\xff"),
+        "value": (good.index(b"\x01\x01\x01\x00ab"), b"\x01\x01\x40\x00"),
         "prefix": (good.index(b"\x01\x01\x01\x00ab") + 1, b"\x09"),
         "node": (entry - 12 * 3, b"\xff" * 8),
         "block": (1024 + 12, b"\x20"),
@@ -332,6 +332,8 @@ def test_hostile_file_systems(tmp_path):
         image.write_bytes(good[:at] + what + good[at + len(what):])
         result = pack(tmp_path / name, image)
         assert result.returncode == 1 and result.stderr.count("\n") == 1, (name, result)
+        assert ("contradicts itself" in result.stderr) == (
+            name not in ("size", "layout", "block", "feature", "magic")), result
     for cut in (0, 1100, entry, len(good) // 4096 * 4096 - 4096):
         image.write_bytes(good[:cut])
         assert pack(tmp_path / f"cut{cut}", image).returncode == 1
