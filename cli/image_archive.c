@@ -92,18 +92,26 @@ static int copy(int in, int out, int signal_fd)
 	return rc;
 }
 
-/* A file that is there whole or not at all; what is there and is no file is written to. */
+/*
+ * A file that is there whole or not at all, also where a link leads to one: what is called
+ * /dev/stdout may be. What is there and is no file is written to.
+ */
 static int copy_to_path(int in, const char *path, int signal_fd, struct err *err)
 {
 	CLEANUP_FD int out = -1;
-	char new_path[PATH_MAX];
+	char target[PATH_MAX], new_path[PATH_MAX];
 	struct stat st;
-	bool in_place = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+	bool is_there = stat(path, &st) == 0, in_place = is_there && !S_ISREG(st.st_mode);
 	mode_t mask = umask(0);
 	int rc = 0;
 
 	umask(mask);
-	if (snprintf(new_path, sizeof(new_path), "%s.XXXXXX", path) >= (int)sizeof(new_path))
+	if (is_there && !in_place && !realpath(path, target))
+		return err_sys(err, errno, "%s", path);
+	if (!is_there || in_place)
+		rc = snprintf(target, sizeof(target), "%s", path) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	if (rc < 0 ||
+	    snprintf(new_path, sizeof(new_path), "%s.XXXXXX", target) >= (int)sizeof(new_path))
 		return err_sys(err, ENAMETOOLONG, "%s", path);
 	out = in_place ? open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC)
 		       : mkostemp(new_path, O_CLOEXEC);
@@ -111,7 +119,7 @@ static int copy_to_path(int in, const char *path, int signal_fd, struct err *err
 		return err_sys(err, errno, "%s", path);
 	rc = copy(in, out, signal_fd);
 	if (rc == 0 && !in_place &&
-	    (fchmod(out, 0666 & ~mask) < 0 || fsync(out) < 0 || rename(new_path, path) < 0))
+	    (fchmod(out, 0666 & ~mask) < 0 || fsync(out) < 0 || rename(new_path, target) < 0))
 		rc = -errno;
 	if (rc < 0 && !in_place)
 		unlink(new_path);

@@ -317,7 +317,7 @@ make_ext4() {
 	# changed.
 	read -r mode uid gid mtime < <(stat -c '%#f %u %g %Y' "$1")
 	printf 'sif <2> %s %s\n' mode "0$(printf %o "$mode")" uid "$uid" gid "$gid" mtime "@$mtime" |
-		debugfs -w -f - /image > /dev/null 2>&1
+		E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1
 	for inode in 2 $(seq 11 $((inodes + 10))); do
 		printf 'sif <%d> %s @0\n' "$inode" atime "$inode" ctime
 	done | E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1

@@ -24,6 +24,7 @@ struct named {
 };
 
 struct names {
+	struct packing *packing;
 	struct named *list;
 	size_t count, room;
 };
@@ -233,7 +234,7 @@ static void describe_time(struct packing *p, struct timespec time)
 static int describe(struct packing *p, const struct image_node *node)
 {
 	const char *before = NULL;
-	int rc = spend(p, 4 * HEADER + 2 * strlen(p->path));
+	int rc = spend(p, 3 * HEADER + 2 * strlen(p->path));
 
 	archive_entry_clear(p->entry);
 	archive_entry_copy_pathname(p->entry, *p->path ? p->path : "./");
@@ -292,6 +293,9 @@ static int take_entry(void *context, const char *name, size_t length, uint64_t n
 	if (length == 0 || length > NAME_MAX || memchr(name, '/', length) ||
 	    memchr(name, '\0', length))
 		return -EUCLEAN;
+	/* Before there is a list of more than there may be. */
+	if (spend(entries->packing, HEADER) < 0)
+		return -EFBIG;
 	if (entries->count == entries->room) {
 		size_t room = entries->room ? 2 * entries->room : 16;
 		struct named *more = reallocarray(entries->list, room, sizeof(*more));
@@ -330,7 +334,7 @@ static int pack_entry(struct packing *p, const struct named *entry, size_t lengt
 /* What is in the directory at p->path, whose length that is, by name. */
 static int pack_dir(struct packing *p, const struct image_node *dir, size_t length)
 {
-	struct names entries = { 0 };
+	struct names entries = { .packing = p };
 	int rc = 0;
 
 	if (inode_set_has(&p->dirs, dir->number + 1))

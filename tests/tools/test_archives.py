@@ -118,6 +118,11 @@ def test_others_read_it_and_the_stream_is_the_file(home, tmp_path):
         result = subprocess.run([MOTE, "image", "save", "app"], stdout=full, stderr=subprocess.PIPE, text=True,
                                 timeout=TIME_LIMIT, check=False)
     assert (result.returncode, result.stderr) == (1, "mote: standard output: No space left on device\n")
+    # A link stays one.
+    (tmp_path / "before").write_text("before")
+    (tmp_path / "link").symlink_to("before")
+    saved("app", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "before").read_bytes() == path.read_bytes()
     assert os.listdir(home / "scratch") == []
 
 
