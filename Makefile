@@ -104,7 +104,7 @@ help:
 	@echo "make VARIANT=debug      what gdb likes, in build/debug"
 	@echo "make clean      remove build/; kernels stay in the cache"
 
-programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh $(BUILD)/unpack-image
+programs: $(BUILD)/mote $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(BUILD)/build-image.sh $(BUILD)/unpack-image $(BUILD)/pack-image
 initrds: $(BUILD)/initrd.cpio $(BUILD)/bare.cpio
 
 packages-build:
@@ -192,7 +192,7 @@ install: all $(BUILD)/mote.1
 	install -m 644 tools/completion/mote $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -s $(BUILD)/mote $(DESTDIR)$(PREFIX)/bin/
 	install -s $(BUILD)/mote-vmm $(BUILD)/mote-jailer $(BUILD)/mote-init $(DESTDIR)$(PREFIX)/lib/mote/
-	install -s $(BUILD)/unpack-image $(DESTDIR)$(PREFIX)/lib/mote/
+	install -s $(BUILD)/unpack-image $(BUILD)/pack-image $(DESTDIR)$(PREFIX)/lib/mote/
 	install $(BUILD)/build-image.sh $(DESTDIR)$(PREFIX)/lib/mote/
 	install -m 644 $(wildcard $(BUILD)/initrd*.cpio) $(DESTDIR)$(PREFIX)/lib/mote/
 
@@ -281,13 +281,16 @@ $(BUILD)/build-image.sh: rootfs-tools/image/build-image.sh
 	@mkdir -p $(@D)
 	@install $< $@
 
-# With libarchive's shared objects, as the script's other programs have them; always a release build.
-UNPACK_SOURCES := $(wildcard rootfs-tools/image/*.c) base/err.c base/fd.c
-$(BUILD)/unpack-image: $(UNPACK_SOURCES) $(wildcard rootfs-tools/image/*.h) base/err.h base/fd.h build/include/cli/.made
+# With their libraries' shared objects, as the script's other programs have them; always a release build.
+IMAGE_SOURCES := base/err.c base/fd.c $(addprefix rootfs-tools/image/,inside.c layer.c)
+$(BUILD)/unpack-image: $(IMAGE_SOURCES) $(addprefix rootfs-tools/image/,unpack-image.c manifest.c)
+$(BUILD)/pack-image: $(IMAGE_SOURCES) $(addprefix rootfs-tools/image/,pack-image.c pack.c erofs.c ext4.c)
+$(BUILD)/pack-image: LIBRARIES = -lext2fs -lcom_err
+$(BUILD)/unpack-image $(BUILD)/pack-image: $(wildcard rootfs-tools/image/*.h) base/err.h base/fd.h build/include/cli/.made
 	@mkdir -p $(@D)
 	$(say) LINK $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -O2 -D_FORTIFY_SOURCE=3 -fPIE -Ibuild/include/cli -o $@ \
-		$(UNPACK_SOURCES) -pie $(LDFLAGS_common) -larchive -l:libjansson.a
+		$(filter %.c,$^) -pie $(LDFLAGS_common) -larchive -l:libjansson.a $(LIBRARIES)
 
 $(BUILD)/initrd.cpio: $(BUILD)/mote-init rootfs-tools/image/build-initrd.sh $(wildcard /bin/busybox)
 	$(say) INITRD $@

@@ -15,11 +15,11 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "cli/image_archive.h"
 #include "cli/image_build.h"
+#include "cli/image_job.h"
 #include "cli/image_store.h"
 #include "cli/values.h"
-
-#define DOCKER "docker://"
 
 static const char usage[] =
 	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"
@@ -27,6 +27,13 @@ static const char usage[] =
 	"       mote image build -t NAME [OPTION]... --debian PACKAGE[,PACKAGE]...\n"
 	"       mote image pull [-t NAME] [OPTION]... REFERENCE\n"
 	"                                  an image of a registry, docker.io if none is named\n"
+	"       mote image push [OPTION]... NAME [REFERENCE]\n"
+	"                                  to a registry; to where its name tells, or the "
+	"reference\n"
+	"       mote image save [-o FILE] [OPTION]... NAME\n"
+	"                                  as an archive for `docker load`; to standard output\n"
+	"       mote image load [-i FILE] [OPTION]...\n"
+	"                                  all images of such an archive; from standard input\n"
 	"       mote image ls [--json]     the images: name, size, format, digest\n"
 	"       mote image inspect NAME    one of them as JSON: its file, how commands run in it\n"
 	"       mote image history NAME    how its layers were made, the last first\n"
@@ -54,6 +61,7 @@ static const char usage[] =
 	"rights\n"
 	"                         that buildah has, and not confined\n"
 	"  --debian PACKAGES      Debian 12's essential packages and these, instead of SOURCE\n"
+	"  -o, --output FILE      of save; -i, --input FILE  of load\n"
 	"  --max-size SIZE        how much all files may be (default 16G)\n";
 
 static int usage_error(const char *what, const char *cause)
@@ -206,12 +214,9 @@ static int build_command(struct image_store *store, int argc, char **argv)
 		return usage_error("build", "--debian needs -t NAME");
 	if (!build.source)
 		build.source = argv[optind];
-	if (is_pull || strncmp(build.source, DOCKER, strlen(DOCKER)) == 0)
-		rc = name_pulled(&build,
-				 build.source + (strncmp(build.source, DOCKER, strlen(DOCKER)) == 0
-							 ? strlen(DOCKER)
-							 : 0),
-				 reference, &err);
+	if (is_pull || image_reference_without_transport(build.source) != build.source)
+		rc = name_pulled(&build, image_reference_without_transport(build.source), reference,
+				 &err);
 	else if (!build.kind)
 		rc = open_source(&build, dockerfile != NULL, &err);
 	if (rc == 0 && dockerfile) {
@@ -324,6 +329,47 @@ static int tag_command(struct image_store *store, int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* push, save and load. */
+static int move_command(struct image_store *store, int argc, char **argv)
+{
+	enum { OUTPUT = 'o', INPUT = 'i', MAX_SIZE = 256 };
+	static const struct option names[] = {
+		{ "output", required_argument, NULL, OUTPUT },
+		{ "input", required_argument, NULL, INPUT },
+		{ "max-size", required_argument, NULL, MAX_SIZE },
+		{ NULL, 0, NULL, 0 },
+	};
+	const bool is_push = strcmp(argv[0], "push") == 0, is_save = strcmp(argv[0], "save") == 0;
+	const char *path = NULL;
+	int option, count, max_mib = IMAGE_MAX_MIB;
+
+	while ((option = getopt_long(argc, argv,
+				     is_push   ? ""
+				     : is_save ? "o:"
+					       : "i:",
+				     names, NULL)) != -1) {
+		if (option == '?')
+			return CLI_EXIT_USAGE;
+		if (option == MAX_SIZE && value_mib(optarg, &max_mib) < 0)
+			return usage_error(optarg, "--max-size is like 512M or 16G");
+		if (option != MAX_SIZE && (is_push || is_save != (option == OUTPUT)))
+			return usage_error(argv[0], is_push   ? "it goes without a file"
+						    : is_save ? "-o FILE is expected"
+							      : "-i FILE is expected");
+		path = option != MAX_SIZE ? optarg : path;
+	}
+	count = argc - optind;
+	if (is_push && count != 1 && count != 2)
+		return usage_error("push", "the name of an image is expected, and where to");
+	if (is_save && count != 1)
+		return usage_error("save", "the name of an image is expected");
+	if (!is_push && !is_save && count != 0)
+		return usage_error(argv[optind], "load takes -i FILE or standard input");
+	return is_push	 ? image_push(store, argv[optind], argv[optind + 1], max_mib)
+	       : is_save ? image_save(store, argv[optind], path, max_mib)
+			 : image_load(store, path, max_mib);
+}
+
 static int prune_command(struct image_store *store, int argc, char **argv)
 {
 	return argc == 1 ? image_prune(store) : usage_error(argv[1], "prune takes nothing");
@@ -373,6 +419,8 @@ int cli_image(int argc, char **argv)
 		{ "ls", list_command },		{ "inspect", inspect_command },
 		{ "history", history_command }, { "tag", tag_command },
 		{ "rm", remove_command },	{ "prune", prune_command },
+		{ "push", move_command },	{ "save", move_command },
+		{ "load", move_command },
 	};
 	const char *name = argc > 1 ? argv[1] : "";
 	struct image_store store;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mote image build: rootfs-tools/image/build-image.sh, watched. */
+/* mote image build: what rootfs-tools/image/build-image.sh makes, taken into the store. */
 #ifndef MOTE_CLI_IMAGE_BUILD_H
 #define MOTE_CLI_IMAGE_BUILD_H
 
@@ -27,14 +27,11 @@ int image_build(struct image_store *store, const struct image_build *build);
 /* From the registry that the reference names, for `mote run`; 0, or -EIO, of which all is said. */
 int image_pull(const char *reference, struct err *err);
 
-/* Removes what builds that were killed have left. The process's exit status. */
-int image_prune(struct image_store *store);
-
 /*
  * What an image's configuration (OCI image specification, "Image Configuration") says about running
  * commands, as the store keeps it: a new reference to {"entrypoint", "cmd", "env", "workdir",
- * "user", "stop_signal"}, each only if it is there; or NULL with err set. Empty text stands for
- * none.
+ * "user", "stop_signal", "history", "oci"}, each only if it is there; or NULL with err set. Empty
+ * text stands for none. "oci" is the configuration itself but for its layers and history.
  */
 json_t *image_build_config(const char *text, size_t length, struct err *err);
 

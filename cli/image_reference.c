@@ -19,6 +19,14 @@ static bool is_of(const char *text, size_t length, const char *characters)
 	return strspn(text, characters) >= length;
 }
 
+const char *image_reference_without_transport(const char *text)
+{
+	static const char transport[] = "docker://";
+	size_t length = sizeof(transport) - 1;
+
+	return strncmp(text, transport, length) == 0 ? text + length : text;
+}
+
 bool image_reference_has_registry(const char *text)
 {
 	size_t length = strcspn(text, "/");

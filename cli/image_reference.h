@@ -17,6 +17,9 @@ struct err;
 /* The whole reference. 0, or -EINVAL with err set. */
 int image_reference_parse(const char *text, char whole[IMAGE_REFERENCE_MAX + 1], struct err *err);
 
+/* What follows "docker://", if it begins so. */
+const char *image_reference_without_transport(const char *text);
+
 /* Whether it names its registry itself. */
 bool image_reference_has_registry(const char *text);
 

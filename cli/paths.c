@@ -198,6 +198,12 @@ int cli_jails_dir(char path[PATH_MAX], struct err *err)
 	return own_runtime_dir(path, "jail", err);
 }
 
+/* As no image's name does. */
+static bool ends_with_slash(const char *name)
+{
+	return *name && name[strlen(name) - 1] == '/';
+}
+
 int cli_find_image(const char *name, char path[PATH_MAX], bool *is_file, struct err *err)
 {
 	char dir[PATH_MAX], tag[PATH_MAX], whole[IMAGE_REFERENCE_MAX + 1];
@@ -205,7 +211,9 @@ int cli_find_image(const char *name, char path[PATH_MAX], bool *is_file, struct 
 	const char *names[] = { name, whole };
 	int rc;
 
-	*is_file = name[0] == '/' || (has_slash && (name[0] == '.' || access(name, F_OK) == 0));
+	*is_file =
+		name[0] == '/' ||
+		(has_slash && (name[0] == '.' || ends_with_slash(name) || access(name, F_OK) == 0));
 	if (*is_file)
 		return join(path, err, "%s", name);
 	rc = cli_images_dir(dir, err);

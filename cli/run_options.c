@@ -283,12 +283,11 @@ static const struct option own_names[] = {
 /* Both tables as one, for getopt_long; to be freed, NULL without memory. */
 static struct option *all_names(void)
 {
-	struct option *names = calloc(OWN_COUNT + run_settings_long_count + 1, sizeof(*names));
+	struct option *names = calloc(OWN_COUNT + RUN_SETTINGS_COUNT + 1, sizeof(*names));
 
 	if (names) {
 		memcpy(names, own_names, sizeof(own_names));
-		memcpy(names + OWN_COUNT, run_settings_long,
-		       run_settings_long_count * sizeof(*names));
+		run_settings_options(names + OWN_COUNT);
 	}
 	return names;
 }
@@ -334,11 +333,9 @@ static int take_volume(struct run_options *options, char *value, int *status)
 }
 
 /* 0 to go on, -1 if all is said and *status is to be returned. */
-static int take(struct run_options *options, struct choices *choices, int option, const char *name,
-		int *status)
+static int take(struct run_options *options, struct choices *choices, int option, int *status)
 {
-	const int rc =
-		run_settings_option(&options->settings, &options->request, option, name, optarg);
+	const int rc = run_settings_option(&options->settings, &options->request, option, optarg);
 
 	if (rc != 0)
 		return rc > 0 ? 0 : -1;
@@ -437,12 +434,12 @@ static int take_all(struct run_options *options, struct choices *choices, int ar
 		    const char **value, int *status)
 {
 	struct option *names = all_names();
-	int option, index = 0, rc = names ? 0 : -1;
+	int option, rc = names ? 0 : -1;
 
 	while (rc == 0 &&
-	       (option = getopt_long(argc, argv, "+m:v:p:d" REQUEST_SHORT, names, &index)) != -1) {
+	       (option = getopt_long(argc, argv, "+m:v:p:d" REQUEST_SHORT, names, NULL)) != -1) {
 		*value = optarg;
-		rc = take(options, choices, option, names[index].name, status);
+		rc = take(options, choices, option, status);
 	}
 	free(names);
 	return rc;

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,75 +14,6 @@
 #include "cli/signals.h"
 #include "cli/values.h"
 #include "rootfs-tools/init/protocol.h"
-
-#define WITH_VALUE(name, number)                                                                   \
-	{                                                                                          \
-		name, required_argument, NULL, number                                              \
-	}
-/* Whatever follows is not looked at. */
-#define REFUSED(name)                                                                              \
-	{                                                                                          \
-		name, optional_argument, NULL, SETTING_REFUSED                                     \
-	}
-
-const struct option run_settings_long[] = {
-	WITH_VALUE("entrypoint", SETTING_ENTRYPOINT),
-	WITH_VALUE("hostname", SETTING_HOSTNAME),
-	WITH_VALUE("add-host", SETTING_ADD_HOST),
-	WITH_VALUE("dns", SETTING_DNS),
-	WITH_VALUE("dns-search", SETTING_DNS_SEARCH),
-	WITH_VALUE("dns-option", SETTING_DNS_OPTION),
-	WITH_VALUE("tmpfs", SETTING_TMPFS),
-	WITH_VALUE("ulimit", SETTING_ULIMIT),
-	WITH_VALUE("label", SETTING_LABEL),
-	WITH_VALUE("stop-signal", SETTING_STOP_SIGNAL),
-	WITH_VALUE("stop-timeout", SETTING_STOP_TIMEOUT),
-	{ "init", no_argument, NULL, SETTING_INIT },
-	REFUSED("pull"),
-	REFUSED("network"),
-	REFUSED("restart"),
-	REFUSED("privileged"),
-	REFUSED("cap-add"),
-	REFUSED("cap-drop"),
-	REFUSED("security-opt"),
-	REFUSED("mount"),
-	REFUSED("device"),
-	REFUSED("read-only"),
-	REFUSED("platform"),
-};
-const unsigned int run_settings_long_count =
-	sizeof(run_settings_long) / sizeof(run_settings_long[0]);
-
-static const char *const hints[][2] = {
-	{ "pull", "images are made beforehand, see mote image --help" },
-	{ "network", "it is called --net" },
-	{ "restart", "what is to start it again runs mote run, as a unit of systemd does" },
-	{ "privileged", "root in a microVM may do all that its kernel can" },
-	{ "cap-add", "root in a microVM may do all that its kernel can" },
-	{ "cap-drop", "the microVM is the wall; --user runs it without root's rights" },
-	{ "security-opt", "the microVM is the wall" },
-	{ "mount", "-v DIR:PATH copies a directory, --tmpfs PATH is memory, --drive a drive" },
-	{ "device", "a guest has the host's devices as --drive and --net alone" },
-	{ "read-only", "an image is never written to, see --rootfs and --overlay" },
-	{ "platform", "images are the host's architecture's" },
-};
-
-static int usage_error(const char *name, const char *value, const char *expected)
-{
-	char what[64];
-
-	snprintf(what, sizeof(what), "--%s", name);
-	return request_usage_error("run", what, value, expected);
-}
-
-static int refuse(const char *name)
-{
-	for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++) {
-		if (strcmp(hints[i][0], name) == 0)
-			return usage_error(name, "", hints[i][1]);
-	}
-	return usage_error(name, "", "there is no such option");
-}
 
 /* A path of the guest's, and options for mount(2): one word of the kernel's command line. */
 static int add_tmpfs(struct run_settings *settings, const char *value)
@@ -156,67 +88,102 @@ static int set_stop_signal(struct run_settings *settings, const char *value)
 	return settings->stop_signal > 0 ? 0 : -EINVAL;
 }
 
-int run_settings_option(struct run_settings *settings, struct session_request *request, int option,
-			const char *name, const char *value)
+static int set_entrypoint(struct run_settings *settings, const char *value)
 {
-	struct run_names *names = &settings->names;
-	const char *expected;
+	settings->entrypoint = value;
+	return 0;
+}
+
+static int set_stop_timeout(struct run_settings *settings, const char *value)
+{
+	return value_duration(value, &settings->stop_timeout_ms);
+}
+
+/* Takes a value; -E2BIG for one too many, else -errno for a wrong one. */
+typedef int setting_take(struct run_settings *settings, const char *value);
+typedef int name_take(struct run_names *names, const char *value);
+typedef int request_take(struct session_request *request, const char *value);
+
+/* Of three kinds, by what they are kept in; those of none are refused, or, without words, ignored.
+ */
+static const struct setting {
+	const char *name;
+	int has_argument;
+	const char *words; /* what is expected, or why it is refused */
+	setting_take *setting;
+	name_take *names;
+	request_take *request;
+} all[] = {
+	{ "entrypoint", required_argument, "", .setting = set_entrypoint },
+	{ "hostname", required_argument,
+	  "letters, digits, dots and dashes are expected, 63 at most",
+	  .names = run_names_hostname },
+	{ "add-host", required_argument, "NAME:ADDRESS is expected", .names = run_names_add_host },
+	{ "dns", required_argument, "an address is expected", .names = run_names_add_server },
+	{ "dns-search", required_argument, "a domain is expected", .names = run_names_add_search },
+	{ "dns-option", required_argument, "an option of resolv.conf(5) is expected",
+	  .names = run_names_add_option },
+	{ "tmpfs", required_argument, "/PATH[:OPTION,...] without blanks is expected",
+	  .setting = add_tmpfs },
+	{ "ulimit", required_argument, "NAME=SOFT[:HARD] is expected", .request = add_limit },
+	{ "label", required_argument, "NAME[=VALUE] is expected", .setting = add_label },
+	{ "stop-signal", required_argument, "a signal as INT, SIGINT or 2 is expected",
+	  .setting = set_stop_signal },
+	{ "stop-timeout", required_argument, "a time as 500ms, 10s or 5m is expected",
+	  .setting = set_stop_timeout },
+	{ "init", no_argument, NULL },
+	/* Of those that mote has otherwise, whatever follows is not looked at. */
+	{ "pull", optional_argument, "mote image pull fetches an image anew" },
+	{ "network", optional_argument, "it is called --net" },
+	{ "restart", optional_argument,
+	  "what is to start it again runs mote run, as a unit of systemd does" },
+	{ "privileged", optional_argument, "root in a microVM may do all that its kernel can" },
+	{ "cap-add", optional_argument, "root in a microVM may do all that its kernel can" },
+	{ "cap-drop", optional_argument,
+	  "the microVM is the wall; --user runs it without root's rights" },
+	{ "security-opt", optional_argument, "the microVM is the wall" },
+	{ "mount", optional_argument,
+	  "-v DIR:PATH copies a directory, --tmpfs PATH is memory, --drive a drive" },
+	{ "device", optional_argument,
+	  "a guest has the host's devices as --drive and --net alone" },
+	{ "read-only", optional_argument,
+	  "an image is never written to, see --rootfs and --overlay" },
+	{ "platform", optional_argument, "images are the host's architecture's" },
+};
+
+_Static_assert(sizeof(all) / sizeof(all[0]) == RUN_SETTINGS_COUNT, "as the header has it");
+
+void run_settings_options(struct option options[RUN_SETTINGS_COUNT])
+{
+	for (int i = 0; i < RUN_SETTINGS_COUNT; i++)
+		options[i] = (struct option){ .name = all[i].name,
+					      .has_arg = all[i].has_argument,
+					      .val = RUN_SETTINGS_FIRST + i };
+}
+
+int run_settings_option(struct run_settings *settings, struct session_request *request, int option,
+			const char *value)
+{
+	const struct setting *setting;
+	bool is_refused;
+	char what[64];
 	int rc = 0;
 
-	switch (option) {
-	case SETTING_ENTRYPOINT:
-		settings->entrypoint = value;
-		return 1;
-	case SETTING_HOSTNAME:
-		rc = run_names_hostname(names, value);
-		expected = "letters, digits, dots and dashes are expected, 63 at most";
-		break;
-	case SETTING_ADD_HOST:
-		rc = run_names_add_host(names, value);
-		expected = "NAME:ADDRESS is expected";
-		break;
-	case SETTING_DNS:
-		rc = run_names_add_server(names, value);
-		expected = "an address is expected";
-		break;
-	case SETTING_DNS_SEARCH:
-		rc = run_names_add_search(names, value);
-		expected = "a domain is expected";
-		break;
-	case SETTING_DNS_OPTION:
-		rc = run_names_add_option(names, value);
-		expected = "an option of resolv.conf(5) is expected";
-		break;
-	case SETTING_TMPFS:
-		rc = add_tmpfs(settings, value);
-		expected = "/PATH[:OPTION,...] without blanks is expected";
-		break;
-	case SETTING_ULIMIT:
-		rc = add_limit(request, value);
-		expected = "NAME=SOFT[:HARD] is expected";
-		break;
-	case SETTING_LABEL:
-		rc = add_label(settings, value);
-		expected = "NAME[=VALUE] is expected";
-		break;
-	case SETTING_STOP_SIGNAL:
-		rc = set_stop_signal(settings, value);
-		expected = "a signal as INT, SIGINT or 2 is expected";
-		break;
-	case SETTING_STOP_TIMEOUT:
-		rc = value_duration(value, &settings->stop_timeout_ms);
-		expected = "a time as 500ms, 10s or 5m is expected";
-		break;
-	case SETTING_INIT:
-		return 1;
-	case SETTING_REFUSED:
-		return refuse(name);
-	default:
+	if (option < RUN_SETTINGS_FIRST || option >= RUN_SETTINGS_FIRST + RUN_SETTINGS_COUNT)
 		return 0;
-	}
-	if (rc == 0)
+	setting = &all[option - RUN_SETTINGS_FIRST];
+	is_refused = setting->has_argument == optional_argument;
+	if (setting->setting)
+		rc = setting->setting(settings, value);
+	else if (setting->names)
+		rc = setting->names(&settings->names, value);
+	else if (setting->request)
+		rc = setting->request(request, value);
+	if (rc == 0 && !is_refused)
 		return 1;
-	return usage_error(name, value, rc == -E2BIG ? "these are too many" : expected);
+	snprintf(what, sizeof(what), "--%s", setting->name);
+	return request_usage_error("run", what, is_refused ? "" : value,
+				   rc == -E2BIG ? "these are too many" : setting->words);
 }
 
 void run_settings_close(struct run_settings *settings)

@@ -23,25 +23,11 @@ struct run_settings {
 	char tmpfs[1024]; /* words for the kernel's command line, each after a space */
 };
 
-enum run_settings_option {
-	SETTING_ENTRYPOINT = 512,
-	SETTING_HOSTNAME,
-	SETTING_ADD_HOST,
-	SETTING_DNS,
-	SETTING_DNS_SEARCH,
-	SETTING_DNS_OPTION,
-	SETTING_TMPFS,
-	SETTING_ULIMIT,
-	SETTING_INIT,
-	SETTING_LABEL,
-	SETTING_STOP_SIGNAL,
-	SETTING_STOP_TIMEOUT,
-	SETTING_REFUSED, /* what mote has otherwise */
-};
+#define RUN_SETTINGS_FIRST 512 /* what getopt_long returns for them begins here */
+#define RUN_SETTINGS_COUNT 23
 
 /* For getopt_long. */
-extern const struct option run_settings_long[];
-extern const unsigned int run_settings_long_count;
+void run_settings_options(struct option options[RUN_SETTINGS_COUNT]);
 
 #define RUN_SETTINGS_HELP                                                                          \
 	"  --entrypoint PROGRAM run this instead of the image's entry point and command; \"\" "    \
@@ -62,9 +48,9 @@ extern const unsigned int run_settings_long_count;
 	"  --init               nothing: process 1 is an init in any case, and never the "         \
 	"command\n"
 
-/* Takes one of them: 1; 0 if it is another one; -1 with all said. `name` is the option's. */
+/* Takes one of them: 1; 0 if it is another one; -1 with all said. */
 int run_settings_option(struct run_settings *settings, struct session_request *request, int option,
-			const char *name, const char *value);
+			const char *value);
 /* Safe on a zeroed object. */
 void run_settings_close(struct run_settings *settings);
 

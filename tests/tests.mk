@@ -64,7 +64,7 @@ $(JAIL_PROGRAMS): build/%: tests/jail/%.c
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
 CLIENTS := cli/agent_client.c cli/api_reader.c cli/clean.c cli/image_reference.c
-UNPACKER := $(addprefix rootfs-tools/image/,inside.c layer.c manifest.c)
+UNPACKER := $(addprefix rootfs-tools/image/,inside.c layer.c manifest.c pack.c erofs.c ext4.c)
 INIT_SOURCES := $(INIT_PARTS:%=rootfs-tools/init/%.c)
 build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_mmds) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(INIT_SOURCES) $(UNPACKER) \
 		$(wildcard */*.h virtio/*/*.h vmm/*/*.h rootfs-tools/*/*.h tests/fuzz/*.h) tests/unit/packet.h build/include/tests/.made
@@ -72,7 +72,7 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_mm
 	$(say) FUZZER $@
 	$(Q)clang -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Ibuild/include/tests -Irootfs-tools/init -o $@ $(filter %.c,$^) \
-		-ljansson -lhttp_parser -levent_core -luring -larchive -pthread
+		-ljansson -lhttp_parser -levent_core -luring -larchive -lext2fs -lcom_err -pthread
 
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
@@ -83,7 +83,7 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 # has no network to build it.
 TEST_DATA := build/data
 PYTHON_IMAGE := $(TEST_DATA)/mote/images/tags/python
-$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image
+$(PYTHON_IMAGE): rootfs-tools/image/build-image.sh | $(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image $(BUILD)/pack-image
 	$(say) IMAGE $@
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t python --debian python3-minimal > /dev/null
 	@touch -h $@
@@ -99,7 +99,7 @@ PACKAGES_docker := docker.io,iptables,nftables,iproute2,ca-certificates,busybox-
 PACKAGES_cloud := cloud-init,python3-botocore
 SERVER_IMAGES := $(SERVERS:%=$(TEST_DATA)/mote/images/tags/server-%)
 $(SERVER_IMAGES): $(TEST_DATA)/mote/images/tags/server-%: rootfs-tools/image/build-image.sh | \
-		$(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image
+		$(BUILD)/mote $(BUILD)/build-image.sh $(BUILD)/unpack-image $(BUILD)/pack-image
 	$(say) IMAGE $@
 	$(Q)XDG_DATA_HOME=$(CURDIR)/$(TEST_DATA) $(BUILD)/mote image build -t server-$* --debian $(PACKAGES_$*) > /dev/null
 	@touch -h $@

@@ -8,7 +8,7 @@ declare -A sets=(
 	[build]="gcc make libc6-dev binutils libevent-dev libhttp-parser-dev libjansson-dev liburing-dev libseccomp-dev libcap-dev
 		busybox-static
 		cpio
-		erofs-utils libarchive-dev bubblewrap fuse2fs scdoc
+		erofs-utils libarchive-dev libext2fs-dev bubblewrap fuse2fs scdoc
 		linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils
 		qemu-system-x86 qemu-system-common kmod python3"
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck

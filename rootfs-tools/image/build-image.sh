@@ -8,6 +8,12 @@
 # standard input, a directory or a file that was opened once: no path to it is followed again. In SCRATCH, an
 # empty directory, it leaves `image`, the same bytes for the same input, `config`, an OCI image's
 # configuration, and `digest`, SHA-256 of config and image. MAX is how many KiB of files the image may have.
+# With the same arguments it does other work on images and archives, of which KIND tells:
+#   save   FORMAT and standard input are an image's, SCRATCH has its configuration as `config`: leaves the archive
+#          that `docker load` takes as `image`; SOURCE is the image's name there
+#   push   the same, and sends it to a registry; SOURCE is the reference; leaves the manifest's digest as `digest`
+#   names  standard input is such an archive: leaves a line for each image in it, its names, as `image`; and, if it
+#          was no file, the archive as `archive`
 # What it is doing it says in lines on descriptor 3.
 #   build-image.sh --remove SCRATCH
 # removes the directory.
@@ -68,8 +74,9 @@ mount_space() {
 
 # Runs --confined with the arguments; the source is standard input.
 confine() { # SPACE RESULTS ARGUMENT...
-	local space=$1 results=$2 folder fd see=()
+	local space=$1 results=$2 own folder fd see=()
 	shift 2
+	own=$(dirname "$(realpath "$0")")
 	need bwrap bubblewrap
 	[ ! -d "$space" ] || see+=(--bind "$space" /space --bind "$space/tmp" /tmp --bind "$space/tmp" /var/tmp)
 	# Where the programs are, if not all in /usr.
@@ -89,7 +96,8 @@ confine() { # SPACE RESULTS ARGUMENT...
 		--setenv PATH "$PATH" --setenv HOME /space/tmp \
 		--ro-bind /usr /usr --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
 		--ro-bind-try /etc/mke2fs.conf /etc/mke2fs.conf "${see[@]}" --proc /proc --dev /dev \
-		--ro-bind "$(realpath "$0")" /build-image.sh --ro-bind "$(dirname "$(realpath "$0")")/unpack-image" /unpack-image \
+		--ro-bind "$own/build-image.sh" /build-image.sh --ro-bind "$own/unpack-image" /unpack-image \
+		--ro-bind "$own/pack-image" /pack-image \
 		--ro-bind-fd 5 /source --bind "$results/image" /image --bind "$results/config" /config \
 		--remount-ro /proc --remount-ro /dev --remount-ro / --chdir / -- \
 		setpriv --bounding-set -all,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap --inh-caps -all \
@@ -201,16 +209,33 @@ of_skopeo() {
 	sed -E 's/^time="[^"]*" level=[a-z]+ msg="(.*)"$/\1/; s/\\"/"/g'
 }
 
-# The image of a registry, for this machine, to $scratch/pulled. Credentials are those of the user's containers
-# (REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json), as is the policy, if any.
-# As docker has it, a registry on this machine may be without TLS.
-fetch() { # REFERENCE
-	local child size options=()
+# How skopeo copies from or to a registry. Credentials are those of the user's containers (REGISTRY_AUTH_FILE,
+# $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json), as is the policy, if any. As docker has it, a
+# registry on this machine may be without TLS.
+copy_options() { # src|dest REFERENCE
 	need skopeo skopeo
+	options=()
 	[ -e "${HOME-}/.config/containers/policy.json" ] || [ -e /etc/containers/policy.json ] ||
 		options+=(--insecure-policy)
 	options+=(copy)
-	[[ ! $1 =~ ^(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/ ]] || options+=(--src-tls-verify=false)
+	[[ ! $2 =~ ^(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/ ]] || options+=("--$1-tls-verify=false")
+}
+
+# The archive in $scratch/image to a registry.
+send() { # REFERENCE
+	local options
+	copy_options dest "$1"
+	say "sending $1"
+	# A path with a colon in it would not be one to skopeo.
+	cd "$scratch"
+	setpriv --pdeathsig TERM skopeo "${options[@]}" --quiet --digestfile digest docker-archive:image "docker://$1" \
+		> skopeo.log 2>&1 < /dev/null || die "$(tail -n 1 skopeo.log | of_skopeo)"
+}
+
+# The image of a registry, for this machine, to $scratch/pulled.
+fetch() { # REFERENCE
+	local child size options
+	copy_options src "$1"
 	say "asking for $1"
 	mkdir "$scratch/pulled"
 	(
@@ -235,6 +260,20 @@ fetch() { # REFERENCE
 	fi
 }
 
+# Keeps what standard input gives.
+spool() {
+	say "reading"
+	(
+		trap '' XFSZ
+		ulimit -f "$((2 * max + 65536))"
+		cat > "$scratch/archive" 2> "$scratch/cat.log"
+	) || {
+		! grep -q 'File too large' "$scratch/cat.log" || too_large
+		die "$(tail -n 1 "$scratch/cat.log")"
+	}
+	exec < "$scratch/archive"
+}
+
 # From the directory on standard input. Its images and its cache are those of the user's buildah; what it builds
 # here has a name of its own there for so long, as it may be an image that was there already.
 build_dockerfile() { # DOCKERFILE
@@ -253,36 +292,67 @@ build_dockerfile() { # DOCKERFILE
 }
 
 make_erofs() {
-	local newest long said
+	local long said
 	need mkfs.erofs erofs-utils
 	# One byte more than erofs-utils 1.5 takes; its own message names no file.
 	long=$(LC_ALL=C find "$1" -regextype posix-extended -regex '.*/[^/]{255}' -printf '%P' -quit)
 	[ -z "$long" ] || die "$long: the name is too long for erofs (try --format ext4)"
-	# The time that the file system was made, and no file is younger.
-	newest=$(find "$1" -printf '%T@\n' | sort -n | tail -n 1)
-	said=$(SOURCE_DATE_EPOCH=${newest%.*} mkfs.erofs --quiet --preserve-mtime -U "$uuid" /image "$1" 2>&1 | head -c 4096) ||
+	# mkfs.erofs gives the time that the file system is made to all files with a later one, and takes times for
+	# unsigned numbers. As one, this time, two seconds before 1970, is later than all but the second after it.
+	said=$(SOURCE_DATE_EPOCH=18446744073709551614 mkfs.erofs --quiet --preserve-mtime -U "$uuid" /image "$1" 2>&1 | head -c 4096) ||
 		die "mkfs.erofs: ${said%%$'\n'*}"
 }
 
-# With as much room again as its files need, and at least 64 MiB, as holes.
+# With as much room again as its files need, and at least 64 MiB, as holes. In smaller blocks long links have no
+# room.
 make_ext4() {
-	local kib inodes inode
+	local kib inodes inode mode uid gid mtime
 	need mke2fs e2fsprogs
 	kib=$(du -s -k --apparent-size "$1" | cut -f 1)
 	inodes=$(find "$1" -printf x | wc -c)
 	truncate -s "$((2 * kib + 65536 + 8 * inodes))K" /image
-	E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -m 0 -I 256 -N "$((2 * inodes + 4096))" -U "$uuid" \
+	E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -b 4096 -m 0 -I 256 -N "$((2 * inodes + 4096))" -U "$uuid" \
 		-E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0" -d "$1" /image
-	# When the source's files were read, and when their inodes were changed.
+	# mke2fs leaves the root directory its own. Then, when the source's files were read, and when their inodes were
+	# changed.
+	read -r mode uid gid mtime < <(stat -c '%#f %u %g %Y' "$1")
+	printf 'sif <2> %s %s\n' mode "0$(printf %o "$mode")" uid "$uid" gid "$gid" mtime "@$mtime" |
+		E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1
 	for inode in 2 $(seq 11 $((inodes + 10))); do
 		printf 'sif <%d> %s @0\n' "$inode" atime "$inode" ctime
 	done | E2FSPROGS_FAKE_TIME=1 debugfs -w -f - /image > /dev/null 2>&1
+}
+
+# The image in /source, whose configuration is in /config, as the archive /image, with one layer.
+pack() { # NAME
+	local layer config tags=null
+	mkdir /space/archive
+	cd /space/archive
+	say "packing"
+	quietly "" /pack-image "$format" /source layer "$max"
+	layer=$(sha256sum < layer | cut -d ' ' -f 1)
+	mv layer "$layer.tar"
+	quietly "" /pack-image --config /config "$layer" config
+	config=$(sha256sum < config | cut -d ' ' -f 1)
+	mv config "$config.json"
+	[ -z "$1" ] || tags="[\"$1\"]"
+	printf '[{"Config":"%s.json","RepoTags":%s,"Layers":["%s.tar"]}]\n' "$config" "$tags" "$layer" > manifest.json
+	say "writing the archive"
+	quietly "" tar --format=gnu --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 -cf /image \
+		manifest.json "$config.json" "$layer.tar"
+	cd /
 }
 
 # From /source to /image and /config.
 confined() {
 	local root=/space/root
 	umask 022
+	case $kind in
+	save) pack "$source" ;;
+	push) pack "" ;;
+	names) quietly "" /unpack-image --names /image < /source ;;
+	esac
+	[[ $kind != save && $kind != push && $kind != names ]] || return 0
 	settle_kind
 	case $kind in
 	dir) root=/source ;;
@@ -328,14 +398,19 @@ build)
 	pull) fetch "$source" ;;&
 	dockerfile) build_dockerfile "$source" ;;&
 	pull | dockerfile) exec < "$scratch/pulled" ;;
+	names) [ -f /proc/self/fd/0 ] || spool ;;
 	esac
 	as_root --inside "$@"
-	cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest"
+	case $kind in
+	push) send "$source" ;;
+	save | names) ;;
+	*) cat "$scratch/config" "$scratch/image" | sha256sum | cut -d ' ' -f 1 > "$scratch/digest" ;;
+	esac
 	;;
 inside)
 	[ "$kind" = dir ] || mount_space "$max" "$scratch/space"
 	: > "$scratch/image"
-	: > "$scratch/config"
+	: >> "$scratch/config"
 	ulimit -f "$((6 * max + 262144))"
 	confine "$scratch/space" "$scratch" "$@"
 	# Whatever it made of them.

@@ -136,7 +136,7 @@ static int write_error(struct archive *in, struct archive_entry *entry, const ch
 	return layer_error(in, name, err);
 }
 
-static bool is_kept_attribute(const char *name)
+bool layer_keeps_attribute(const char *name)
 {
 	return strncmp(name, "user.", 5) == 0 || strncmp(name, "system.posix_acl_", 17) == 0 ||
 	       strcmp(name, "security.capability") == 0;
@@ -156,11 +156,21 @@ static int drop_attributes(struct archive_entry *entry)
 	archive_entry_xattr_clear(entry);
 	archive_entry_xattr_reset(copy);
 	while (archive_entry_xattr_next(copy, &name, &value, &size) == ARCHIVE_OK) {
-		if (name && is_kept_attribute(name))
+		if (name && layer_keeps_attribute(name))
 			archive_entry_xattr_add_entry(entry, name, value, size);
 	}
 	archive_entry_free(copy);
 	return 0;
+}
+
+/* libarchive 3.6 reads -1.5 as -1 and half a second. */
+static void correct_time(struct archive_entry *entry)
+{
+	time_t seconds = archive_entry_mtime(entry);
+	long ns = archive_entry_mtime_nsec(entry);
+
+	if (seconds < 0 && ns > 0)
+		archive_entry_set_mtime(entry, seconds - 1, 1000000000 - ns);
 }
 
 /* The entry as `base` of the working directory, by libarchive. */
@@ -177,6 +187,7 @@ static int write_entry(struct unpacking *u, struct archive_entry *entry, const c
 	}
 	snprintf(own, sizeof(own), "%s", base);
 	archive_entry_copy_pathname(entry, own);
+	correct_time(entry);
 	archive_write_disk_set_options(out, FLAGS);
 	rc = archive_read_extract2(u->in, entry, out);
 	if (rc != ARCHIVE_OK && archive_errno(u->in) == EPERM &&

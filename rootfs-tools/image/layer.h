@@ -27,6 +27,9 @@ struct archive *layer_reader(bool raw);
 /* err_set() with the reader's or writer's cause, of `object` if that is not "". */
 int layer_error(struct archive *archive, const char *object, struct err *err);
 
+/* Other extended attributes are only of the machine that made them. */
+bool layer_keeps_attribute(const char *name);
+
 /* Of an archive that was opened with layer_reader(). 0 or -errno with err set. */
 int layer_unpack(struct archive *in, struct layer_target *target, struct err *err);
 

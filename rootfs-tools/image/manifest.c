@@ -52,11 +52,12 @@ int manifest_read(struct manifest *manifest, const char *text, size_t length, st
 	return rc;
 }
 
+#define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+
 /* Both get into lines that others read. */
 static bool is_word(const char *text)
 {
-	return !text || text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-					  "0123456789_.-")] == '\0';
+	return !text || text[strspn(text, WORD)] == '\0';
 }
 
 int manifest_check_config(const char *text, size_t length, char other[64], struct err *err)
@@ -79,4 +80,45 @@ int manifest_check_config(const char *text, size_t length, char other[64], struc
 		snprintf(other, 64, "%s", architecture);
 	json_decref(json);
 	return rc;
+}
+
+static int write_tags(FILE *out, const json_t *tags)
+{
+	json_t *tag;
+	size_t i;
+
+	if (tags && !json_is_null(tags) && !json_is_array(tags))
+		return -EINVAL;
+	json_array_foreach (tags, i, tag) {
+		const char *name = json_string_value(tag);
+
+		if (!name || !*name || name[strspn(name, WORD "/:@[]")])
+			return -EINVAL;
+		fprintf(out, "%s%s", i > 0 ? " " : "", name);
+	}
+	fputc('\n', out);
+	return 0;
+}
+
+int manifest_read_names(const char *text, size_t length, char **names, struct err *err)
+{
+	json_error_t error;
+	json_t *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error), *image;
+	size_t size, i;
+	FILE *out;
+	int rc = 0;
+
+	*names = NULL;
+	if (!json)
+		return err_set(err, EINVAL, "manifest.json: %s", error.text);
+	out = open_memstream(names, &size);
+	if (!json_is_array(json) || json_array_size(json) == 0)
+		rc = -EINVAL;
+	json_array_foreach (json, i, image)
+		rc = rc == 0 && out ? write_tags(out, json_object_get(image, "RepoTags")) : rc;
+	json_decref(json);
+	if (!out || fclose(out) != 0)
+		return err_sys(err, ENOMEM, "manifest.json");
+	return rc < 0 ? err_set(err, EINVAL, "manifest.json: it is no list of images and names")
+		      : 0;
 }

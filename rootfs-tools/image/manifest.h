@@ -28,4 +28,11 @@ int manifest_read(struct manifest *manifest, const char *text, size_t length, st
  */
 int manifest_check_config(const char *text, size_t length, char other[64], struct err *err);
 
+/*
+ * The names ("RepoTags") of the images in an archive, from the manifest.json that `docker save`
+ * writes: a line for each image, empty if it has none, with a space between names. They are of
+ * letters, digits and "._-/:@[]". The caller's: free().
+ */
+int manifest_read_names(const char *text, size_t length, char **names, struct err *err);
+
 #endif

@@ -6,6 +6,7 @@
  *the directory, into the working directory; writes CONFIG unpack-image --kind < FILE      which
  *kind of image a tarball is, in words: docker-archive and oci-archive, or tar; and compressed
  *	unpack-image --plain TO < FILE  writes what it is without its compression
+ *	unpack-image --names TO < FILE  writes the names of an archive's images: a line for each
  *
  * Says what it does on descriptor 3, and there in lines that begin with "warning: " what people
  * should know. Exits with 0, or with 1 and one sentence.
@@ -230,6 +231,66 @@ static int write_plain(const char *to, struct err *err)
 	return rc;
 }
 
+/* From its manifest.json, whose bytes come next. */
+static int write_names_of(struct archive *in, int fd, struct err *err)
+{
+	char *text = malloc(MANIFEST_BYTES_MAX + 1), *names = NULL;
+	la_ssize_t length = 0, n = 1;
+	int rc = text ? 0 : err_sys(err, ENOMEM, "manifest.json");
+
+	while (rc == 0 && n > 0 && length <= MANIFEST_BYTES_MAX) {
+		n = archive_read_data(in, text + length, (size_t)(MANIFEST_BYTES_MAX + 1 - length));
+		if (n < 0)
+			rc = layer_error(in, "manifest.json", err);
+		else
+			length += n;
+	}
+	if (rc == 0 && length > MANIFEST_BYTES_MAX)
+		rc = err_sys(err, EFBIG, "manifest.json");
+	if (rc == 0)
+		rc = manifest_read_names(text, (size_t)length, &names, err);
+	if (rc == 0 && fd_write_all(fd, names, strlen(names)) < 0)
+		rc = err_sys(err, errno, "the names");
+	free(names);
+	free(text);
+	return rc;
+}
+
+/* Of an archive as `docker save` writes it. */
+static int write_names(const char *to, struct err *err)
+{
+	CLEANUP_FD int fd = open(to, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	bool found = false, is_oci = false;
+	struct archive_entry *entry;
+	struct archive *in;
+	int rc = open_reader(&in, STDIN_FILENO, false, err);
+
+	if (rc == 0 && fd < 0)
+		rc = err_sys(err, errno, "%s", to);
+	for (int i = 0; rc == 0 && !found && i < ENTRIES_MAX; i++) {
+		char name[PATH_MAX];
+		int got = archive_read_next_header(in, &entry);
+
+		if (got == ARCHIVE_EOF)
+			break;
+		if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
+			rc = layer_error(in, "", err);
+		else if (archive_entry_pathname(entry) &&
+			 inside_clean(archive_entry_pathname(entry), name) == 0) {
+			found = strcmp(name, "manifest.json") == 0;
+			is_oci = is_oci || strcmp(name, "oci-layout") == 0;
+		}
+	}
+	if (rc == 0 && !found)
+		rc = err_set(err, EINVAL, "it is %s (`mote image build -t NAME` takes it)",
+			     is_oci ? "an OCI archive, which has no names as docker's have"
+				    : "no archive of images");
+	if (rc == 0)
+		rc = write_names_of(in, fd, err);
+	archive_read_free(in);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
 	const char *word = argc == 2 ? argv[1] : "";
@@ -240,6 +301,8 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "C.UTF-8");
 	if (argc == 3 && strcmp(argv[1], "--plain") == 0)
 		rc = write_plain(argv[2], &err);
+	else if (argc == 3 && strcmp(argv[1], "--names") == 0)
+		rc = write_names(argv[2], &err);
 	else if (argc == 3)
 		rc = unpack_oci(argv[1], argv[2], &err);
 	else if (strcmp(word, "--kind") == 0)

@@ -27,7 +27,7 @@ static void try_reference(const char *text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct manifest manifest;
-	char other[64], *text = malloc(size + 1);
+	char other[64], *text = malloc(size + 1), *names;
 	struct err err;
 
 	memcpy(text, data, size);
@@ -39,6 +39,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				strlen(manifest.layers[i]) == MANIFEST_NAME_LENGTH);
 	}
 	(void)manifest_check_config(text, size, other, &err);
+	if (manifest_read_names(text, size, &names, &err) == 0)
+		REQUIRE(strspn(names,
+			       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+			       "_.-/:@[] \n") == strlen(names));
+	free(names);
 	free(text);
 	return 0;
 }

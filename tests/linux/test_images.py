@@ -42,12 +42,18 @@ def test_files_are_the_sources(tmp_path, kind):
                     ("bin/sh", None, {"type": b"2", "linkname": "busybox"}),
                     ("setuid", b"x", {"mode": 0o4711, "uid": 33, "gid": 44}),
                     ("other", None, {"type": b"1", "linkname": "setuid"}),
-                    ("caf\u00e9 \n", b"odd", {}))
+                    ("caf\u00e9 \n", b"odd", {"mtime": -150_000_000}),
+                    ("tmp", None, {"type": b"5", "mode": 0o1777}),
+                    # CAP_NET_BIND_SERVICE and CAP_NET_RAW, permitted and effective.
+                    ("cap/cat", BUSYBOX, {"mode": 0o755, "pax_headers": {
+                        "SCHILY.xattr.security.capability": "\x01\0\0\x02\0\x24" + 14 * "\0"}}))
     build("-t", "files", "--format", kind, tar)
-    script = ("/bin/busybox stat -c '%a %u %g %h %Y' /setuid; /bin/busybox cat /caf*; "
-              "echo more > /new && /bin/busybox cat /new")
-    assert output_of("files", "--", "/bin/sh", "-c", script) == \
-        "4711 33 44 2 1500000000\noddmore\n"
+    script = ("/bin/busybox stat -c '%a %u %g %h %Y' /setuid; /bin/busybox stat -c %y /caf*; /bin/busybox cat /caf*; "
+              "echo more > /tmp/new && /bin/busybox cat /tmp/new; "
+              "/cap/cat /proc/self/status | /bin/busybox grep CapEff; /bin/busybox grep CapEff /proc/self/status")
+    assert output_of("--user", "5:6", "files", "--", "/bin/sh", "-c", script) == (
+        "4711 33 44 2 1500000000\n1965-03-31 21:20:00.000000000 +0000\noddmore\n"
+        "CapEff:\t0000000000002400\nCapEff:\t0000000000000000\n")
 
 
 @pytest.mark.usefixtures("home")

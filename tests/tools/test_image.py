@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import stat
@@ -67,6 +68,38 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(home, tmp_path):
     result = mote_image("build", tmp_path / "source")
     assert result.returncode == 1 and f"?[2J{'n' * 251}: the name is too long" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+def test_times_before_1970(home, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("TZ", "UTC")
+    top = tmp_path / "source"
+    make_tree(top, ["new", "old", "older"])
+    os.utime(top / "old", (-3, -3))
+    os.utime(top / "older", (-150_000_000, -150_000_000))
+    build("--format", kind, top)
+    for name, shows in (("new", "May 13 16:53:20 2014|2014-05-13 16:53:20"),
+                        ("old", "Dec 31 23:59:57 1969|1969-12-31 23:59:57"),
+                        ("older", "Mar 31 21:20:00 1965|1965-03-31 21:20:00")):
+        said = shown("source", f"/{name}") if kind == "erofs" else subprocess.run(
+            ["debugfs", "-R", f"stat /{name}", inspect("source")["file"]], capture_output=True, text=True, check=True).stdout
+        assert re.search(shows, said), said
+
+
+def test_ext4_has_the_root_directory_and_the_longest_links(home, tmp_path):
+    top = tmp_path / "source"
+    make_tree(top, ["file"])
+    os.symlink("t" * 4000, top / "link")
+    os.chown(top, 3, 4)
+    os.chmod(top, 0o1711)
+    os.utime(top, (1_400_000_002, 1_400_000_002))
+    build("--format", "ext4", top)
+
+    def said(path):
+        return subprocess.run(["debugfs", "-R", f"stat {path}", inspect("source")["file"]], capture_output=True,
+                              text=True, check=True).stdout
+    assert re.search(r"Type: directory +Mode: +01711 .*User: +3 +Group: +4 .*mtime: 0x53724e02:", said("/"), re.DOTALL)
+    assert "Size: 4000\n" in said("/link")
 
 
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])

@@ -131,7 +131,7 @@ def test_what_is_said_of_files(tmp_path):
     root = unpacked(tmp_path / "root", tar_bytes(
         ("./", None, DIR | {"mode": 0o1711, "uid": 3, "gid": 4, "mtime": -86400 * 400}),
         ("d", None, DIR | {"mode": 0o2555, "mtime": 77}),
-        ("d/f", b"x", {"mode": 0o6755, "uid": 1, "gid": 2, "mtime": -7.0, "pax_headers": {
+        ("d/f", b"x", {"mode": 0o6755, "uid": 1, "gid": 2, "mtime": -7.25, "pax_headers": {
             "SCHILY.xattr.security.capability": caps, "SCHILY.xattr.user.a": "b",
             "SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.security.selinux": "z"}}),
         ("implied/f", b"", {}), ("p", None, {"type": tarfile.FIFOTYPE, "mode": 0o600})),
@@ -140,7 +140,7 @@ def test_what_is_said_of_files(tmp_path):
     found = tree(root)
     assert found["."][:4] == ("drwx--x--t", 3, 4, -86400 * 400 * 10**9)
     assert found["d"][:4] == ("dr-xr-sr-x", 0, 0, 77 * 10**9)
-    assert found["d/f"][:4] == ("-rwsr-sr-x", 1, 2, -7_000_000_000)
+    assert found["d/f"][:4] == ("-rwsr-sr-x", 1, 2, -7_250_000_000)
     assert found["d/f"][7] == {"security.capability": caps.encode("latin1"), "user.a": b"b"}
     assert found["implied"][:4] == ("drwxr-xr-x", 0, 0, 0)
     assert found["p"][0] == "prw-------"

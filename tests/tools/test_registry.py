@@ -212,6 +212,14 @@ def test_run_tells_how_to_pull_what_names_no_registry(home):
         assert f'"mote image pull" fetches {whole};' in result.stderr
 
 
+def test_what_ends_with_a_slash_is_a_path(home, tmp_path):
+    (tmp_path / "notes").touch()
+    for path, cause in (("notes/", "Not a directory"), ("none/", "No such file or directory"),
+                        ("./", 'a directory, not a file ("mote image build" makes an image of one)')):
+        result = mote("run", "--kernel", "./notes", path, "--", "true", cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (125, f"mote: drive rootfs: {path}: {cause}\n")
+
+
 def test_short_names_are_of_docker_io_unless_they_are_ones_own(home, tmp_path):
     for number, tag in enumerate(("docker.io/library/alpine:latest", "alpine")):
         (tmp_path / f"tree{number}").mkdir()

@@ -58,7 +58,7 @@ def test_install_under_destdir_and_prefix(installed):
                    if path.is_file())
     assert files == ["bin/mote", "lib/mote/build-image.sh", "lib/mote/initrd-debian-cloud.cpio",
                      "lib/mote/initrd.cpio", "lib/mote/mote-init", "lib/mote/mote-jailer",
-                     "lib/mote/mote-vmm", "lib/mote/unpack-image",
+                     "lib/mote/mote-vmm", "lib/mote/pack-image", "lib/mote/unpack-image",
                      "share/bash-completion/completions/mote", "share/man/man1/mote.1"]
 
 

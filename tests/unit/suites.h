@@ -59,6 +59,7 @@
 	X(sleep) \
 	X(tar) \
 	X(text) \
+	X(tree_unpack) \
 	X(bytes) \
 	X(run_names) \
 	X(signals) \

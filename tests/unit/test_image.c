@@ -33,15 +33,21 @@ static void check_refused(const char *theirs, const char *sentence)
 START_TEST(configuration_of_an_image)
 {
 	check_config("", "{}");
-	check_config("{}", "{}");
-	check_config("{\"config\": {}}", "{}");
-	check_config("{\"config\": null}", "{}");
-	check_config("{\"config\": {\"Entrypoint\": null, \"User\": \"\", \"WorkingDir\": \"\", "
-		     "\"Labels\": {\"a\": \"b\"}}}",
-		     "{}");
+	check_config("{}", "{\"oci\":{}}");
+	check_config("{\"config\": {}}", "{\"oci\":{\"config\":{}}}");
+	check_config("{\"config\": null}", "{\"oci\":{\"config\":null}}");
+	check_config("{\"os\": \"linux\", \"rootfs\": {\"diff_ids\": []}, \"history\": [{}]}",
+		     "{\"history\":[{}],\"oci\":{\"os\":\"linux\"}}");
+	check_config(
+		"{\"config\": {\"Entrypoint\": null, \"User\": \"\", \"WorkingDir\": \"\", "
+		"\"Labels\": {\"a\": \"b\"}}}",
+		"{\"oci\":{\"config\":{\"Entrypoint\":null,\"Labels\":{\"a\":\"b\"},\"User\":\"\","
+		"\"WorkingDir\":\"\"}}}");
 	check_config("{\"config\": {\"Entrypoint\": [\"/e\"], \"Cmd\": [], \"Env\": [\"A=1\"], "
 		     "\"WorkingDir\": \"/w\", \"User\": \"1:2\", \"StopSignal\": \"SIGINT\"}}",
 		     "{\"cmd\":[],\"entrypoint\":[\"/e\"],\"env\":[\"A=1\"],"
+		     "\"oci\":{\"config\":{\"Cmd\":[],\"Entrypoint\":[\"/e\"],\"Env\":[\"A=1\"],"
+		     "\"StopSignal\":\"SIGINT\",\"User\":\"1:2\",\"WorkingDir\":\"/w\"}},"
 		     "\"stop_signal\":\"SIGINT\",\"user\":\"1:2\","
 		     "\"workdir\":\"/w\"}");
 }
