@@ -15,8 +15,6 @@
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/jail_user.h"
-#include "cli/sandbox.h"
-#include "cli/vm.h"
 
 /* What the VMM and the kernel use for a VM beside the guest's memory, page cache included. */
 #define MEMORY_BESIDE ((uint64_t)256 << 20)
@@ -43,24 +41,25 @@ static int make_run(const struct jail *jail, char run[PATH_MAX], struct err *err
 	return 0;
 }
 
-static int link_socket(const struct vm *vm, const char *name, struct err *err)
+/* FOLDER/name leads to `target`. */
+static int make_link(const char *folder, const char *name, const char *target, struct err *err)
 {
-	char target[32], link[PATH_MAX];
+	char link[PATH_MAX];
 
-	snprintf(target, sizeof(target), "run/%s", name);
-	return vm_path(vm, name, link) && symlink(target, link) == 0
-		       ? 0
-		       : err_sys(err, errno, "%s/%s", vm->dir, name);
+	if (snprintf(link, sizeof(link), "%s/%s", folder, name) >= (int)sizeof(link))
+		return err_set(err, ENAMETOOLONG, "%s: the path is too long", folder);
+	return symlink(target, link) < 0 ? err_sys(err, errno, "%s", link) : 0;
 }
 
-int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err)
+int jail_prepare(struct jail *jail, const char *id, const char *folder, char listen[PATH_MAX],
+		 struct err *err)
 {
-	char run[PATH_MAX], link[PATH_MAX];
+	char run[PATH_MAX];
 	int rc = cli_jails_dir(jail->base, err);
 
 	if (rc < 0)
 		return rc;
-	snprintf(jail->id, sizeof(jail->id), "%s", vm->id);
+	snprintf(jail->id, sizeof(jail->id), "%s", id);
 	jail->uid = geteuid();
 	jail->gid = getegid();
 	if (jail->uid == 0) {
@@ -69,14 +68,15 @@ int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], 
 	}
 	if (rc == 0)
 		rc = make_run(jail, run, err);
-	if (rc < 0)
-		return rc;
-	if (!vm_path(vm, "run", link) || !vm_path(vm, "run/vsock", listen))
-		return err_set(err, ENAMETOOLONG, "%s: the path is too long", vm->dir);
-	if (symlink(run, link) < 0)
-		return err_sys(err, errno, "%s", link);
-	rc = link_socket(vm, "vsock", err);
-	return rc < 0 ? rc : link_socket(vm, "api", err);
+	if (rc == 0)
+		rc = make_link(folder, "run", run, err);
+	if (rc == 0)
+		rc = make_link(folder, "vsock", "run/vsock", err);
+	if (rc == 0)
+		rc = make_link(folder, "api", "run/api", err);
+	if (rc == 0 && snprintf(listen, PATH_MAX, "%s/run/vsock", folder) >= PATH_MAX)
+		rc = err_set(err, ENAMETOOLONG, "%s: the path is too long", folder);
+	return rc;
 }
 
 int jail_share(const struct jail *jail, const char *socket, struct err *err)
@@ -135,25 +135,24 @@ static void name_jail(const struct jail *jail, const char *jailer, const char *v
 	add(arguments, "--chroot-base-dir=%s", jail->base);
 }
 
-int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
-		 const char *vmm, const int *fds, unsigned int count, bool tap,
+int jail_command(const struct jail *jail, const char *jailer, const struct jail_contents *contents,
 		 struct jail_arguments *arguments)
 {
-	const uint64_t memory = ((uint64_t)config->mem_size_mib << 20) + MEMORY_BESIDE;
+	const uint64_t memory = ((uint64_t)contents->mem_size_mib << 20) + MEMORY_BESIDE;
 
-	name_jail(jail, jailer, vmm, arguments);
+	name_jail(jail, jailer, contents->vmm, arguments);
 	add(arguments, "--read-only-root");
 	add(arguments, "--cgroup=%s=%llu", memory_file(), (unsigned long long)memory);
 	/* Past the limit there is no more, and what a guest has in memory is on no disk. */
 	if (cgroup_is_v2() && access("/proc/swaps", F_OK) == 0)
 		add(arguments, "--cgroup=memory.swap.max=0");
-	add(arguments, "--cgroup=" PIDS_FILE "=%d", config->vcpu_count + THREADS_BESIDE);
+	add(arguments, "--cgroup=" PIDS_FILE "=%d", contents->vcpu_count + THREADS_BESIDE);
 	if (jail->weaker_cgroup)
 		add(arguments, "--weaker-jail=cgroup");
 	/* The tap device is in the network namespace that mote is in. */
-	add(arguments, tap ? "--netns=/proc/self/ns/net" : "--new-netns");
-	for (unsigned int i = 0; i < count; i++)
-		add(arguments, "--keep-fd=%d", fds[i]);
+	add(arguments, contents->tap ? "--netns=/proc/self/ns/net" : "--new-netns");
+	for (unsigned int i = 0; i < contents->count; i++)
+		add(arguments, "--keep-fd=%d", contents->fds[i]);
 	add(arguments, "--");
 	return arguments->count < JAIL_ARGUMENTS_MAX ? 0 : -E2BIG;
 }

@@ -11,8 +11,6 @@
 #include <stdbool.h>
 
 struct err;
-struct sandbox_config;
-struct vm;
 
 /* Where the VMM makes its vsock socket, as it sees it itself. */
 #define JAIL_VSOCK "/run/vsock"
@@ -28,11 +26,12 @@ struct jail {
 };
 
 /*
- * Makes the jail's /run, and the VM's folder lead to it: `vsock` and `api` in that are the VMM's
- * sockets, and a socket that is made at `listen`_PORT is the one that the VMM finds. 0 or
- * -errno with err set.
+ * Makes the /run of the jail of this id, and `folder`, the VM's, lead to it: `vsock` and `api` in
+ * that are the VMM's sockets, and a socket that is made at `listen`_PORT is the one that the VMM
+ * finds. 0 or -errno with err set.
  */
-int jail_prepare(struct jail *jail, const struct vm *vm, char listen[PATH_MAX], struct err *err);
+int jail_prepare(struct jail *jail, const char *id, const char *folder, char listen[PATH_MAX],
+		 struct err *err);
 
 /* Lets the VMM connect to a socket at this path, which is in the jail's /run. */
 int jail_share(const struct jail *jail, const char *socket, struct err *err);
@@ -56,12 +55,18 @@ struct jail_arguments {
 	unsigned int used;
 };
 
-/*
- * The command up to and with its "--". The VMM inherits the descriptors `fds`, `count` of them.
- * -E2BIG if it does not fit.
- */
-int jail_command(const struct jail *jail, const struct sandbox_config *config, const char *jailer,
-		 const char *vmm, const int *fds, unsigned int count, bool tap,
+/* What is put into the jail, and what it may use. */
+struct jail_contents {
+	const char *vmm;  /* the program */
+	int mem_size_mib; /* of the guest */
+	int vcpu_count;
+	bool tap;	/* it needs a tap device of the network namespace that mote is in */
+	const int *fds; /* that it inherits */
+	unsigned int count;
+};
+
+/* The command up to and with its "--". -E2BIG if it does not fit. */
+int jail_command(const struct jail *jail, const char *jailer, const struct jail_contents *contents,
 		 struct jail_arguments *arguments);
 
 #endif

@@ -292,7 +292,7 @@ static int listen_in_jail(struct run *run)
 {
 	struct run_options *options = &run->options;
 	char path[PATH_MAX];
-	int rc = jail_prepare(&options->jail, &run->vm, path, &run->err);
+	int rc = jail_prepare(&options->jail, run->vm.id, run->vm.dir, path, &run->err);
 
 	if (rc < 0)
 		return rc;

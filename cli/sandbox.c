@@ -231,17 +231,24 @@ static int find_jailer(const struct sandbox *sandbox, const struct sandbox_confi
 		       const char *vmm, struct jail_arguments *arguments, struct err *err)
 {
 	int fds[SANDBOX_FILES_MAX + 2] = { CONFIG_FD };
-	unsigned int count = 1;
+	struct jail_contents contents = {
+		.vmm = vmm,
+		.mem_size_mib = config->mem_size_mib,
+		.vcpu_count = config->vcpu_count,
+		.tap = config->tap,
+		.fds = fds,
+		.count = 1,
+	};
 	char jailer[PATH_MAX];
 	int rc = cli_find_own("mote-jailer", jailer, err);
 
 	if (rc < 0)
 		return rc;
 	if (config->passt_fd > 0)
-		fds[count++] = SANDBOX_PASST_FD;
+		fds[contents.count++] = SANDBOX_PASST_FD;
 	for (unsigned int i = 0; i < sandbox->file_count; i++)
-		fds[count++] = sandbox->files[i].fd;
-	rc = jail_command(config->jail, config, jailer, vmm, fds, count, config->tap, arguments);
+		fds[contents.count++] = sandbox->files[i].fd;
+	rc = jail_command(config->jail, jailer, &contents, arguments);
 	return rc < 0 ? err_sys(err, -rc, "mote-jailer's arguments") : 0;
 }
 

@@ -55,6 +55,8 @@ long_files() {
 }
 check "file lengths" long_files
 
+check "no two files need each other" tools/lint-circles
+
 # A thread of a test that does not end must not keep the process from ending: support.running() and
 # support.watchdog() see to that.
 raw_threads() {

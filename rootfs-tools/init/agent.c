@@ -168,7 +168,8 @@ static void linger(struct agent *agent)
 	}
 }
 
-void agent_end(struct agent *agent, int64_t grace_ms)
+/* Asks all programs to end, and ends the machine when they have or the time is over. */
+static void end(struct agent *agent, int64_t grace_ms)
 {
 	if (agent->ending)
 		return;
@@ -185,7 +186,7 @@ static void handle_signals(struct agent *agent)
 
 	while (read(agent->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo != SIGCHLD)
-			agent_end(agent, SIGNAL_GRACE_MS);
+			end(agent, SIGNAL_GRACE_MS);
 	}
 	reap(agent);
 }
@@ -208,16 +209,21 @@ static void fail(struct connection *connection, const struct failure *failure)
 static void begin(struct agent *agent, struct connection *connection, const uint8_t *payload,
 		  size_t size)
 {
+	struct request request = { .streams = agent->count, .epoch = &agent->epoch };
 	struct failure failure;
 
 	if (agent->broken) {
 		fail(connection, &agent->failure);
 		return;
 	}
-	switch (request_begin(agent, &connection->stream, payload, size, &connection->execution,
-			      &failure)) {
+	switch (request_begin(&request, &connection->stream, payload, size, &failure)) {
 	case REQUEST_EXECUTES:
+		connection->execution = request.execution;
 		connection->state = STATE_EXECUTING;
+		break;
+	case REQUEST_ENDS:
+		end(agent, request.grace_ms);
+		connection->state = STATE_CLOSING;
 		break;
 	case REQUEST_ANSWERED:
 		connection->state = STATE_CLOSING;

@@ -36,7 +36,4 @@ bool agent_open(struct agent *agent);
 /* Never returns: the machine is off in the end. */
 _Noreturn void agent_run(struct agent *agent);
 
-/* Asks all programs to end, and ends the machine when they have or the time is over. */
-void agent_end(struct agent *agent, int64_t grace_ms);
-
 #endif

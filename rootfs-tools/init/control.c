@@ -14,7 +14,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent.h"
 #include "failure.h"
 #include "network.h"
 
@@ -49,7 +48,7 @@ static json_int_t read_busy(void)
 	return (json_int_t)(user + nice + system) * 1000000 / sysconf(_SC_CLK_TCK);
 }
 
-json_t *control_stats(const struct agent *agent, const json_t *value, struct failure *failure)
+json_t *control_stats(unsigned int streams, const json_t *value, struct failure *failure)
 {
 	struct sysinfo info;
 	struct statvfs root;
@@ -67,7 +66,7 @@ json_t *control_stats(const struct agent *agent, const json_t *value, struct fai
 			 (json_int_t)info.totalram * info.mem_unit, "memory_available_bytes",
 			 read_available(), "processes", (int)info.procs, "root_total_bytes",
 			 (json_int_t)(root.f_blocks * root.f_frsize), "root_available_bytes",
-			 (json_int_t)(root.f_bavail * root.f_frsize), "streams", (int)agent->count);
+			 (json_int_t)(root.f_bavail * root.f_frsize), "streams", (int)streams);
 }
 
 static int set_clock(json_int_t unix_time_ns, struct failure *failure)
@@ -115,7 +114,7 @@ static int add_entropy(const char *text, struct failure *failure)
 	return rc;
 }
 
-json_t *control_resume(struct agent *agent, const json_t *value, struct failure *failure)
+json_t *control_resume(int64_t *last_epoch, const json_t *value, struct failure *failure)
 {
 	json_int_t epoch = 0, unix_time_ns = 0;
 	const char *entropy = NULL, *hostname = NULL, *network = NULL;
@@ -129,9 +128,9 @@ json_t *control_resume(struct agent *agent, const json_t *value, struct failure 
 		return NULL;
 	}
 	/* A request that was made for an earlier life of this guest. */
-	if (epoch <= agent->epoch) {
+	if (epoch <= *last_epoch) {
 		failure_set(failure, "resume: epoch: more than %lld is expected",
-			    (long long)agent->epoch);
+			    (long long)*last_epoch);
 		return NULL;
 	}
 	errno = 0;
@@ -139,6 +138,6 @@ json_t *control_resume(struct agent *agent, const json_t *value, struct failure 
 	    (unix_time_ns && set_clock(unix_time_ns, failure) < 0) ||
 	    network_change(network, hostname, failure) < 0)
 		return NULL;
-	agent->epoch = epoch;
+	*last_epoch = epoch;
 	return json_pack("{s:I}", "epoch", epoch);
 }

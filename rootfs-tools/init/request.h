@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct agent;
 struct execution;
 struct failure;
 struct stream;
@@ -14,12 +13,21 @@ struct stream;
 enum request_outcome {
 	REQUEST_FAILED,	  /* failure says why */
 	REQUEST_ANSWERED, /* the answer is in the stream */
-	REQUEST_EXECUTES, /* a program runs, *execution */
+	REQUEST_ENDS,	  /* the same, and the machine is to end within grace_ms */
+	REQUEST_EXECUTES, /* a program runs, `execution` */
 	REQUEST_GIVEN,	  /* a process of its own has the stream */
 };
 
-enum request_outcome request_begin(struct agent *agent, struct stream *stream,
-				   const uint8_t *payload, size_t size,
-				   struct execution **execution, struct failure *failure);
+struct request {
+	/* What a request may ask for, or change. */
+	unsigned int streams;
+	int64_t *epoch;
+	/* What comes of it. */
+	struct execution *execution;
+	int64_t grace_ms;
+};
+
+enum request_outcome request_begin(struct request *request, struct stream *stream,
+				   const uint8_t *payload, size_t size, struct failure *failure);
 
 #endif
