@@ -517,6 +517,30 @@ START_TEST(freezing_waits_for_what_is_in_flight)
 }
 END_TEST
 
+/* Its driver broke a rule while reads were in flight, which end in the guest's memory all the same.
+ */
+START_TEST(freezing_waits_for_a_failed_device)
+{
+	open_block();
+	use_held_engine();
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	add_request(HEADER, DATA, SECTOR, true, STATUS);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	driver.queues[0].vring.avail->idx = (uint16_t)(driver.queues[0].vring.avail->idx + 1000);
+	driver_notify(&driver, 0);
+	driver_run(&driver);
+	ck_assert(!block_device(block)->active);
+	ck_assert_uint_eq(held.count, 1);
+	ck_assert(!virtio_device_freeze(block_device(block), 0));
+	held.lets_go = true;
+	ck_assert(virtio_device_freeze(block_device(block), 0));
+	ck_assert_uint_eq(held.count, 0);
+	virtio_device_thaw(block_device(block));
+	use_real_engine();
+}
+END_TEST
+
 START_TEST(freezing_ends_a_reset)
 {
 	open_block();
@@ -542,14 +566,14 @@ END_TEST
 
 Suite *block_queue_suite(void)
 {
-	Suite *suite = SUITE("block_queue", set_up, block_tear_down,
-			     freezing_gives_a_throttled_request_back,
-			     freezing_waits_for_what_is_in_flight, freezing_ends_a_reset,
-			     throttled_requests_are_done_in_time, bytes_are_limited_but_not_a_flush,
-			     refused_request_costs_no_tokens, reset_forgets_a_throttled_request,
-			     reset_waits_for_the_disk_without_the_lock, bytes_in_flight_are_bounded,
-			     exhausted_slots_hold_the_queue_up, reset_drops_what_is_in_flight,
-			     reset_waits_for_the_disk, broken_ring_needs_a_reset);
+	Suite *suite = SUITE(
+		"block_queue", set_up, block_tear_down, freezing_gives_a_throttled_request_back,
+		freezing_waits_for_what_is_in_flight, freezing_waits_for_a_failed_device,
+		freezing_ends_a_reset, throttled_requests_are_done_in_time,
+		bytes_are_limited_but_not_a_flush, refused_request_costs_no_tokens,
+		reset_forgets_a_throttled_request, reset_waits_for_the_disk_without_the_lock,
+		bytes_in_flight_are_bounded, exhausted_slots_hold_the_queue_up,
+		reset_drops_what_is_in_flight, reset_waits_for_the_disk, broken_ring_needs_a_reset);
 
 	add_table_test(suite, set_up, block_tear_down, others_have_their_turn, 2);
 	add_table_test(suite, set_up, block_tear_down, ranges_are_limited_like_data,

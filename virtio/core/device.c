@@ -132,7 +132,7 @@ bool virtio_device_freeze(struct virtio_device *device, int64_t until_ns)
 	bool frozen = true;
 
 	pthread_mutex_lock(&device->lock);
-	if (device->ops->freeze && (device->active || device->resetting))
+	if (device->ops->freeze)
 		frozen = device->ops->freeze(device, until_ns);
 	device->frozen = frozen;
 	pthread_mutex_unlock(&device->lock);

@@ -67,8 +67,9 @@ struct virtio_ops {
 	/*
 	 * With the vCPUs paused: brings the device to a point from which its rings are enough to go
 	 * on. What it has taken ahead goes back to them, what is in flight ends, until then
-	 * (CLOCK_MONOTONIC, ns). False if it has not, and the device goes on. Of a device that is
-	 * active or has a reset to end; main thread, under the lock. May be NULL.
+	 * (CLOCK_MONOTONIC, ns). False if it has not, and the device goes on. Also of a device that
+	 * is not active: one that has failed, or is being reset, may have something in flight, and
+	 * its queues are nothing to go by. Main thread, under the lock. May be NULL.
 	 */
 	bool (*freeze)(struct virtio_device *device, int64_t until_ns);
 	/*

@@ -67,6 +67,8 @@ static bool net_freeze(struct virtio_device *device, int64_t until_ns)
 	struct net *net = net_of(device);
 
 	(void)until_ns;
+	if (!device->active)
+		return true;
 	net_rx_buffers_give_back(&net->rx);
 	if (net->tx_pending.iov)
 		virtq_unpop(&device->queues[NET_TX_QUEUE], 1);

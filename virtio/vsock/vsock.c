@@ -284,7 +284,8 @@ static bool freeze(struct virtio_device *device, int64_t until_ns)
 	/* The buffers may be of the queue of before. */
 	if (vsock->stale)
 		forget_all(vsock);
-	vsock_rx_give_back(&vsock->rx);
+	if (device->active)
+		vsock_rx_give_back(&vsock->rx);
 	return true;
 }
 
