@@ -132,7 +132,7 @@ static int open_id(struct tree *tree, const char *path, struct err *err)
 			own_dir_open_at(tree->name_fd, tree->args->id, path, 0755, false, err);
 		rc = tree->id_fd < 0 ? tree->id_fd : lock(tree, path, err);
 		/* A file that root's VMM made setuid would be root's for whoever gets there. */
-		if (rc == 0 && tree->args->as_root && fchmod(tree->id_fd, 0700) < 0)
+		if (rc == 0 && fchmod(tree->id_fd, tree->args->as_root ? 0700 : 0755) < 0)
 			rc = err_sys(err, errno, "%s", path);
 	} while (rc == -ENOENT);
 	return rc;

@@ -97,8 +97,17 @@ static void detach_devices(struct control *control)
 		control->machine.memory_in_use = true;
 }
 
+static void stop_asking(struct control *control)
+{
+	if (control->asked_event)
+		event_free(control->asked_event);
+	control->asked_event = NULL;
+	fd_close(&control->asked_fd);
+}
+
 static void close_running(struct control *control)
 {
+	stop_asking(control);
 	vcpu_group_stop(&control->machine.vcpus);
 	detach_devices(control);
 	if (control->ended_event)
@@ -116,7 +125,6 @@ void control_close(struct control *control)
 	/* What it counts is about to go. */
 	metrics_close(&control->metrics);
 	close_running(control);
-	fd_close(&control->asked_fd);
 	control_close_config(control);
 }
 
@@ -296,6 +304,64 @@ int control_start(struct control *control, struct err *err)
 	return 0;
 }
 
+static void log_nobody_sees_it(void)
+{
+	log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it, nor "
+		 "mote-init, "
+		 "which would hear of it by a vsock.");
+}
+
+/* Its first words: that the guest's port is open, or nothing. */
+static void on_asked(evutil_socket_t fd, short events, void *opaque)
+{
+	struct control *control = opaque;
+	char word;
+
+	(void)events;
+	if (recv(fd, &word, 1, MSG_DONTWAIT) > 0) {
+		event_free(control->asked_event);
+		control->asked_event = NULL;
+		return;
+	}
+	stop_asking(control);
+	log_nobody_sees_it();
+}
+
+/*
+ * Of the guest's agent (docs/agent-protocol.md), where it has one, for kernels without a keyboard's
+ * driver: a REQUEST, its length, and what the agent does when it is asked by the keyboard. False if
+ * it cannot be asked.
+ */
+static bool ask_agent_to_end(struct control *control, const struct device *vsock)
+{
+	static const char words[] = "CONNECT 52\n"
+				    "\x01\x20\0\0\0" AGENT_SHUTDOWN;
+
+	_Static_assert(sizeof(AGENT_SHUTDOWN) - 1 == 0x20, "the frame's length is another");
+
+	stop_asking(control);
+	control->asked_fd = vsock_host_connect(vsock->config.vsock.uds_path);
+	if (control->asked_fd < 0 || send(control->asked_fd, words, sizeof(words) - 1,
+					  MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(words) - 1)
+		return false;
+	control->asked_event = event_new(control->base, control->asked_fd, EV_READ | EV_PERSIST,
+					 on_asked, control);
+	if (control->asked_event)
+		(void)event_add(control->asked_event, NULL);
+	return true;
+}
+
+static void send_ctrl_alt_del_by_vsock(struct control *control)
+{
+	const struct device *vsock = devices_next(&control->devices, DEVICE_VSOCK, NULL);
+	bool possible = vsock && virtio_device_has_driver(vsock->virtio);
+
+	/* A connection to a guest that is paused would not wait for long. */
+	control->asks_when_resumed = possible && control->state == CONTROL_PAUSED;
+	if (!control->asks_when_resumed && !(possible && ask_agent_to_end(control, vsock)))
+		log_nobody_sees_it();
+}
+
 int control_pause(struct control *control, struct err *err)
 {
 	int64_t start_ns = clock_ns();
@@ -325,28 +391,9 @@ int control_resume(struct control *control, struct err *err)
 	vcpu_group_resume(&control->machine.vcpus);
 	control->metrics.latencies.vmm_resume_vm = microseconds_since(start_ns);
 	set_state(control, CONTROL_RUNNING);
+	if (control->asks_when_resumed)
+		send_ctrl_alt_del_by_vsock(control);
 	return 0;
-}
-
-/*
- * Of the guest's agent (docs/agent-protocol.md), where it has one, for kernels without a keyboard's
- * driver: a REQUEST, its length, and what the agent does when it is asked by the keyboard. False if
- * nobody can be asked; what comes of it is not waited for.
- */
-static bool ask_agent_to_end(struct control *control)
-{
-	const struct device *vsock = devices_next(&control->devices, DEVICE_VSOCK, NULL);
-	static const char words[] = "CONNECT 52\n"
-				    "\x01\x20\0\0\0" AGENT_SHUTDOWN;
-
-	_Static_assert(sizeof(AGENT_SHUTDOWN) - 1 == 0x20, "the frame's length is another");
-
-	if (!vsock)
-		return false;
-	fd_close(&control->asked_fd);
-	control->asked_fd = vsock_host_connect(vsock->config.vsock.uds_path);
-	return control->asked_fd >= 0 && send(control->asked_fd, words, sizeof(words) - 1,
-					      MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(words) - 1;
 }
 
 int control_send_ctrl_alt_del(struct control *control, struct err *err)
@@ -359,9 +406,8 @@ int control_send_ctrl_alt_del(struct control *control, struct err *err)
 	if (rc == -ENOBUFS)
 		return err_set(err, EAGAIN,
 			       "SendCtrlAltDel: the guest has not read the keys of before");
-	if (rc < 0 && !ask_agent_to_end(control))
-		log_warn("SendCtrlAltDel: the guest has no keyboard driver that would see it, nor "
-			 "a vsock, by which mote-init would hear of it.");
+	if (rc < 0)
+		send_ctrl_alt_del_by_vsock(control);
 	return 0;
 }
 

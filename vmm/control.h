@@ -58,6 +58,8 @@ struct control {
 	struct metrics metrics;
 	struct event *metrics_timer;
 	int asked_fd; /* owned; on which the guest's agent was asked to end; -1: it was not */
+	struct event *asked_event; /* owned; it answers, or hangs up */
+	bool asks_when_resumed;	   /* the guest was paused when it was to be asked */
 	/* Called whenever `state` has changed; may be NULL. */
 	void (*state_changed)(void *opaque);
 	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */

@@ -5,12 +5,11 @@ import json
 import socket
 import stat
 import subprocess
-import threading
 
 import pytest
 
 from api import Vmm, answers, start_api
-from host import drive, listener, passt
+from host import ECHO_PORT, drive, echo, listener, passt
 from support import GUESTS, TIME_LIMIT, VMM, run_vmm, vmm_with, wait_until, watchdog
 
 KERNEL = str(GUESTS / "counter")
@@ -339,6 +338,21 @@ def test_ctrl_alt_del_that_nobody_sees_is_logged(vmm, paused):
         vmm.patch("/vm", {"state": "Paused"})
     vmm.action("SendCtrlAltDel")
     assert "no keyboard driver" in vmm.log()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_ctrl_alt_del_without_an_agent_is_logged(vmm, tmp_path, paused):
+    """A guest with a vsock, on which nobody listens for it; one that is paused is asked afterwards."""
+    with listener(f"{tmp_path / 'v'}_{ECHO_PORT}", echo):
+        vmm.put("/vsock", {"guest_cid": 3, "uds_path": str(tmp_path / "v")})
+        vmm.start("vsock")
+        wait_until(lambda: "ok listening" in vmm.console_path.read_text(), "the guest")
+        if paused:
+            vmm.patch("/vm", {"state": "Paused"})
+        vmm.action("SendCtrlAltDel")
+        if paused:
+            vmm.patch("/vm", {"state": "Resumed"})
+        wait_until(lambda: "no keyboard driver" in vmm.log(), "the line")
 
 
 def test_drive_is_replaced_and_limited_while_it_runs(vmm, tmp_path, scratch):

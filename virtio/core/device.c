@@ -121,6 +121,16 @@ void virtio_device_close(struct virtio_device *device)
 		device->ops->close(device);
 }
 
+bool virtio_device_has_driver(struct virtio_device *device)
+{
+	bool active;
+
+	pthread_mutex_lock(&device->lock);
+	active = device->active;
+	pthread_mutex_unlock(&device->lock);
+	return active;
+}
+
 static void look_at_queues(struct virtio_device *device)
 {
 	for (unsigned int i = 0; i < device->queue_count; i++)

@@ -179,6 +179,9 @@ static inline bool virtio_has_feature(const struct virtio_device *device, unsign
 bool virtio_device_freeze(struct virtio_device *device, int64_t until_ns);
 void virtio_device_thaw(struct virtio_device *device);
 
+/* Whether a driver works it now. Any thread. */
+bool virtio_device_has_driver(struct virtio_device *device);
+
 /* The following are called under the lock. */
 
 /* Whether the queues may be looked at. */
