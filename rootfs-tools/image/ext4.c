@@ -69,21 +69,46 @@ static int ext4_node(const struct image_fs *fs, uint64_t number, struct image_no
 }
 
 struct listing {
-	const struct image_fs *fs;
-	const struct image_node *dir;
+	ext2_ino_t lost_and_found;
 	image_fs_file *file;
 	void *context;
 	int rc;
 };
 
-/* mke2fs's own directory, which its source did not have. */
-static bool is_lost_and_found(const struct listing *l, const char *name, size_t length,
-			      uint64_t number)
+static bool is_dot(const struct ext2_dir_entry *entry)
 {
-	ext2_filsys fs = l->fs->state;
+	int length = ext2fs_dirent_name_len(entry);
 
-	return l->dir->number == EXT2_ROOT_INO && number == EXT2_FIRST_INODE(fs->super) &&
-	       length == 10 && memcmp(name, "lost+found", 10) == 0;
+	return (length == 1 && entry->name[0] == '.') ||
+	       (length == 2 && entry->name[0] == '.' && entry->name[1] == '.');
+}
+
+static int find_entry(struct ext2_dir_entry *entry, int offset, int size, char *buffer, void *data)
+{
+	bool *found = data;
+
+	(void)offset;
+	(void)size;
+	(void)buffer;
+	*found = !is_dot(entry);
+	return *found ? DIRENT_ABORT : 0;
+}
+
+/* mke2fs's own directory in the root directory, unless its source has put something in it; or 0. */
+static ext2_ino_t find_lost_and_found(ext2_filsys fs)
+{
+	ext2_ino_t number = EXT2_FIRST_INODE(fs->super);
+	bool found = false;
+	errcode_t code = ext2fs_dir_iterate(fs, number, 0, NULL, find_entry, &found);
+
+	return code == 0 && !found ? number : 0;
+}
+
+static bool is_left_out(const struct listing *l, const struct ext2_dir_entry *entry)
+{
+	return is_dot(entry) ||
+	       (l->lost_and_found && entry->inode == l->lost_and_found &&
+		ext2fs_dirent_name_len(entry) == 10 && memcmp(entry->name, "lost+found", 10) == 0);
 }
 
 static int take_entry(struct ext2_dir_entry *entry, int offset, int size, char *buffer, void *data)
@@ -94,9 +119,7 @@ static int take_entry(struct ext2_dir_entry *entry, int offset, int size, char *
 	(void)offset;
 	(void)size;
 	(void)buffer;
-	if ((length == 1 && entry->name[0] == '.') ||
-	    (length == 2 && entry->name[0] == '.' && entry->name[1] == '.') ||
-	    is_lost_and_found(l, entry->name, length, entry->inode))
+	if (is_left_out(l, entry))
 		return 0;
 	l->rc = l->file(l->context, entry->name, length, entry->inode);
 	return l->rc != 0 ? DIRENT_ABORT : 0;
@@ -105,9 +128,13 @@ static int take_entry(struct ext2_dir_entry *entry, int offset, int size, char *
 static int ext4_list(const struct image_fs *fs, const struct image_node *dir, image_fs_file *file,
 		     void *context)
 {
-	struct listing listing = { .fs = fs, .dir = dir, .file = file, .context = context };
-	errcode_t code = ext2fs_dir_iterate(fs->state, (ext2_ino_t)dir->number, 0, NULL, take_entry,
-					    &listing);
+	struct listing listing = { .file = file, .context = context };
+	errcode_t code;
+
+	if (dir->number == EXT2_ROOT_INO)
+		listing.lost_and_found = find_lost_and_found(fs->state);
+	code = ext2fs_dir_iterate(fs->state, (ext2_ino_t)dir->number, 0, NULL, take_entry,
+				  &listing);
 
 	return listing.rc != 0 ? listing.rc : error_of(code);
 }

@@ -141,6 +141,18 @@ def test_an_image_without_a_configuration(home, tmp_path):
     assert sorted(members(layer)) == [".", "file"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_lost_and_found_of_ext4(home, tmp_path, kept):
+    """It is mke2fs's own, unless the source has put something in it."""
+    (tmp_path / "tree" / "lost+found").mkdir(parents=True)
+    if kept:
+        (tmp_path / "tree" / "lost+found" / "keep").write_text("kept")
+    build("-t", "tree", "--format", "ext4", tmp_path / "tree")
+    found = members(parts(saved("tree", tmp_path / "one"))[2])
+    assert sorted(found) == [".", *(["lost+found", "lost+found/keep"] if kept else [])]
+    assert not kept or found["lost+found/keep"][9] == b"kept"
+
+
 def test_all_images_and_names_of_an_archive(home, tmp_path):
     made(tmp_path)
     path = saved("app", tmp_path / "one.tar")
