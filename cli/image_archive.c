@@ -127,16 +127,15 @@ static int copy_to_path(int in, const char *path, int signal_fd, struct err *err
 }
 
 /* The name in an archive, where docker's names have a tag. */
-static int name_in_archive(const struct image *image, char name[IMAGE_NAME_MAX + 1],
-			   struct err *err)
+static int name_in_archive(const char *reference, char name[IMAGE_NAME_MAX + 1], struct err *err)
 {
-	int rc = image_reference_parse(image->name, name, err);
+	int rc = image_reference_parse(reference, name, err);
 
 	if (rc == 0 && strchr(name, '@'))
 		rc = err_set(err, EINVAL,
 			     "image %s: a digest is no name in an archive or a registry; give it "
 			     "one by `mote image tag`",
-			     image->name);
+			     reference);
 	return rc;
 }
 
@@ -157,7 +156,7 @@ int image_save(struct image_store *store, const char *name, const char *path, in
 		return CLI_EXIT_USAGE;
 	}
 	if (image_store_find(store, name, &image, &err) < 0 ||
-	    name_in_archive(&image, tag, &err) < 0)
+	    name_in_archive(image.name, tag, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
 	if (image_job_open(&job, store, &status) < 0)
 		return status;
@@ -196,11 +195,10 @@ int image_push(struct image_store *store, const char *name, const char *referenc
 			     "image %s: its name has no registry; tell where to push it, like "
 			     "docker://registry.example.org/team/%s",
 			     name, image.name);
-	if (rc == 0 && reference)
-		snprintf(image.name, sizeof(image.name), "%s",
-			 image_reference_without_transport(reference));
 	if (rc == 0)
-		rc = name_in_archive(&image, to, &err);
+		rc = name_in_archive(reference ? image_reference_without_transport(reference)
+					       : image.name,
+				     to, &err);
 	if (rc < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
 	if (image_job_open(&job, store, &status) < 0)

@@ -240,6 +240,19 @@ def test_what_cannot_be_saved(home, tmp_path):
     assert os.listdir(home / "scratch") == []
 
 
+def test_a_reference_to_push_to_is_not_cut(home, tmp_path):
+    (tmp_path / "tree").mkdir()
+    build("-t", "tree", tmp_path / "tree")
+    # Nothing listens there, so that only what is refused before is told so.
+    start = "localhost:1/" + "p" * 128 + ":"
+    reference = start + "t" * (243 - len(start))
+    for text in (reference, "docker://" + reference):
+        result = mote_image("push", "tree", text)
+        assert (result.returncode, result.stdout, result.stderr) == (
+            1, "", f"mote: image name {reference}: it is longer than 240 characters\n")
+    assert os.listdir(home / "scratch") == []
+
+
 @pytest.mark.parametrize("arguments", [
     ("save",), ("save", "a", "b"), ("save", "-i", "x", "a"), ("load", "x"), ("load", "-o", "x"), ("push",),
     ("push", "a", "b", "c"), ("push", "-o", "x", "a"), ("save", "--max-size", "x", "a"), ("load", "-i")])
