@@ -16,7 +16,8 @@
 
 #define HEADER 512
 #define CHUNK (256 << 10)
-#define NAMES_MAX (256 << 20) /* bytes of those with hard links */
+#define NAMES_MAX_MIB 256 /* of those with hard links; and of a directory's and those around it */
+#define NAMES_MAX ((size_t)NAMES_MAX_MIB << 20)
 
 struct named {
 	char *name;
@@ -27,6 +28,7 @@ struct names {
 	struct packing *packing;
 	struct named *list;
 	size_t count, room;
+	size_t bytes; /* of memory, counted in the packing's as well */
 };
 
 /* A file with more than one name, and the first one. */
@@ -56,6 +58,7 @@ struct packing {
 	struct inode_set dirs; /* numbers of those that have been entered, and one */
 	void *linked;	       /* tsearch(3) */
 	size_t linked_bytes;
+	size_t listed_bytes; /* of names, in all directories that are being packed */
 	char path[PATH_MAX]; /* of the file at hand */
 	char *data;	     /* CHUNK bytes */
 	struct archive_entry *entry;
@@ -86,6 +89,11 @@ static int fail(struct packing *p, int rc)
 	if (rc == -EUCLEAN)
 		return err_set(p->err, EUCLEAN, "%s: the image's file system contradicts itself",
 			       name);
+	if (rc == -ENOBUFS)
+		return err_set(p->err, ENOBUFS,
+			       "%s: the names in it and the directories around it are more than %d "
+			       "MiB",
+			       name, NAMES_MAX_MIB);
 	return err_sys(p->err, -rc, "%s", name);
 }
 
@@ -289,6 +297,8 @@ static int pack_file(struct packing *p, const struct image_node *node, size_t le
 static int take_entry(void *context, const char *name, size_t length, uint64_t number)
 {
 	struct names *entries = context;
+	/* With what malloc(3) and a list's growth take. */
+	size_t bytes = sizeof(struct named) + length + 32;
 
 	if (length == 0 || length > NAME_MAX || memchr(name, '/', length) ||
 	    memchr(name, '\0', length))
@@ -296,6 +306,10 @@ static int take_entry(void *context, const char *name, size_t length, uint64_t n
 	/* Before there is a list of more than there may be. */
 	if (spend(entries->packing, HEADER) < 0)
 		return -EFBIG;
+	entries->bytes += bytes;
+	entries->packing->listed_bytes += bytes;
+	if (entries->packing->listed_bytes > NAMES_MAX)
+		return -ENOBUFS;
 	if (entries->count == entries->room) {
 		size_t room = entries->room ? 2 * entries->room : 16;
 		struct named *more = reallocarray(entries->list, room, sizeof(*more));
@@ -351,6 +365,7 @@ static int pack_dir(struct packing *p, const struct image_node *dir, size_t leng
 	for (size_t i = 0; i < entries.count; i++)
 		free(entries.list[i].name);
 	free(entries.list);
+	p->listed_bytes -= entries.bytes;
 	return rc;
 }
 

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import socket
+import struct
 import subprocess
 import tarfile
 
@@ -319,8 +320,8 @@ def test_push_and_pull(home, tmp_path, monkeypatch):
     assert os.listdir(home / "scratch") == []
 
 
-def pack(path, image, kind="erofs"):
-    result = subprocess.run(["sh", "-c", 'ulimit -f 65536; exec "$@"', "sh", PACK, kind, image, path, "1000"],
+def pack(path, image, kind="erofs", kib=1000):
+    result = subprocess.run(["sh", "-c", 'ulimit -f 65536; exec "$@"', "sh", PACK, kind, image, path, str(kib)],
                             capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     assert not path.exists() or path.stat().st_size < 2 << 20
     return result
@@ -368,3 +369,41 @@ def test_hostile_file_systems(tmp_path):
         image.write_bytes(good[:cut])
         assert pack(tmp_path / f"cut{cut}", image).returncode == 1
         assert pack(tmp_path / f"ext{cut}", image, "ext4").returncode == 1
+
+
+def shared_erofs(path, levels, name_length):
+    """Directories in each other, which have the same 4 MiB of names in common ("." and ".." for a length of 0).
+    The next one's name, or that of the last one's file, follows the inode."""
+    names = [b"x" * name_length] * (4096 // (12 + name_length)) if name_length else [b".", b".."]
+    inodes = 4096 * 2
+    blocks = inodes + -(-(levels + 1) * 128 // 4096) * 4096
+    numbers = [4 * level for level in range(levels + 1)]
+
+    def dirents(names, number):
+        at, data = 12 * len(names), b""
+        for name in names:
+            data += struct.pack("<QHBB", number, at, 1, 0)
+            at += len(name)
+        return data + b"".join(names)
+
+    size = 1024 * 4096
+    image = bytearray(blocks)
+    struct.pack_into("<I10xH", image, 1024, 0xe0f5e1e2, 0)
+    image[1024 + 12] = 12
+    struct.pack_into("<I", image, 1024 + 40, inodes >> 12)
+    for level in range(levels):
+        tail = dirents([b"!"], numbers[level + 1])
+        struct.pack_into("<HHHHIIIIHHI", image, inodes + 128 * level, 2 << 1, 0, 0o40755, 2, size + len(tail), 0,
+                         blocks >> 12, 0, 0, 0, 0)
+        start = inodes + 128 * level + 32
+        image[start:start + len(tail)] = tail
+    struct.pack_into("<HHHHIIII", image, inodes + 128 * levels, 0, 0, 0o100644, 1, 0, 0, 0, 0)
+    path.write_bytes(image + dirents(names, numbers[levels]).ljust(4096, b"\0") * 1024)
+
+
+def test_names_in_common(tmp_path):
+    """What costs an image nothing takes no memory without end."""
+    shared_erofs(tmp_path / "image", 100, 255)
+    result = pack(tmp_path / "names", tmp_path / "image", kib=1 << 20)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert re.fullmatch(r"!(/!)*: the names in it and the directories around it are more than 256 MiB\n", result.stderr)
