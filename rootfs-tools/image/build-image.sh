@@ -122,14 +122,16 @@ check_size() {
 # Runs what says something only when it fails, which is then explained. It says no more than a page, and no
 # file of its is nearly all hole.
 quietly() { # NAME COMMAND [ARGUMENT]...
-	local name=$1 said
+	local name=$1 said status=0
 	shift
-	if ! said=$(
+	said=$(
 		trap '' XFSZ # so that it is an error of the write
 		ulimit -f "$((max + 65536))"
 		"$@" 2>&1 > /dev/null | head -c 4096
-	); then
+	) || status=$?
+	if [ "$status" != 0 ]; then
 		! is_full || too_large
+		[ "$status" != $((128 + $(kill -l XCPU))) ] || die "${name:+$name: }it takes more than an hour of the processor"
 		case $said in
 		*'No space left on device'* | *'no space left on device'* | *[Ff]'ile too large'* | *SIGXFSZ*) too_large ;;
 		*'dial tcp'*) die "it is not whole: what it refers to on a network is not fetched" ;;
@@ -329,7 +331,8 @@ pack() { # NAME
 	mkdir /space/archive
 	cd /space/archive
 	say "packing"
-	quietly "" /pack-image "$format" /source layer "$max"
+	# Files of an ext4 image may have their blocks in common, of any number of bytes.
+	quietly "" prlimit --cpu=3600:3610 /pack-image "$format" /source layer "$max"
 	layer=$(sha256sum < layer | cut -d ' ' -f 1)
 	mv layer "$layer.tar"
 	quietly "" /pack-image --config /config "$layer" config

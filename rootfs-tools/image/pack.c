@@ -260,7 +260,8 @@ static int describe(struct packing *p, const struct image_node *node)
 		archive_entry_set_size(p->entry, 0);
 		return 1;
 	}
-	if (rc == 0 && S_ISREG(node->mode))
+	/* What is listed of a directory takes time, though no room, and may be others' as well. */
+	if (rc == 0 && (S_ISREG(node->mode) || S_ISDIR(node->mode)))
 		rc = spend(p, node->size);
 	if (rc == 0 && S_ISLNK(node->mode))
 		rc = read_target(p, node);

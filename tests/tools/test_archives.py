@@ -407,3 +407,10 @@ def test_names_in_common(tmp_path):
     result = pack(tmp_path / "names", tmp_path / "image", kib=1 << 20)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert re.fullmatch(r"!(/!)*: the names in it and the directories around it are more than 256 MiB\n", result.stderr)
+
+
+def test_lists_in_common(tmp_path):
+    """Nor does it take time without end."""
+    shared_erofs(tmp_path / "image", 100, 0)
+    result = pack(tmp_path / "lists", tmp_path / "image", kib=100_000)
+    assert result.returncode == 1 and re.fullmatch(r"!(/!)*: File too large\n", result.stderr)
