@@ -111,6 +111,12 @@ int manifest_read_names(const char *text, size_t length, char **names, struct er
 	*names = NULL;
 	if (!json)
 		return err_set(err, EINVAL, "manifest.json: %s", error.text);
+	if (json_array_size(json) > MANIFEST_IMAGES_MAX) {
+		rc = err_set(err, E2BIG, "manifest.json: %zu images are more than %d",
+			     json_array_size(json), MANIFEST_IMAGES_MAX);
+		json_decref(json);
+		return rc;
+	}
 	out = open_memstream(names, &size);
 	if (!json_is_array(json) || json_array_size(json) == 0)
 		rc = -EINVAL;

@@ -12,6 +12,7 @@
 
 #define MANIFEST_BYTES_MAX (4 << 20) /* of either; registries take no more either */
 #define MANIFEST_LAYERS_MAX 1024     /* docker builds 127 */
+#define MANIFEST_IMAGES_MAX 1000     /* of an archive; each is unpacked by itself */
 #define MANIFEST_NAME_LENGTH 64
 
 struct manifest {

@@ -177,6 +177,7 @@ def test_all_images_and_names_of_an_archive(home, tmp_path):
             ([None], "image 1 in it has no name (`mote image build -t NAME docker-archive:FILE:@0` takes it)"),
             ([["x:1 y"]], "manifest.json: it is no list of images and names"),
             ([["x:1\n\u001b[2J"]], "manifest.json: it is no list of images and names"),
+            ([["x:1"]] * 1001, "manifest.json: 1001 images are more than 1000"),
             ([["../x"]], None), ([7], "manifest.json: it is no list of images and names"),
             ([], "manifest.json: it is no list of images and names")):
         result = mote_image("load", "-i", archive(*tags))
