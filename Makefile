@@ -158,14 +158,14 @@ mutate:
 	@tests/mutate/run
 
 # What CI has no time for; it does not repeat what CI runs on each commit, but for the tiers that
-# depend most on time.
+# depend most on time, and these beside the fuzzers, on a machine that is never idle.
 soak:
 	@$(MAKE) --no-print-directory packages-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) all tests fuzzers
 	@$(MAKE) --no-print-directory kernels $(BUILD)/initrd-debian-cloud.cpio $(PYTHON_IMAGE)
 	@rootfs-tools/kernel/build.sh microvm-full > /dev/null
 	@$(MAKE) --no-print-directory $(SERVER_IMAGES)
-	@tests/steps "make fuzz SECONDS=300" "make mutate" "tests/run-tests guests linux" \
+	@tests/steps --beside "make fuzz SECONDS=300" "make mutate" "tests/run-tests guests linux" \
 		"tests/run-tests soak"
 
 BENCH ?= all

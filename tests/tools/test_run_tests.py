@@ -100,8 +100,12 @@ def test_other():
     # A count that is good does not outweigh an end that is not.
     ("", ["echo 2 passed, 0 failed, 0 skipped; exit 3"], 1, "2 passed, 1 failed, 0 skipped"),
     ("", ["kill -9 $$", "true"], 1, "1 passed, 1 failed, 0 skipped"),
+    # It ends when the other has begun, and not before.
+    ("", ["--beside", "until [ -e $FOLDER/begun ]; do sleep 0.01; done; echo 4 passed, 0 failed, 0 skipped",
+          "touch $FOLDER/begun"], 0, "5 passed, 0 failed, 0 skipped"),
+    ("", ["--beside", "exit 1", "true"], 1, "1 passed, 1 failed, 0 skipped"),
 ])
-def test_steps_are_added_up(ci, commands, status, last):
+def test_steps_are_added_up(tmp_path, ci, commands, status, last):
     done = subprocess.run([TOP / "tests" / "steps", *commands], capture_output=True, check=False,
-                          env={**os.environ, "CI": ci}, text=True)
+                          env={**os.environ, "CI": ci, "FOLDER": str(tmp_path)}, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (status, last)
