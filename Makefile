@@ -81,7 +81,7 @@ say = @$(if $(V),:,printf '  %-6s %s\n')
 
 .DEFAULT_GOAL := all
 .PHONY: all help packages-build packages-test programs initrds kernel kernels demo test unit compile_commands lint asan \
-	tsan fuzz mutate soak bench as-docker install clean
+	tsan fuzz mutate soak soak-tier bench as-docker install clean
 all: programs initrds
 
 help:
@@ -161,12 +161,14 @@ mutate:
 # depend most on time, and these beside the fuzzers, on a machine that is never idle.
 soak:
 	@$(MAKE) --no-print-directory packages-test
-	@$(MAKE) --no-print-directory -j$(shell nproc) all tests fuzzers
+	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
 	@$(MAKE) --no-print-directory kernels $(BUILD)/initrd-debian-cloud.cpio $(PYTHON_IMAGE)
+	@tests/steps --beside "make fuzz SECONDS=300" "make mutate" "tests/run-tests guests linux" \
+		"make soak-tier"
+soak-tier:
 	@rootfs-tools/kernel/build.sh microvm-full > /dev/null
 	@$(MAKE) --no-print-directory $(SERVER_IMAGES)
-	@tests/steps --beside "make fuzz SECONDS=300" "make mutate" "tests/run-tests guests linux" \
-		"tests/run-tests soak"
+	@tests/run-tests soak
 
 BENCH ?= all
 ROUNDS ?= 5
