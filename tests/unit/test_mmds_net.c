@@ -176,8 +176,9 @@ START_TEST(what_is_lost_comes_again)
 	send_syn(7);
 	ck_assert(received(&segment));
 	ck_assert(!received(&segment));
-	event_base_loop(driver.base, EVLOOP_ONCE);
-	ck_assert(received(&segment));
+	/* A timer of the loop's may come early, and is then set again. */
+	while (!received(&segment))
+		event_base_loop(driver.base, EVLOOP_ONCE);
 	ck_assert_uint_eq(segment.flags, SYN | ACK);
 }
 END_TEST
