@@ -63,17 +63,20 @@ class Disk:
         elif opcode not in (FORGET, INTERRUPT, BATCH_FORGET):
             self.answer(unique, error=ENOSYS)
 
-    def serve(self):
-        """Until it is unmounted."""
-        with contextlib.suppress(OSError):
-            while True:
-                select.select([self.device], [], [])
-                if not self.free.is_set():
-                    self.waits.set()
-                    self.free.wait()
+    def serve(self, end):
+        """Until `end` is readable: a copy of the mount may be in another namespace, and outlive it."""
+        while end not in select.select([self.device, end], [], [])[0]:
+            if not self.free.is_set():
+                self.waits.set()
+                self.free.wait()
+            try:
                 request = os.read(self.device, REQUEST_MAX)
-                _, opcode, unique, *_ = HEADER.unpack_from(request)
-                self.do(opcode, unique, request[HEADER.size:])
+            except BlockingIOError:
+                continue  # of a process that was killed
+            except OSError:
+                return  # the last mount has gone
+            _, opcode, unique, *_ = HEADER.unpack_from(request)
+            self.do(opcode, unique, request[HEADER.size:])
 
 
 @contextlib.contextmanager
@@ -82,7 +85,8 @@ def slow_disk(folder, name="slow", size=5 << 30):
     libc = ctypes.CDLL(None, use_errno=True)
     path = folder / name
     path.touch()
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    end, end_writer = os.pipe2(os.O_CLOEXEC)
     options = f"fd={device},rootmode=100644,user_id=0,group_id=0,allow_other".encode()
     try:
         if libc.mount(b"mote-slow", bytes(path), b"fuse", 0, options) < 0:
@@ -92,7 +96,10 @@ def slow_disk(folder, name="slow", size=5 << 30):
         def unmount():
             disk.free.set()
             libc.umount2(bytes(path), MNT_DETACH)
-        with running(functools.partial(Disk.serve, disk), stop=unmount):
+            os.write(end_writer, b"\0")
+        with running(functools.partial(Disk.serve, disk, end), stop=unmount):
             yield disk
     finally:
-        os.close(device)
+        # The device last: with it the kernel gives up what is left.
+        for descriptor in (end, end_writer, device):
+            os.close(descriptor)

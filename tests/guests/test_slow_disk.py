@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """However slow a disk is, and whatever the guest asks of it: its owner is answered."""
+import contextlib
 import os
 import shutil
 import statistics
+import subprocess
 import time
 
 import pytest
@@ -169,3 +171,15 @@ def test_files_in_memory_do_not_keep_others(tmp_path, guest):
             end_in_time(vmm)
     finally:
         shutil.rmtree(folder)
+
+
+def test_disk_whose_mount_was_copied(tmp_path):
+    """Whoever makes a namespace of mounts meanwhile does not keep the tests from ending."""
+    with contextlib.ExitStack() as stack:
+        with slow_disk(tmp_path):
+            other = stack.enter_context(subprocess.Popen(
+                ["unshare", "--mount", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == b"\n"
+        assert other.poll() is None
