@@ -30,17 +30,17 @@ check "python syntax" /usr/bin/python3 -c '
 import ast, sys
 for path in sys.argv[1:]:
     ast.parse(open(path, encoding="utf-8").read(), path)' "${python[@]}"
-check "gcc -Werror" make --no-print-directory VARIANT=lint-gcc WERROR=1 CC=gcc programs tests benches
-check "clang -Werror" make --no-print-directory VARIANT=lint-clang WERROR=1 CC=clang programs tests benches
+check "gcc -Werror" make --no-print-directory -j"$(nproc)" VARIANT=lint-gcc WERROR=1 CC=gcc programs tests benches
+check "clang -Werror" make --no-print-directory -j"$(nproc)" VARIANT=lint-clang WERROR=1 CC=clang programs tests benches
 
+tidy_one() {
+	clang-tidy --quiet "$1" -- -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='""' \
+		-Ibuild/include/"${1%%/*}"
+}
+export -f tidy_one
 tidy() {
-	local unit root bad=0
-	for unit in "${units[@]}"; do
-		root=${unit%%/*}
-		clang-tidy --quiet "$unit" -- -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='""' \
-			-Ibuild/include/"$root" || bad=1
-	done
-	return "$bad"
+	# shellcheck disable=SC2016 # which the inner shell expands
+	printf '%s\0' "${units[@]}" | xargs -0 -P "$(nproc)" -n 1 bash -c 'tidy_one "$1"' tidy
 }
 check "clang-tidy" tidy
 
