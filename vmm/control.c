@@ -316,9 +316,12 @@ static void on_asked(evutil_socket_t fd, short events, void *opaque)
 {
 	struct control *control = opaque;
 	char word;
+	ssize_t n = recv(fd, &word, 1, MSG_DONTWAIT);
 
 	(void)events;
-	if (recv(fd, &word, 1, MSG_DONTWAIT) > 0) {
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n > 0) {
 		event_free(control->asked_event);
 		control->asked_event = NULL;
 		return;

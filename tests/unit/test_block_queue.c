@@ -71,7 +71,8 @@ START_TEST(refused_request_costs_no_tokens)
 }
 END_TEST
 
-START_TEST(reset_forgets_a_throttled_request)
+/* The first of two writes is done, the second one waits for a limit that is far away. */
+static void throttle_a_write(void)
 {
 	uint32_t head, written;
 
@@ -84,6 +85,13 @@ START_TEST(reset_forgets_a_throttled_request)
 	driver_notify(&driver, 0);
 	driver_wait_used(&driver, 0, &head, &written);
 	ck_assert_ptr_nonnull(block->held);
+}
+
+START_TEST(reset_forgets_a_throttled_request)
+{
+	uint32_t head, written;
+
+	throttle_a_write();
 	driver_start(&driver, ALL_FEATURES, 0);
 	ck_assert_ptr_null(block->held);
 	ck_assert_uint_eq(block->free_count, BLOCK_ENGINE_DEPTH);
@@ -459,15 +467,7 @@ START_TEST(freezing_gives_a_throttled_request_back)
 {
 	uint32_t head, written;
 
-	block_config.limiter.ops =
-		(struct token_bucket_config){ .size = 1, .refill_time = INT64_C(1) << 40 };
-	open_block();
-	put_header(HEADER, VIRTIO_BLK_T_OUT, 0);
-	add_request(HEADER, DATA, SECTOR, false, STATUS);
-	add_request(HEADER, DATA, SECTOR, false, STATUS);
-	driver_notify(&driver, 0);
-	driver_wait_used(&driver, 0, &head, &written);
-	ck_assert_ptr_nonnull(block->held);
+	throttle_a_write();
 	ck_assert(virtio_device_freeze(block_device(block), 0));
 	assert_only_rings();
 	block_set_limiter(block, &(struct rate_limiter_config){ 0 });
