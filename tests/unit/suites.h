@@ -43,6 +43,7 @@
 	X(mmds_answer) \
 	X(mmds_net) \
 	X(mmds_responder) \
+	X(mmds_tcp) \
 	X(mmds_server) \
 	X(mmds_store) \
 	X(mptable) \
