@@ -43,17 +43,20 @@ LDFLAGS_all = $(LDFLAGS_common) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 # A floor may include only itself and the floors named here: each folder is compiled with a private
 # include root, build/include/FLOOR, that holds links to just these.
 SEES_base := base
+SEES_tree := base tree
+SEES_guest := base tree agent-protocol guest
 SEES_virtio := base virtio
 SEES_mmds := base virtio mmds
 SEES_vmm := base virtio mmds vmm
 SEES_api-socket := base virtio mmds vmm api-socket
-SEES_cli := base cli rootfs-tools
+SEES_cli := base tree agent-protocol cli rootfs-tools
 SEES_jailer := base jailer
-SEES_programs := base virtio mmds vmm api-socket cli jailer programs
-SEES_tests := base virtio mmds vmm api-socket cli jailer rootfs-tools tests
-FLOORS := base virtio mmds vmm api-socket cli jailer programs tests
+SEES_programs := base tree agent-protocol virtio mmds vmm api-socket cli jailer programs
+SEES_tests := base tree agent-protocol guest virtio mmds vmm api-socket cli jailer rootfs-tools tests
+FLOORS := base tree guest virtio mmds vmm api-socket cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
+SRC_tree := $(wildcard tree/*.c)
 SRC_virtio := $(wildcard virtio/*/*.c)
 SRC_mmds := $(wildcard mmds/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
@@ -63,6 +66,7 @@ SRC_jailer := $(wildcard jailer/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_base := $(BUILD)/libbase.a
+LIB_tree := $(BUILD)/libtree.a
 LIB_virtio := $(BUILD)/libvirtio.a
 LIB_mmds := $(BUILD)/libmmds.a
 LIB_vmm := $(BUILD)/libvmm.a
@@ -72,8 +76,8 @@ LIB_jailer := $(BUILD)/libjailer.a
 # Of system calls, in vmm/policies.
 POLICIES := main vcpu block
 # What of mote-init can be tested outside a guest.
-INIT_PARTS := bytes failure program rlimits stream tar tree_pack tree_remove tree_unpack users
-LIB_init := $(INIT_PARTS:%=$(BUILD)/obj/rootfs-tools/init/%.o)
+GUEST_PARTS := bytes failure program rlimits stream users
+OBJ_guest := $(GUEST_PARTS:%=$(BUILD)/obj/guest/%.o)
 
 # `make V=1` shows the commands themselves.
 Q := $(if $(V),,@)
@@ -224,7 +228,7 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) qcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base virtio mmds vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base tree virtio mmds vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
 build/compile-policy: tools/compile-policy.c vmm/policies.h
@@ -253,7 +257,7 @@ $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_op
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 	$(linked)
 
-$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_init) $(LIB_base)
+$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_tree) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
 	$(linked)
@@ -263,17 +267,13 @@ $(BUILD)/mote-jailer: $(BUILD)/obj/programs/mote-jailer.o $(LIB_jailer) $(LIB_ba
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -lcap
 	$(linked)
 
-$(BUILD)/obj/rootfs-tools/init/%.o: rootfs-tools/init/%.c build/include/cli/.made
-	@mkdir -p $(@D)
-	$(say) CC $<
-	$(Q)$(CC) $(CFLAGS_all) -Irootfs-tools/init -c -o $@ $<
-
-# PID 1 in the guest shares nothing with the rest but its protocol, and is always a release build.
-$(BUILD)/mote-init: Makefile $(wildcard rootfs-tools/init/*.c rootfs-tools/init/*.h)
+# PID 1 in the guest is always a release build.
+INIT_SOURCES := $(wildcard guest/*.c tree/*.c) base/err.c base/fd.c
+$(BUILD)/mote-init: Makefile $(INIT_SOURCES) $(wildcard guest/*.h tree/*.h agent-protocol/*.h base/*.h) build/include/guest/.made
 	@mkdir -p $(@D)
 	$(say) INIT $@
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS_common)) -Os -D_FORTIFY_SOURCE=2 -ffunction-sections \
-		-Irootfs-tools/init -o $@ $(filter %.c,$^) -static -s -Wl,--gc-sections -ljansson
+		-Ibuild/include/guest -o $@ $(INIT_SOURCES) -static -s -Wl,--gc-sections -ljansson
 
 $(BUILD)/mote.1: tools/man-page.sh $(BUILD)/mote
 	$(say) MAN $@

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The client's side of the agent's protocol (rootfs-tools/init/protocol.h), without any I/O. */
+/* The client's side of the agent's protocol (agent-protocol/protocol.h), without any I/O. */
 #ifndef MOTE_CLI_AGENT_CLIENT_H
 #define MOTE_CLI_AGENT_CLIENT_H
 
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "rootfs-tools/init/protocol.h"
+#include "agent-protocol/protocol.h"
 
 struct err;
 

@@ -15,8 +15,7 @@
 #include "cli/cli.h"
 #include "cli/transfer.h"
 #include "cli/vm.h"
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/tree.h"
+#include "tree/tree.h"
 
 static const char usage[] =
 	"usage: mote cp [OPTION]... FILE NAME:PATH\n"
@@ -76,12 +75,11 @@ static int put(const char *vsock, const char *local, const char *remote,
 {
 	CLEANUP_FD int fd = -1;
 	char name[NAME_MAX + 1];
-	struct failure failure;
 
 	if (strcmp(local, "-") != 0) {
-		fd = tree_open(local, choices->follow, name, &failure);
+		fd = tree_open(local, choices->follow, name, err);
 		if (fd < 0)
-			return err_set(err, EIO, "%s", failure.text);
+			return fd;
 		if (means_contents(local))
 			snprintf(name, sizeof(name), ".");
 	}

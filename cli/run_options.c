@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent-protocol/protocol.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/image_build.h"
 #include "cli/request_options.h"
 #include "cli/values.h"
-#include "rootfs-tools/init/protocol.h"
 
 #define RESOLVER "/etc/resolv.conf"
 #define DEFAULT_KERNEL "microvm"

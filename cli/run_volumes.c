@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/transfer.h"
-#include "rootfs-tools/init/tree.h"
+#include "tree/tree.h"
 
 #define VOLUME_TIME_MS (10 * 60 * 1000)
 #define VOLUME_BYTES_MAX ((uint64_t)16 << 30)

@@ -16,12 +16,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent-protocol/protocol.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/jail.h"
-#include "rootfs-tools/init/protocol.h"
 
 #define CONFIG_PATH "/dev/fd/3"
 #define CONFIG_FD 3

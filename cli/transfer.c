@@ -17,9 +17,8 @@
 #include "base/fd.h"
 #include "cli/agent_client.h"
 #include "cli/agent_connect.h"
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/tar.h"
-#include "rootfs-tools/init/tree.h"
+#include "tree/tar.h"
+#include "tree/tree.h"
 
 /* Behind the end of a tar stream come zeroes at most. */
 #define REST_MAX (64 << 10)
@@ -295,17 +294,16 @@ static int pack(struct transfer *transfer, const struct transfer_end *here, stru
 {
 	struct tar_writer writer = { write_data, transfer };
 	struct tree_counts counts = { 0 };
-	struct failure failure;
 	int packed = 0, rc = 0;
 
 	if (here->fd < 0)
 		rc = pack_stdin(transfer, err);
 	else
-		packed = tree_pack(here->fd, here->name, &writer, &counts, &failure);
+		packed = tree_pack(here->fd, here->name, &writer, &counts, err);
 	if (packed < 0)
 		rc = transfer->refused ? finish(transfer, err) : 0;
 	if (rc == 0 && packed < 0)
-		rc = err_set(err, EIO, "%s", failure.text);
+		rc = -EIO;
 	if (rc == 0 && flush(transfer) == 0)
 		(void)send_frame(transfer, PROTOCOL_STDIN_END, "", 0);
 	return rc;
@@ -357,15 +355,14 @@ static int unpack(struct transfer *transfer, const struct transfer_end *here,
 					      .files_max = transfer->bounds->files_max,
 					      .update = transfer->bounds->update };
 	struct tree_counts own = { 0 };
-	struct failure failure;
-	int rc = tree_unpack_as(here->fd, here->name, &reader, &options, &own, &failure);
+	int rc = tree_unpack_as(here->fd, here->name, &reader, &options, &own, err);
 
 	if (counts)
 		*counts = own;
 	if (rc == 0)
 		return finish(transfer, err);
 	/* What the agent says about it is nearer to the cause. */
-	return transfer->failed ? lost(transfer, err) : err_set(err, EIO, "%s", failure.text);
+	return transfer->failed ? lost(transfer, err) : -EIO;
 }
 
 static int unpack_stdout(struct transfer *transfer, struct err *err)

@@ -7,9 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/program.h"
-#include "rootfs-tools/init/stream.h"
+#include "guest/failure.h"
+#include "guest/program.h"
+#include "guest/stream.h"
 #include "tests/fuzz/fuzz.h"
 
 #define INPUT_MAX (256 << 10)

@@ -5,9 +5,9 @@
  */
 #include <string.h>
 
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/tar.h"
+#include "base/err.h"
 #include "tests/fuzz/fuzz.h"
+#include "tree/tar.h"
 
 struct input {
 	const uint8_t *data;
@@ -49,10 +49,10 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 	static struct tar_entry entry;
 	struct input input = { data, size, chunk };
 	struct tar_reader reader = { .read = give, .opaque = &input };
-	struct failure failure = { .text = "" };
+	struct err err = { .text = "" };
 	struct outcome outcome = { 0 };
 
-	while ((outcome.rc = tar_next(&reader, &entry, &failure)) > 0) {
+	while ((outcome.rc = tar_next(&reader, &entry, &err)) > 0) {
 		uint8_t bytes[1000];
 		uint64_t total = 0;
 		ssize_t n;
@@ -64,7 +64,7 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 		add(&outcome, entry.link, strlen(entry.link));
 		/* Every other one's data is skipped. */
 		while (outcome.entries % 2 == 0 &&
-		       (n = tar_data(&reader, bytes, sizeof(bytes), &failure)) != 0) {
+		       (n = tar_data(&reader, bytes, sizeof(bytes), &err)) != 0) {
 			if (n < 0)
 				break;
 			add(&outcome, bytes, (size_t)n);
@@ -74,7 +74,7 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 		outcome.entries++;
 	}
 	if (outcome.rc < 0)
-		REQUIRE(failure.text[0]);
+		REQUIRE(err.text[0]);
 	return outcome;
 }
 

@@ -12,7 +12,7 @@
 
 uint8_t tar_archive[TAR_ARCHIVE_MAX];
 size_t tar_archive_size, tar_archive_at, tar_chunk;
-struct failure tar_failure;
+struct err tar_err;
 struct tree_counts tar_counts;
 
 int tar_fixture_put(void *opaque, const void *data, size_t size)
@@ -47,7 +47,7 @@ void tar_fixture_set_up(void)
 	tar_archive_size = tar_archive_at = 0;
 	tar_chunk = SIZE_MAX;
 	tar_fixture_reader = (struct tar_reader){ .read = tar_fixture_get };
-	tar_failure.text[0] = '\0';
+	tar_err.text[0] = '\0';
 	memset(&tar_counts, 0, sizeof(tar_counts));
 	ck_assert_int_eq(system("rm -rf tree in outside && mkdir tree in outside"), 0);
 }
@@ -81,9 +81,8 @@ int tar_fixture_unpack(const char *name, bool plain)
 
 	ck_assert_int_ge(dir, 0);
 	ck_assert_int_eq(tar_finish(&tar_fixture_writer), 0);
-	rc = name ? tree_unpack_as(dir, name, &tar_fixture_reader, &options, &tar_counts,
-				   &tar_failure)
-		  : tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure);
+	rc = name ? tree_unpack_as(dir, name, &tar_fixture_reader, &options, &tar_counts, &tar_err)
+		  : tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err);
 	close(dir);
 	return rc;
 }
@@ -99,8 +98,8 @@ void assert_file(const char *path, const char *text)
 int tar_fixture_pack(const char *path, bool follow)
 {
 	char name[NAME_MAX + 1];
-	int fd = tree_open(path, follow, name, &tar_failure);
-	int rc = fd < 0 ? -1 : tree_pack(fd, name, &tar_fixture_writer, &tar_counts, &tar_failure);
+	int fd = tree_open(path, follow, name, &tar_err);
+	int rc = fd < 0 ? -1 : tree_pack(fd, name, &tar_fixture_writer, &tar_counts, &tar_err);
 
 	close(fd);
 	return rc;

@@ -8,9 +8,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/tar.h"
-#include "rootfs-tools/init/tree.h"
+#include "base/err.h"
+#include "tree/tar.h"
+#include "tree/tree.h"
 
 #define TAR_ARCHIVE_MAX (16 << 20)
 
@@ -20,7 +20,7 @@ extern size_t tar_archive_at;	/* what was read of it */
 extern size_t tar_chunk;	/* the most that is read at once */
 extern struct tar_writer tar_fixture_writer;
 extern struct tar_reader tar_fixture_reader;
-extern struct failure tar_failure;
+extern struct err tar_err;
 extern struct tree_counts tar_counts;
 
 /* Nothing in the stream, and empty directories "tree", "in" and "outside". */

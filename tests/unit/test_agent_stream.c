@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The agent's side of its protocol: its streams, and what it makes of an exec request. */
-#include "rootfs-tools/init/stream.h"
+#include "guest/stream.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "rootfs-tools/init/failure.h"
-#include "rootfs-tools/init/program.h"
+#include "guest/failure.h"
+#include "guest/program.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 

@@ -2,7 +2,7 @@
 #include <jansson.h>
 
 #include "cli/bytes.h"
-#include "rootfs-tools/init/bytes.h"
+#include "guest/bytes.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 

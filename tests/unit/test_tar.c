@@ -33,19 +33,18 @@ START_TEST(entries_come_back_as_they_were)
 	for (tar_chunk = 1; tar_chunk < 2000; tar_chunk = tar_chunk * 7 + 1) {
 		tar_archive_at = 0;
 		tar_fixture_reader = (struct tar_reader){ .read = tar_fixture_get };
-		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 		ck_assert_str_eq(entry.path, name);
 		ck_assert_int_eq(entry.type, TAR_FILE);
 		ck_assert_uint_eq(entry.size, 4);
 		ck_assert_int_eq(entry.mtime, 1234567890);
-		ck_assert_int_ge(tar_data(&tar_fixture_reader, data, sizeof(data), &tar_failure),
-				 1);
+		ck_assert_int_ge(tar_data(&tar_fixture_reader, data, sizeof(data), &tar_err), 1);
 		/* The rest is skipped. */
-		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 		ck_assert_str_eq(entry.link, link);
-		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 		ck_assert_uint_eq(strlen(entry.path), 100);
-		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 0);
+		ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 0);
 	}
 }
 END_TEST
@@ -61,7 +60,7 @@ START_TEST(numbers_that_octal_digits_cannot_hold)
 				 .gid = 4294967294,
 				 .mtime = INT64_C(0x123456789a) };
 	ck_assert_int_eq(tar_put(&tar_fixture_writer, &in), 0);
-	ck_assert_int_eq(tar_next(&tar_fixture_reader, &out, &tar_failure), 1);
+	ck_assert_int_eq(tar_next(&tar_fixture_reader, &out, &tar_err), 1);
 	ck_assert_uint_eq(out.size, in.size);
 	ck_assert_uint_eq(out.uid, in.uid);
 	ck_assert_uint_eq(out.gid, in.gid);
@@ -127,8 +126,8 @@ START_TEST(file_gets_another_name_and_no_company)
 {
 	tar_fixture_add(TAR_FILE, "given", NULL, "text");
 	tar_fixture_add(TAR_FILE, "more", NULL, "text");
-	ck_assert_int_eq(tar_fixture_unpack("wanted", true), -1);
-	assert_contains(tar_failure.text, "more than one file");
+	ck_assert_int_lt(tar_fixture_unpack("wanted", true), 0);
+	assert_contains(tar_err.text, "more than one file");
 	assert_file("in/wanted", "text");
 	ck_assert_int_ne(access("in/more", F_OK), 0);
 }
@@ -181,8 +180,8 @@ START_TEST(file_that_becomes_shorter_is_an_error)
 
 	ck_assert_int_eq(system("head -c 1000000 /dev/urandom > tree/f"), 0);
 	fd = open("tree/f", O_RDONLY);
-	ck_assert_int_eq(tree_pack(fd, "f", &shortens, &tar_counts, &tar_failure), -1);
-	assert_contains(tar_failure.text, "f: it became shorter while it was read");
+	ck_assert_int_lt(tree_pack(fd, "f", &shortens, &tar_counts, &tar_err), 0);
+	assert_contains(tar_err.text, "f: it became shorter while it was read");
 	close(fd);
 }
 END_TEST
@@ -205,10 +204,9 @@ START_TEST(stream_that_is_cut_is_an_error_wherever)
 		tar_archive_size = size;
 		tar_archive_at = 0;
 		tar_fixture_reader = (struct tar_reader){ .read = tar_fixture_get };
-		ck_assert_int_eq(
-			tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure),
-			-1);
-		assert_contains(tar_failure.text, "ends in the middle");
+		ck_assert_int_lt(
+			tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err), 0);
+		assert_contains(tar_err.text, "ends in the middle");
 		close(dir);
 	}
 }
@@ -220,8 +218,8 @@ START_TEST(what_is_no_tar_is_said)
 
 	fill_pattern(noise, sizeof(noise));
 	tar_fixture_put(NULL, noise, sizeof(noise));
-	ck_assert_int_eq(tar_fixture_unpack(NULL, true), -1);
-	assert_contains(tar_failure.text, "this is no tar stream");
+	ck_assert_int_lt(tar_fixture_unpack(NULL, true), 0);
+	assert_contains(tar_err.text, "this is no tar stream");
 }
 END_TEST
 
@@ -231,7 +229,7 @@ static void assert_packed_as(const char *path, bool follow, const char *name, en
 
 	tar_archive_size = tar_archive_at = 0;
 	ck_assert_int_eq(tar_fixture_pack(path, follow), 0);
-	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 	ck_assert_str_eq(entry.path, name);
 	ck_assert_int_eq(entry.type, type);
 	tar_fixture_reader.left = tar_fixture_reader.padding = 0;
@@ -250,8 +248,8 @@ START_TEST(link_is_followed_only_if_it_is_to_be)
 	assert_packed_as("tree/a/", false, "a/", TAR_DIRECTORY);
 	assert_packed_as("tree/a/.", false, "a/", TAR_DIRECTORY);
 	assert_packed_as("tree/a/..", false, "tree/", TAR_DIRECTORY);
-	ck_assert_int_eq(tar_fixture_pack("tree/dangling", true), -1);
-	ck_assert_str_eq(tar_failure.text, "tree/dangling: No such file or directory");
+	ck_assert_int_lt(tar_fixture_pack("tree/dangling", true), 0);
+	ck_assert_str_eq(tar_err.text, "tree/dangling: No such file or directory");
 }
 END_TEST
 
@@ -265,29 +263,29 @@ START_TEST(open_tree_is_packed_whatever_its_path_is_by_now)
 	ck_assert_int_eq(system("mkdir tree/own tree/secret && echo > tree/own/mine && "
 				"echo > tree/secret/key"),
 			 0);
-	fd = tree_open("tree/own", false, name, &tar_failure);
+	fd = tree_open("tree/own", false, name, &tar_err);
 	ck_assert_int_eq(system("mv tree/own tree/real && ln -s secret tree/own"), 0);
-	ck_assert_int_eq(tree_pack(fd, name, &tar_fixture_writer, &tar_counts, &tar_failure), 0);
+	ck_assert_int_eq(tree_pack(fd, name, &tar_fixture_writer, &tar_counts, &tar_err), 0);
 	close(fd);
-	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 	ck_assert_str_eq(entry.path, "own/");
-	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_failure), 1);
+	ck_assert_int_eq(tar_next(&tar_fixture_reader, &entry, &tar_err), 1);
 	ck_assert_str_eq(entry.path, "own/mine");
 }
 END_TEST
 
 START_TEST(file_that_is_not_there)
 {
-	ck_assert_int_eq(tar_fixture_pack("nosuch", false), -1);
-	ck_assert_str_eq(tar_failure.text, "nosuch: No such file or directory");
+	ck_assert_int_lt(tar_fixture_pack("nosuch", false), 0);
+	ck_assert_str_eq(tar_err.text, "nosuch: No such file or directory");
 }
 END_TEST
 
 START_TEST(very_deep_tree_is_refused)
 {
 	ck_assert_int_eq(system("mkdir -p tree/$(printf 'd/%.0s' $(seq 600))"), 0);
-	ck_assert_int_eq(tar_fixture_pack("tree", false), -1);
-	assert_contains(tar_failure.text, "File name too long");
+	ck_assert_int_lt(tar_fixture_pack("tree", false), 0);
+	assert_contains(tar_err.text, "File name too long");
 }
 END_TEST
 

@@ -17,8 +17,8 @@ static const char *const bad_paths[] = { "..", "../outside/x", "a/../../outside/
 START_TEST(path_that_leads_out_is_refused)
 {
 	tar_fixture_add(TAR_FILE, bad_paths[_i], NULL, "evil");
-	ck_assert_int_eq(tar_fixture_unpack(NULL, false), -1);
-	assert_contains(tar_failure.text, "leads out of the destination");
+	ck_assert_int_lt(tar_fixture_unpack(NULL, false), 0);
+	assert_contains(tar_err.text, "leads out of the destination");
 	ck_assert_int_ne(access("outside/x", F_OK), 0);
 }
 END_TEST
@@ -63,7 +63,7 @@ static int update(void)
 	int dir = open("in", O_RDONLY | O_DIRECTORY), rc;
 
 	ck_assert_int_eq(tar_finish(&tar_fixture_writer), 0);
-	rc = tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure);
+	rc = tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err);
 	close(dir);
 	return rc;
 }
@@ -120,10 +120,9 @@ START_TEST(directory_itself_gives_way_to_nothing)
 	write_text("in/precious", "old");
 	tar_fixture_add(types[_i], "volume", "target", types[_i] == TAR_FILE ? "new" : NULL);
 	ck_assert_int_eq(tar_finish(&tar_fixture_writer), 0);
-	ck_assert_int_eq(
-		tree_unpack_as(dir, ".", &tar_fixture_reader, &options, &tar_counts, &tar_failure),
-		-1);
-	ck_assert_str_eq(tar_failure.text, "volume: it is not a directory any more");
+	ck_assert_int_lt(
+		tree_unpack_as(dir, ".", &tar_fixture_reader, &options, &tar_counts, &tar_err), 0);
+	ck_assert_str_eq(tar_err.text, "volume: it is not a directory any more");
 	assert_file("in/precious", "old");
 	close(dir);
 }
@@ -134,7 +133,7 @@ START_TEST(name_that_is_a_link_already_is_not_followed)
 	ck_assert_int_eq(symlink("../outside", "in/wanted"), 0);
 	tar_fixture_add(TAR_DIRECTORY, "given", NULL, NULL);
 	tar_fixture_add(TAR_FILE, "given/x", NULL, "mine");
-	ck_assert_int_eq(tar_fixture_unpack("wanted", true), -1);
+	ck_assert_int_lt(tar_fixture_unpack("wanted", true), 0);
 	ck_assert_int_ne(access("outside/x", F_OK), 0);
 }
 END_TEST
@@ -144,12 +143,12 @@ START_TEST(hard_link_does_not_lead_out)
 	write_text("outside/secret", "secret");
 	tar_fixture_add(TAR_SYMLINK, "way", "../outside", NULL);
 	tar_fixture_add(TAR_HARD_LINK, "stolen", "way/secret", NULL);
-	ck_assert_int_eq(tar_fixture_unpack(NULL, false), -1);
+	ck_assert_int_lt(tar_fixture_unpack(NULL, false), 0);
 	ck_assert_int_ne(access("in/stolen", F_OK), 0);
 	tar_fixture_set_up();
 	write_text("outside/secret", "secret");
 	tar_fixture_add(TAR_HARD_LINK, "stolen", "../outside/secret", NULL);
-	ck_assert_int_eq(tar_fixture_unpack(NULL, false), -1);
+	ck_assert_int_lt(tar_fixture_unpack(NULL, false), 0);
 	ck_assert_int_ne(access("in/stolen", F_OK), 0);
 }
 END_TEST
@@ -177,8 +176,8 @@ END_TEST
 START_TEST(single_fifo_is_refused)
 {
 	tar_fixture_add(TAR_FIFO, "fifo", NULL, NULL);
-	ck_assert_int_eq(tar_fixture_unpack("wanted", true), -1);
-	assert_contains(tar_failure.text, "fifo: a device or fifo is not taken");
+	ck_assert_int_lt(tar_fixture_unpack("wanted", true), 0);
+	assert_contains(tar_err.text, "fifo: a device or fifo is not taken");
 }
 END_TEST
 
@@ -191,8 +190,7 @@ START_TEST(file_is_replaced_by_a_whole_one_or_not_at_all)
 	write_text("in/file", "old");
 	tar_fixture_add(TAR_FILE, "file", NULL, "new");
 	tar_archive_size = TAR_BLOCK + 1;
-	ck_assert_int_eq(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure),
-			 -1);
+	ck_assert_int_lt(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err), 0);
 	close(dir);
 	assert_file("in/file", "old");
 	ck_assert_int_eq(system("test \"$(ls -A in)\" = file"), 0);
@@ -220,8 +218,7 @@ START_TEST(file_that_is_the_same_is_left_alone)
 	ck_assert_int_eq(rename("tree2", "in/tree"), 0);
 	close(dir);
 	dir = open("in", O_RDONLY | O_DIRECTORY);
-	ck_assert_int_eq(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure),
-			 0);
+	ck_assert_int_eq(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err), 0);
 	close(dir);
 	ck_assert_int_eq(stat("in/tree/same", &after), 0);
 	ck_assert_uint_eq(before.st_ino, after.st_ino);
@@ -260,9 +257,8 @@ START_TEST(directories_that_nobody_names_are_counted)
 	int dir = open("in", O_RDONLY | O_DIRECTORY);
 
 	tar_fixture_add(TAR_FILE, "1/2/3/4/5/6/7/8/9/10/file", NULL, "");
-	ck_assert_int_eq(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_failure),
-			 -1);
-	assert_contains(tar_failure.text, "too many files");
+	ck_assert_int_lt(tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err), 0);
+	assert_contains(tar_err.text, "too many files");
 	close(dir);
 }
 END_TEST
