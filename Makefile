@@ -49,11 +49,12 @@ SEES_virtio := base virtio
 SEES_mmds := base virtio mmds
 SEES_vmm := base virtio mmds vmm
 SEES_api-socket := base virtio mmds vmm api-socket
-SEES_cli := base tree agent-protocol cli rootfs-tools
+SEES_host := base tree agent-protocol rootfs-tools host
+SEES_cli := base tree agent-protocol rootfs-tools host cli
 SEES_jailer := base jailer
-SEES_programs := base tree agent-protocol virtio mmds vmm api-socket cli jailer programs
-SEES_tests := base tree agent-protocol guest virtio mmds vmm api-socket cli jailer rootfs-tools tests
-FLOORS := base tree guest virtio mmds vmm api-socket cli jailer programs tests
+SEES_programs := base tree agent-protocol virtio mmds vmm api-socket host cli jailer programs
+SEES_tests := base tree agent-protocol guest virtio mmds vmm api-socket host cli jailer rootfs-tools tests
+FLOORS := base tree guest virtio mmds vmm api-socket host cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
 SRC_tree := $(wildcard tree/*.c)
@@ -61,6 +62,7 @@ SRC_virtio := $(wildcard virtio/*/*.c)
 SRC_mmds := $(wildcard mmds/*.c)
 SRC_vmm := $(wildcard vmm/*.c vmm/*/*.c)
 SRC_api-socket := $(wildcard api-socket/*.c)
+SRC_host := $(wildcard host/*.c)
 SRC_cli := $(wildcard cli/*.c)
 SRC_jailer := $(wildcard jailer/*.c)
 
@@ -71,6 +73,7 @@ LIB_virtio := $(BUILD)/libvirtio.a
 LIB_mmds := $(BUILD)/libmmds.a
 LIB_vmm := $(BUILD)/libvmm.a
 LIB_api-socket := $(BUILD)/libapi-socket.a
+LIB_host := $(BUILD)/libhost.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
 # Of system calls, in vmm/policies.
@@ -228,7 +231,7 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) qcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base tree virtio mmds vmm api-socket cli jailer,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base tree virtio mmds vmm api-socket host cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
 build/compile-policy: tools/compile-policy.c vmm/policies.h
@@ -257,7 +260,7 @@ $(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_op
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 	$(linked)
 
-$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_tree) $(LIB_base)
+$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_host) $(LIB_tree) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
 	$(linked)

@@ -13,8 +13,8 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/printable.h"
-#include "cli/api_client.h"
 #include "cli/cli.h"
+#include "host/api_client.h"
 
 #define DEFAULT_SOCKET "/run/firecracker.socket"
 #define SOCKET_VARIABLE "MOTE_API_SOCKET"

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the subcommands of `mote` share: their entry points, exit statuses and where files are. */
+/* What the subcommands of `mote` share: their entry points, exit statuses and how they print. */
 #ifndef MOTE_CLI_CLI_H
 #define MOTE_CLI_CLI_H
 
 #include <jansson.h>
-#include <limits.h>
 #include <stdbool.h>
 
 struct err;
@@ -52,29 +51,5 @@ const char *cli_why_no_linux(void);
 char *cli_json_text(const json_t *json, size_t flags);
 /* To standard output, indented. */
 void cli_print_json(const json_t *json);
-
-/*
- * Files that belong to mote lie beside its executable (a build tree) or in ../lib/mote of it (an
- * installation). 0 or -ENOENT with err naming the file.
- */
-int cli_find_own(const char *name, char path[PATH_MAX], struct err *err);
-
-/* The user's root images (image_store.h), under the user's data directory. */
-int cli_images_dir(char path[PATH_MAX], struct err *err);
-
-/* The directory with one folder a kernel, under the user's cache directory. */
-int cli_kernels_dir(char path[PATH_MAX], struct err *err);
-/* The directory with one folder a running VM; made if need be, and safe from other users. */
-int cli_vms_dir(char path[PATH_MAX], struct err *err);
-/* Likewise the one with the jails. */
-int cli_jails_dir(char path[PATH_MAX], struct err *err);
-/*
- * A root image: the one of this name that `mote image ls` shows, "alpine" for
- * "docker.io/library/alpine:latest", too; or a file (*is_file), if the name begins with '/' or '.'
- * or contains a slash and there is one. 0; -ENOENT or -errno with err set.
- */
-int cli_find_image(const char *name, char path[PATH_MAX], bool *is_file, struct err *err);
-/* A kernel by its name, or by its path if that contains a slash. */
-int cli_find_kernel(const char *name, char path[PATH_MAX], struct err *err);
 
 #endif

@@ -13,8 +13,8 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
-#include "cli/transfer.h"
-#include "cli/vm.h"
+#include "host/transfer.h"
+#include "host/vm.h"
 #include "tree/tree.h"
 
 static const char usage[] =

@@ -23,7 +23,8 @@
 #include "base/fd.h"
 #include "base/ring_memory.h"
 #include "cli/cli.h"
-#include "cli/jail_user.h"
+#include "host/jail_user.h"
+#include "host/paths.h"
 
 enum verdict { GOOD, NOTE, BAD };
 
@@ -324,11 +325,11 @@ static void check_files(void)
 	char path[PATH_MAX];
 	struct err err;
 
-	if (cli_find_kernel("microvm", path, &err) < 0)
+	if (paths_kernel("microvm", path, &err) < 0)
 		fact(BAD, "%s", err.text);
 	else
 		fact(GOOD, "the guest kernel is there");
-	if (cli_find_own("initrd.cpio", path, &err) < 0)
+	if (paths_own("initrd.cpio", path, &err) < 0)
 		fact(BAD, "%s: \"make\" builds it", err.text);
 	else
 		fact(GOOD, "the default root file system is there");

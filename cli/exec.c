@@ -8,12 +8,12 @@
 
 #include "base/err.h"
 #include "base/fd.h"
-#include "cli/agent_connect.h"
 #include "cli/cli.h"
 #include "cli/request_options.h"
 #include "cli/run_result.h"
 #include "cli/session.h"
-#include "cli/vm.h"
+#include "host/agent_connect.h"
+#include "host/vm.h"
 
 static const char usage[] =
 	"usage: mote exec [OPTION]... NAME [--] COMMAND [ARGUMENT]...\n"

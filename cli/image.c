@@ -18,8 +18,8 @@
 #include "cli/image_archive.h"
 #include "cli/image_build.h"
 #include "cli/image_job.h"
-#include "cli/image_store.h"
-#include "cli/values.h"
+#include "host/image_store.h"
+#include "host/values.h"
 
 static const char usage[] =
 	"usage: mote image build [-t NAME] [--format erofs|ext4] [--max-size SIZE] SOURCE\n"

@@ -6,7 +6,7 @@
 #ifndef MOTE_CLI_IMAGE_ARCHIVE_H
 #define MOTE_CLI_IMAGE_ARCHIVE_H
 
-#include "cli/image_store.h"
+#include "host/image_store.h"
 
 /* To the file, or standard output if it is NULL. */
 int image_save(struct image_store *store, const char *name, const char *path, int max_mib);

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "cli/image_store.h"
+#include "host/image_store.h"
 
 struct image_build {
 	const char *kind;   /* "dir", "tar", "debian", "pull", "dockerfile" or an OCI transport */

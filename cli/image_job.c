@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "host/paths.h"
 
 #define SCRIPT "build-image.sh"
 #define PROGRESS_FD 3
@@ -208,7 +209,7 @@ static int run_script(char *const argv[], int source, int signal_fd, const char 
 	struct err err;
 	int end, rc;
 
-	rc = cli_find_own(SCRIPT, path, &err);
+	rc = paths_own(SCRIPT, path, &err);
 	if (rc == 0)
 		rc = start_script(&script, path, argv, source, &err);
 	end = rc == 0 ? wait_script(&script, signal_fd) : -1;

@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <signal.h>
 
-#include "cli/image_store.h"
+#include "host/image_store.h"
 
 struct image_job {
 	char scratch[PATH_MAX]; /* what the script leaves is there */

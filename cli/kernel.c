@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "host/paths.h"
 
 static const char usage[] = "usage: mote kernel list         the kernels that guests can boot\n"
 			    "       mote kernel path [NAME]  the file of one (default microvm)\n";
@@ -39,7 +40,7 @@ static int list(void)
 	struct err err;
 	int count, shown = 0;
 
-	if (cli_kernels_dir(dir, &err) < 0)
+	if (paths_kernels(dir, &err) < 0)
 		return cli_fail(CLI_EXIT_FAILURE, &err);
 	count = scandir(dir, &names, NULL, alphasort);
 	for (int i = 0; i < count; i++) {
@@ -69,7 +70,7 @@ int cli_kernel(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "list") == 0)
 		return list();
 	if ((argc == 2 || argc == 3) && strcmp(argv[1], "path") == 0) {
-		if (cli_find_kernel(argc == 3 ? argv[2] : "microvm", path, &err) < 0)
+		if (paths_kernel(argc == 3 ? argv[2] : "microvm", path, &err) < 0)
 			return cli_fail(CLI_EXIT_FAILURE, &err);
 		puts(path);
 		return EXIT_SUCCESS;

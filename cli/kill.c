@@ -9,11 +9,11 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/agent_connect.h"
 #include "cli/cli.h"
-#include "cli/signals.h"
-#include "cli/values.h"
-#include "cli/vm.h"
+#include "host/agent_connect.h"
+#include "host/signals.h"
+#include "host/values.h"
+#include "host/vm.h"
 
 #define GRACE_MAX_MS 60000
 /* For a guest to power off, and its supervisor to clean up. */

@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "base/printable.h"
 #include "cli/cli.h"
-#include "cli/vm.h"
+#include "host/vm.h"
 
 static const char usage[] =
 	"usage: mote logs [-f] [--json] NAME\n"

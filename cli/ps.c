@@ -9,7 +9,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
-#include "cli/vm.h"
+#include "host/vm.h"
 
 static const char ps_usage[] = "usage: mote ps [-a] [--json]\n"
 			       "Lists the running microVMs.\n"

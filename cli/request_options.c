@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "cli/session.h"
-#include "cli/values.h"
+#include "host/values.h"
 
 int request_usage_error(const char *command, const char *what, const char *value,
 			const char *expected)

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/passt.h"
-#include "cli/sandbox.h"
+#include "host/passt.h"
+#include "host/sandbox.h"
 
 void run_devices_open(struct run_devices *devices)
 {

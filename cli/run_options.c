@@ -14,7 +14,8 @@
 #include "cli/cli.h"
 #include "cli/image_build.h"
 #include "cli/request_options.h"
-#include "cli/values.h"
+#include "host/paths.h"
+#include "host/values.h"
 
 #define RESOLVER "/etc/resolv.conf"
 #define DEFAULT_KERNEL "microvm"
@@ -126,7 +127,7 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 			       : err_set(err, ENAMETOOLONG, "--initrd: the path is too long");
 	if (!strchr(choices->kernel, '/')) {
 		snprintf(own_initrd, sizeof(own_initrd), "initrd-%s.cpio", choices->kernel);
-		if (cli_find_own(own_initrd, options->config.initrd, NULL) == 0)
+		if (paths_own(own_initrd, options->config.initrd, NULL) == 0)
 			return 0;
 		if (has_modules(options->config.kernel))
 			return err_set(err, ENOENT,
@@ -134,7 +135,7 @@ static int find_initrd(struct run_options *options, const struct choices *choice
 				       "that is not there (\"make build/release/%s\" builds it)",
 				       choices->kernel, own_initrd, own_initrd);
 	}
-	return cli_find_own("initrd.cpio", options->config.initrd, err);
+	return paths_own("initrd.cpio", options->config.initrd, err);
 }
 
 static void take_host_resolver(struct run_names *names)
@@ -167,7 +168,7 @@ static int resolve(struct run_options *options, const struct choices *choices, s
 			       "longer than it takes");
 	options->config.drives = options->devices.drives;
 	options->config.interfaces = options->devices.interfaces;
-	rc = cli_find_kernel(choices->kernel, options->config.kernel, err);
+	rc = paths_kernel(choices->kernel, options->config.kernel, err);
 	return rc < 0 ? rc : find_initrd(options, choices, err);
 }
 
@@ -209,11 +210,11 @@ static int take_words(struct run_options *options, const struct choices *choices
 		bool is_file;
 
 		options->image_name = name;
-		rc = cli_find_image(name, options->image, &is_file, err);
+		rc = paths_image(name, options->image, &is_file, err);
 		if (rc == -ENOENT && image_reference_has_registry(name)) {
 			rc = image_pull(name, err);
 			if (rc == 0)
-				rc = cli_find_image(name, options->image, &is_file, err);
+				rc = paths_image(name, options->image, &is_file, err);
 		}
 		/* What lies beside a file of somebody's says nothing about it. */
 		if (rc == 0 && !is_file)

@@ -5,14 +5,14 @@
 
 #include <stdbool.h>
 
-#include "cli/image_config.h"
-#include "cli/jail.h"
-#include "cli/passt.h"
 #include "cli/run_devices.h"
 #include "cli/run_settings.h"
 #include "cli/run_volumes.h"
-#include "cli/sandbox.h"
 #include "cli/session.h"
+#include "host/image_config.h"
+#include "host/jail.h"
+#include "host/passt.h"
+#include "host/sandbox.h"
 
 struct run_options {
 	struct sandbox_config config; /* refers to the rest */

@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-#include "cli/sandbox.h"
 #include "cli/session.h"
+#include "host/sandbox.h"
 
 struct run_result {
 	int exit_status;

@@ -12,8 +12,8 @@
 #include "agent-protocol/protocol.h"
 #include "cli/request_options.h"
 #include "cli/session.h"
-#include "cli/signals.h"
-#include "cli/values.h"
+#include "host/signals.h"
+#include "host/values.h"
 
 /* A path of the guest's, and options for mount(2): one word of the kernel's command line. */
 static int add_tmpfs(struct run_settings *settings, const char *value)

@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
-#include "cli/transfer.h"
+#include "host/transfer.h"
 #include "tree/tree.h"
 
 #define VOLUME_TIME_MS (10 * 60 * 1000)

@@ -16,9 +16,9 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "cli/bytes.h"
 #include "cli/cli.h"
-#include "cli/signals.h"
+#include "host/bytes.h"
+#include "host/signals.h"
 
 /* Input is not read before there is room for so much of it. */
 #define STDIN_CHUNK PROTOCOL_PAYLOAD_MAX

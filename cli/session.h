@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "cli/agent_client.h"
 #include "cli/terminal.h"
+#include "host/agent_client.h"
 
 /* What is to be run, and how. Strings are not owned; NULL: the image's or the agent's default. */
 struct session_request {

@@ -10,10 +10,10 @@
 
 #include "base/err.h"
 #include "base/fd.h"
-#include "cli/agent_connect.h"
 #include "cli/cli.h"
-#include "cli/transfer.h"
-#include "cli/vm.h"
+#include "host/agent_connect.h"
+#include "host/transfer.h"
+#include "host/vm.h"
 
 static const char usage[] = "usage: mote stats [--json] [NAME]...\n"
 			    "Prints what running microVMs use, all of them or those named: the "

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/agent_client.h"
+#include "host/agent_client.h"
 #include "tests/fuzz/fuzz.h"
 
 struct outcome {

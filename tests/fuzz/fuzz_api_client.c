@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/api_reader.h"
+#include "host/api_reader.h"
 #include "tests/fuzz/fuzz.h"
 
 #define INPUT_MAX 32768

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/image_reference.h"
+#include "host/image_reference.h"
 #include "rootfs-tools/image/manifest.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/agent_client.h"
+#include "host/agent_client.h"
 
 #include <errno.h>
 

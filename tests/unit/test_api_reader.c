@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/api_reader.h"
+#include "host/api_reader.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <jansson.h>
 
-#include "cli/bytes.h"
 #include "guest/bytes.h"
+#include "host/bytes.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
 
-#include "cli/signals.h"
+#include "host/signals.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 

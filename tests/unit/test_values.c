@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/values.h"
+#include "host/values.h"
 
 #include <errno.h>
 

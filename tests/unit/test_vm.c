@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/vm.h"
+#include "host/vm.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
-#include "cli/agent_connect.h"
+#include "host/agent_connect.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
