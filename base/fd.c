@@ -9,6 +9,12 @@
 
 #define GIVEN "/dev/fd/"
 
+static struct {
+	int fd;
+	const char *name;
+} names[FD_NAMES_MAX];
+static unsigned int name_count;
+
 void fd_close(int *fd)
 {
 	int saved = errno;
@@ -72,6 +78,28 @@ int fd_open(const char *path, int flags)
 	int fd = number ? copy_given(given_number(number), flags) : open(path, flags);
 
 	return fd == -1 ? -errno : fd;
+}
+
+int fd_set_name(int fd, const char *name)
+{
+	if (name_count == FD_NAMES_MAX)
+		return -ENOSPC;
+	names[name_count].fd = fd;
+	names[name_count++].name = name;
+	return 0;
+}
+
+const char *fd_name(const char *path)
+{
+	const int fd = strncmp(path, GIVEN, sizeof(GIVEN) - 1) == 0
+			       ? given_number(path + sizeof(GIVEN) - 1)
+			       : -1;
+
+	for (unsigned int i = 0; fd >= 0 && i < name_count; i++) {
+		if (names[i].fd == fd)
+			return names[i].name;
+	}
+	return path;
 }
 
 /* It must not wait for a reader, nor overwrite. */

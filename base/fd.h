@@ -30,6 +30,15 @@ int fd_take(int *fd);
 int fd_open(const char *path, int flags);
 
 /*
+ * What such a descriptor, which was opened by who gave it, is called in messages: the name is kept,
+ * not copied. -ENOSPC after FD_NAMES_MAX of them. Before the first thread is started.
+ */
+#define FD_NAMES_MAX 64
+int fd_set_name(int fd, const char *name);
+/* The name of what fd_open() opens: the path itself but where it was given another. */
+const char *fd_name(const char *path);
+
+/*
  * Reads exactly len bytes at offset. 0, -errno, or -ENODATA when the file ends before.
  */
 int fd_pread_exact(int fd, void *buffer, size_t len, uint64_t offset);

@@ -54,6 +54,7 @@
 	X(printable) \
 	X(queue) \
 	X(rate_limiter) \
+	X(record) \
 	X(registers) \
 	X(serial) \
 	X(serial_output) \

@@ -240,6 +240,23 @@ START_TEST(given_descriptor_is_appended_to_without_waiting)
 }
 END_TEST
 
+START_TEST(descriptor_is_called_by_the_name_it_was_given)
+{
+	ck_assert_int_eq(fd_set_name(7, "disk.ext4"), 0);
+	ck_assert_int_eq(fd_set_name(8, ""), 0);
+	ck_assert_str_eq(fd_name("/dev/fd/7"), "disk.ext4");
+	ck_assert_str_eq(fd_name("/dev/fd/8"), "");
+	ck_assert_str_eq(fd_name("/dev/fd/9"), "/dev/fd/9");
+	ck_assert_str_eq(fd_name("/dev/fd/7x"), "/dev/fd/7x");
+	ck_assert_str_eq(fd_name("/dev/fd/"), "/dev/fd/");
+	ck_assert_str_eq(fd_name("/tmp/7"), "/tmp/7");
+	for (int i = 2; i < FD_NAMES_MAX; i++)
+		ck_assert_int_eq(fd_set_name(100 + i, "more"), 0);
+	ck_assert_int_eq(fd_set_name(99, "too many"), -ENOSPC);
+	ck_assert_str_eq(fd_name("/dev/fd/99"), "/dev/fd/99");
+}
+END_TEST
+
 Suite *fd_suite(void)
 {
 	return SUITE("fd", NULL, NULL, close_forgets_the_descriptor_and_keeps_errno,
@@ -249,5 +266,6 @@ Suite *fd_suite(void)
 		     errors_are_returned, write_all_goes_on_after_a_partial_write,
 		     given_descriptor_is_opened_as_a_path, own_descriptor_is_not_opened,
 		     given_descriptor_is_opened_for_what_it_was_opened, what_is_no_given_descriptor,
-		     given_descriptor_is_appended_to_without_waiting);
+		     given_descriptor_is_appended_to_without_waiting,
+		     descriptor_is_called_by_the_name_it_was_given);
 }
