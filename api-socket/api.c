@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/record.h"
 #include "vmm/control.h"
 
 /*
@@ -246,26 +247,36 @@ static void publish_event(struct api *api, json_t *event)
 	size_t len;
 	char *line = event_line(event, &len);
 
-	if (line)
-		http_server_publish(api->server, HTTP_STREAM_EVENTS, line, len);
+	if (line) {
+		record_write(line, len);
+		if (api->server)
+			http_server_publish(api->server, HTTP_STREAM_EVENTS, line, len);
+	}
 	free(line);
 }
 
 void api_publish_state(struct api *api)
 {
 	/* Of an end, api_publish_end tells. */
-	if (!api->server || api->control->state == CONTROL_ENDED)
+	if (api->control->state == CONTROL_ENDED)
 		return;
-	http_server_limit(api->server, api->control->state == CONTROL_RUNNING);
+	if (api->server)
+		http_server_limit(api->server, api->control->state == CONTROL_RUNNING);
 	publish_event(api, describe_state_event(api->control));
+}
+
+void api_publish_phases(struct api *api)
+{
+	publish_event(api, describe_phases_event(api->control));
 }
 
 void api_publish_end(struct api *api, const struct vm_end *end)
 {
+	if (api->server)
+		publish_console(api);
+	publish_event(api, describe_end_event(end));
 	if (!api->server)
 		return;
-	publish_console(api);
-	publish_event(api, describe_end_event(end));
 	http_server_finish(api->server,
 			   end->kind == VM_END_STOPPED ? FINISH_STOPPED_MS : FINISH_TIME_MS);
 }
@@ -276,6 +287,8 @@ int api_open(struct api *api, struct control *control, const char *id, const cha
 	int rc;
 
 	*api = (struct api){ .control = control, .id = id };
+	if (!path)
+		return 0;
 	rc = http_server_open(&api->server, control->base, path, body_max, api_handle, api, err);
 	if (rc < 0)
 		return rc;

@@ -15,13 +15,16 @@ struct vm_end;
 struct api {
 	struct control *control;    /* not owned */
 	const char *id;		    /* not owned */
-	struct http_server *server; /* owned */
+	struct http_server *server; /* owned; NULL: there is none */
 	uint64_t console_seen;	    /* bytes of the console that its readers have been sent */
 	struct event *console_notified;
 	struct event *console_timer;
 };
 
-/* Serves at path; body_max is in bytes. 0 or -errno with err set and nothing to close. */
+/*
+ * Serves at path, or, if that is NULL, nowhere: records (base/record.h) are written all the same.
+ * body_max is in bytes. 0 or -errno with err set and nothing to close.
+ */
 int api_open(struct api *api, struct control *control, const char *id, const char *path,
 	     size_t body_max, struct err *err);
 /* Safe on a zeroed object. */
@@ -30,8 +33,9 @@ void api_close(struct api *api);
 /* opaque is a struct api. */
 http_handler api_handle;
 
-/* Tells who reads /events. Both do nothing on a zeroed object. */
+/* Tells who reads /events, and who reads the records. */
 void api_publish_state(struct api *api);
+void api_publish_phases(struct api *api);
 /* It is the end of all streams, too: waits a while for those who are slow to read them. */
 void api_publish_end(struct api *api, const struct vm_end *end);
 

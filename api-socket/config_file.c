@@ -21,26 +21,27 @@ static int read_file(const char *what, const char *path, size_t max, char **text
 		     struct err *err)
 {
 	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	const char *name = fd_name(path);
 	struct stat st;
 	int rc;
 
 	if (fd < 0)
-		return err_sys(err, -fd, "%s %s", what, path);
+		return err_sys(err, -fd, "%s %s", what, name);
 	if (fstat(fd, &st) < 0)
-		return err_sys(err, errno, "%s %s", what, path);
+		return err_sys(err, errno, "%s %s", what, name);
 	if (!S_ISREG(st.st_mode) || (uintmax_t)st.st_size > max)
 		return err_set(err, EINVAL, "%s %s: not a regular file of at most %zu bytes", what,
-			       path, max);
+			       name, max);
 	*len = (size_t)st.st_size;
 	*text = malloc(*len + 1);
 	if (!*text)
-		return err_sys(err, ENOMEM, "%s %s", what, path);
+		return err_sys(err, ENOMEM, "%s %s", what, name);
 	rc = fd_pread_exact(fd, *text, *len, 0);
 	if (rc == 0)
 		return 0;
 	free(*text);
 	*text = NULL;
-	return err_sys(err, -rc, "%s %s", what, path);
+	return err_sys(err, -rc, "%s %s", what, name);
 }
 
 /* The template itself, or the path of a file that has it. */
@@ -57,7 +58,7 @@ static int apply_cpu_config_or_path(struct control *control, const json_t *body,
 	rc = read_file("CPU template", path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
 	if (rc < 0)
 		return rc;
-	object = body_parse(text, size, path, err);
+	object = body_parse(text, size, fd_name(path), err);
 	free(text);
 	if (!object)
 		return -EINVAL;
@@ -127,6 +128,14 @@ static const struct section *find_section(const char *name)
 	return NULL;
 }
 
+/* A file that was given no name is not the user's: what is wrong is told alone. */
+static int section_fault(struct err *err, int rc, const char *path, const char *section,
+			 const char *cause)
+{
+	return *path ? err_set(err, rc, "configuration file %s: %s: %s", path, section, cause)
+		     : err_set(err, rc, "%s", cause);
+}
+
 static int apply_sections(struct control *control, const json_t *file, const char *path,
 			  struct err *err)
 {
@@ -143,8 +152,7 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 		}
 		if (!section->apply && !json_is_null(value) &&
 		    !(json_is_array(value) && json_array_size(value) == 0))
-			return err_set(err, ENOTSUP, "configuration file %s: %s: not supported yet",
-				       path, name);
+			return section_fault(err, ENOTSUP, path, name, "not supported yet");
 	}
 	for (size_t i = 0; i < SECTIONS; i++) {
 		const json_t *body = json_object_get(file, sections[i].name);
@@ -154,12 +162,10 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 			continue;
 		rc = sections[i].apply(control, body, &cause);
 		if (rc < 0)
-			return err_set(err, -rc, "configuration file %s: %s: %s", path,
-				       sections[i].name, cause.text);
+			return section_fault(err, -rc, path, sections[i].name, cause.text);
 	}
 	if (!json_is_object(json_object_get(file, "boot-source")))
-		return err_set(err, EINVAL,
-			       "configuration file %s: boot-source: the section is missing", path);
+		return section_fault(err, EINVAL, path, "boot-source", "the section is missing");
 	return 0;
 }
 
@@ -185,7 +191,7 @@ int config_file_apply(struct control *control, const char *path, struct err *err
 
 	if (rc < 0)
 		return rc;
-	rc = config_text_apply(control, text, len, path, err);
+	rc = config_text_apply(control, text, len, fd_name(path), err);
 	free(text);
 	return rc;
 }
@@ -201,11 +207,11 @@ int metadata_file_apply(struct control *control, const char *path, struct err *e
 
 	if (rc < 0)
 		return rc;
-	data = body_parse(text, len, path, &cause);
+	data = body_parse(text, len, fd_name(path), &cause);
 	free(text);
 	if (!data)
 		return err_set(err, EINVAL, "metadata file %s", cause.text);
 	rc = apply_metadata(control, data, &cause);
 	json_decref(data);
-	return rc < 0 ? err_set(err, -rc, "metadata file %s: %s", path, cause.text) : 0;
+	return rc < 0 ? err_set(err, -rc, "metadata file %s: %s", fd_name(path), cause.text) : 0;
 }

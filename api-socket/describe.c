@@ -98,6 +98,29 @@ json_t *describe_state_event(const struct control *control)
 			 control_state_name(control));
 }
 
+/* A phase that was not reached is left out. */
+json_t *describe_phases_event(const struct control *control)
+{
+	const struct machine_times times = machine_times(&control->machine);
+	const struct {
+		const char *name;
+		int64_t us;
+	} phases[] = {
+		{ "kvm_ready_us", times.kvm_ready_us },
+		{ "kernel_loaded_us", times.kernel_loaded_us },
+		{ "first_instruction_us", times.first_instruction_us },
+		{ "init_us", times.init_us },
+	};
+	json_t *event = json_pack("{s:I, s:s}", "timestamp_ms", now_ms(), "event", "phases");
+
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+		if (phases[i].us >= 0)
+			(void)json_object_set_new(event, phases[i].name,
+						  json_integer(phases[i].us));
+	}
+	return event;
+}
+
 json_t *describe_end_event(const struct vm_end *end)
 {
 	static const char *const kinds[] = {

@@ -17,8 +17,9 @@ json_t *describe_machine(const struct control *control, const char *id);
 /* The whole configuration; as a configuration file it makes the same VM. */
 json_t *describe_vm(const struct control *control, const char *id);
 
-/* What /events tells: the state that the VM is in; its end. */
+/* What /events tells: the state that the VM is in; when its phases were reached; its end. */
 json_t *describe_state_event(const struct control *control);
+json_t *describe_phases_event(const struct control *control);
 json_t *describe_end_event(const struct vm_end *end);
 
 #endif

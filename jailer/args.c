@@ -38,6 +38,7 @@ static const char usage[] =
 	"  --daemonize            return when the VMM runs, and look after it in the background\n"
 	"  --new-pid-ns           taken, without effect: the PID namespace is always new\n"
 	"  --keep-fd N            an open descriptor that the VMM inherits; repeatable\n"
+	"  --record-fd N          the same, and errors are told there, too: lines of JSON\n"
 	"  --tun                  /dev/net/tun is there also with --new-netns\n"
 	"  --uffd                 userfaultfd is there\n"
 	"  --read-only-root       only /run can be written to, and what is in it goes\n"
@@ -72,6 +73,7 @@ enum option_number {
 	DAEMONIZE,
 	NEW_PID_NS,
 	KEEP_FD,
+	RECORD_FD,
 	TUN,
 	UFFD,
 	READ_ONLY_ROOT,
@@ -96,6 +98,7 @@ static const struct option names[] = {
 	{ "daemonize", no_argument, NULL, DAEMONIZE },
 	{ "new-pid-ns", no_argument, NULL, NEW_PID_NS },
 	{ "keep-fd", required_argument, NULL, KEEP_FD },
+	{ "record-fd", required_argument, NULL, RECORD_FD },
 	{ "tun", no_argument, NULL, TUN },
 	{ "uffd", no_argument, NULL, UFFD },
 	{ "read-only-root", no_argument, NULL, READ_ONLY_ROOT },
@@ -230,17 +233,18 @@ static int take_limit(struct jailer_args *args, const char *text, struct err *er
 	return bad(err, "resource-limit", text, "no-file=, fsize= or nproc= is expected");
 }
 
-static int take_keep_fd(struct jailer_args *args, const char *text, struct err *err)
+static int take_keep_fd(struct jailer_args *args, const char *option, const char *text,
+			struct err *err)
 {
 	unsigned int at = args->keep_count;
 	uint64_t number;
 
 	if (!parse_number(text, INT_MAX, &number))
-		return bad(err, "keep-fd", text, "not a descriptor");
+		return bad(err, option, text, "not a descriptor");
 	if (number <= STDERR_FILENO)
 		return 0;
 	if (at == JAILER_KEEP_FDS_MAX)
-		return bad(err, "keep-fd", text, "too many of them");
+		return bad(err, option, text, "too many of them");
 	for (; at > 0 && args->keep_fds[at - 1] > (int)number; at--)
 		args->keep_fds[at] = args->keep_fds[at - 1];
 	args->keep_fds[at] = (int)number;
@@ -250,6 +254,8 @@ static int take_keep_fd(struct jailer_args *args, const char *text, struct err *
 
 static int take(int option, struct jailer_args *args, struct err *err)
 {
+	int rc;
+
 	switch (option) {
 	case ID:
 		return take_id(args, optarg, err);
@@ -287,7 +293,12 @@ static int take(int option, struct jailer_args *args, struct err *err)
 	case NEW_PID_NS:
 		return 0;
 	case KEEP_FD:
-		return take_keep_fd(args, optarg, err);
+		return take_keep_fd(args, "keep-fd", optarg, err);
+	case RECORD_FD:
+		rc = take_keep_fd(args, "record-fd", optarg, err);
+		if (rc == 0)
+			args->record_fd = atoi(optarg);
+		return rc;
 	case TUN:
 		args->tun = true;
 		return 0;
@@ -355,6 +366,7 @@ int jailer_args_parse(int argc, char **argv, struct jailer_args *args, struct er
 	*args = (struct jailer_args){
 		.chroot_base = "/srv/jailer",
 		.rootless = geteuid() != 0,
+		.record_fd = -1,
 		.limits = { NO_FILE_DEFAULT, RLIM_INFINITY, RLIM_INFINITY },
 		.vmm_args = argv + (own < argc ? own + 1 : argc),
 	};

@@ -45,6 +45,7 @@ struct jailer_args {
 	struct jailer_limits limits;
 	int keep_fds[JAILER_KEEP_FDS_MAX]; /* in ascending order */
 	unsigned int keep_count;
+	int record_fd; /* one of them, for errors (base/record.h); -1: none */
 	bool daemonize;
 	bool new_netns; /* has one of its own, empty */
 	bool tun;

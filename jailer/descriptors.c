@@ -57,8 +57,10 @@ int descriptors_prepare(const struct jailer_args *args, struct err *err)
 
 void descriptors_close_kept(const struct jailer_args *args)
 {
-	for (unsigned int i = 0; i < args->keep_count; i++)
-		close(args->keep_fds[i]);
+	for (unsigned int i = 0; i < args->keep_count; i++) {
+		if (args->keep_fds[i] != args->record_fd)
+			close(args->keep_fds[i]);
+	}
 }
 
 int descriptors_detach(struct err *err)

@@ -12,7 +12,7 @@ struct jailer_args;
  */
 int descriptors_prepare(const struct jailer_args *args, struct err *err);
 
-/* Once the VMM has them: the jailer's own copies of --keep-fd's. */
+/* Once the VMM has them: the jailer's own copies of --keep-fd's, which it has no use for. */
 void descriptors_close_kept(const struct jailer_args *args);
 
 /* /dev/null in the place of the standard ones. */

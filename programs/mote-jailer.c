@@ -11,12 +11,14 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/record.h"
 #include "jailer/args.h"
 #include "jailer/keeper.h"
 
 static int fail(int status, const struct err *err)
 {
 	fprintf(stderr, "mote-jailer: %s\n", err->text);
+	record_error(err->text);
 	return status;
 }
 
@@ -44,6 +46,7 @@ int main(int argc, char **argv)
 
 	fd_reserve_standard();
 	rc = jailer_args_parse(argc, argv, &args, &err);
+	record_to(args.record_fd);
 	if (rc != 0)
 		return rc < 0 ? fail(JAILER_EXIT_BAD_ARGUMENTS, &err) : EXIT_SUCCESS;
 	rc = keeper_run(&args, start_us, &err);

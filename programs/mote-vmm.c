@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/firecracker.h"
 #include "base/log.h"
+#include "base/record.h"
 #include "programs/vmm_options.h"
 #include "vmm/control.h"
 #include "vmm/fatal.h"
@@ -39,6 +40,13 @@ static void on_state_changed(void *opaque)
 	struct run *run = opaque;
 
 	api_publish_state(&run->api);
+}
+
+static void on_timed(void *opaque)
+{
+	struct run *run = opaque;
+
+	api_publish_phases(&run->api);
 }
 
 static void on_ended(void *opaque, const struct vm_end *end)
@@ -90,6 +98,7 @@ static void on_libevent_log(int severity, const char *text)
 static int fail(int status, const struct err *err)
 {
 	log_error("%s", err->text);
+	record_error(err->text);
 	return status;
 }
 
@@ -173,8 +182,8 @@ static int run_vm(struct run *run, const struct vmm_options *options)
 {
 	struct err err;
 
-	if (options->api_sock && api_open(&run->api, &run->control, options->id, options->api_sock,
-					  options->body_max, &err) < 0)
+	if (api_open(&run->api, &run->control, options->id, options->api_sock, options->body_max,
+		     &err) < 0)
 		return fail(EXIT_FAILURE, &err);
 	count_startup(&run->control.metrics.api_server, options);
 	if ((options->metadata &&
@@ -242,6 +251,7 @@ int main(int argc, char **argv)
 		run.control.process_start_ns = options.start_time_us * 1000;
 	run.control.ended = on_ended;
 	run.control.state_changed = on_state_changed;
+	run.control.timed = on_timed;
 	run.control.opaque = &run;
 	run.control.metrics.id = options.id;
 	fatal_watch(metrics_fatal, &run.control.metrics);

@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "programs/vmm_options.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api-socket/http.h"
+#include "base/err.h"
+#include "base/fd.h"
 #include "base/firecracker.h"
 #include "base/log.h"
+#include "base/record.h"
 
 #define ID_LENGTH_MAX 64
 #define DEFAULT_API_SOCK "/run/firecracker.socket"
@@ -36,6 +43,10 @@ static const char usage[] =
 	"only\n"
 	"  --http-api-max-payload-size BYTES\n"
 	"                        the largest body of a request (default 51200)\n"
+	"  --record-fd N         an open descriptor to which what /events tells is written, and\n"
+	"                        errors\n"
+	"  --fd-name N=NAME      what messages call the file that is given as /dev/fd/N;\n"
+	"                        repeatable\n"
 	"  --enable-pci          taken, with a warning: devices are on virtio-mmio\n"
 	"  --start-time-us TIME  when the process was started, microseconds of CLOCK_MONOTONIC\n"
 	"  --start-time-cpu-us TIME, --parent-cpu-time-us TIME\n"
@@ -49,7 +60,11 @@ static const char usage[] =
 
 static int bad(const char *option, const char *value, const char *cause)
 {
-	fprintf(stderr, "mote-vmm: --%s%s%s: %s\n", option, *value ? " " : "", value, cause);
+	struct err err;
+
+	(void)err_set(&err, EINVAL, "--%s%s%s: %s", option, *value ? " " : "", value, cause);
+	fprintf(stderr, "mote-vmm: %s\n", err.text);
+	record_error(err.text);
 	return EXIT_BAD_ARGUMENTS;
 }
 
@@ -74,6 +89,31 @@ static int parse_id(const char *id)
 	return 0;
 }
 
+static int take_record_fd(const char *option, const char *text)
+{
+	int64_t number;
+	int rc = parse_number(option, text, INT_MAX, &number);
+
+	if (rc != 0)
+		return rc;
+	if (fcntl((int)number, F_GETFD) < 0)
+		return bad(option, text, "no such descriptor is open");
+	record_to((int)number);
+	return 0;
+}
+
+static int take_fd_name(const char *option, const char *text)
+{
+	char *equals;
+	const long number = strtol(text, &equals, 10);
+
+	if (*equals != '=' || equals == text || number <= STDERR_FILENO || number > INT_MAX)
+		return bad(option, text, "N=NAME is expected, N from 3");
+	if (fd_set_name((int)number, equals + 1) < 0)
+		return bad(option, text, "too many of them");
+	return 0;
+}
+
 enum option_number {
 	API_SOCK,
 	NO_API,
@@ -93,6 +133,8 @@ enum option_number {
 	START_TIME,
 	START_TIME_CPU,
 	PARENT_CPU_TIME,
+	RECORD_FD,
+	FD_NAME,
 	ENABLE_PCI,
 	SECCOMP_FILTER,
 	SNAPSHOTS,
@@ -119,6 +161,8 @@ static const struct option names[] = {
 	{ "start-time-us", required_argument, NULL, START_TIME },
 	{ "start-time-cpu-us", required_argument, NULL, START_TIME_CPU },
 	{ "parent-cpu-time-us", required_argument, NULL, PARENT_CPU_TIME },
+	{ "record-fd", required_argument, NULL, RECORD_FD },
+	{ "fd-name", required_argument, NULL, FD_NAME },
 	{ "enable-pci", no_argument, NULL, ENABLE_PCI },
 	{ "seccomp-filter", required_argument, NULL, SECCOMP_FILTER },
 	{ "snapshot-version", no_argument, NULL, SNAPSHOTS },
@@ -193,6 +237,10 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->start_cpu_us);
 	case PARENT_CPU_TIME:
 		return parse_number(name, optarg, INT64_MAX / 1000, &options->parent_cpu_us);
+	case RECORD_FD:
+		return take_record_fd(name, optarg);
+	case FD_NAME:
+		return take_fd_name(name, optarg);
 	case ENABLE_PCI:
 		options->wants_pci = true;
 		return 0;

@@ -97,11 +97,16 @@ static void detach_devices(struct control *control)
 		control->machine.memory_in_use = true;
 }
 
+static void forget(struct event **event)
+{
+	if (*event)
+		event_free(*event);
+	*event = NULL;
+}
+
 static void stop_asking(struct control *control)
 {
-	if (control->asked_event)
-		event_free(control->asked_event);
-	control->asked_event = NULL;
+	forget(&control->asked_event);
 	fd_close(&control->asked_fd);
 }
 
@@ -110,12 +115,9 @@ static void close_running(struct control *control)
 	stop_asking(control);
 	vcpu_group_stop(&control->machine.vcpus);
 	detach_devices(control);
-	if (control->ended_event)
-		event_free(control->ended_event);
-	control->ended_event = NULL;
-	if (control->metrics_timer)
-		event_free(control->metrics_timer);
-	control->metrics_timer = NULL;
+	forget(&control->init_event);
+	forget(&control->ended_event);
+	forget(&control->metrics_timer);
 	console_close(&control->console);
 	machine_close(&control->machine);
 }
@@ -166,6 +168,23 @@ static void log_exits(const struct vcpu_group *vcpus)
 		stats_log(vcpus->vcpus[i].fd, i);
 }
 
+/* Who was to be told is told once. */
+static void tell_times(struct control *control)
+{
+	if (!control->init_event)
+		return;
+	forget(&control->init_event);
+	if (control->timed)
+		control->timed(control->opaque);
+}
+
+static void on_init(evutil_socket_t fd, short events, void *opaque)
+{
+	(void)fd;
+	(void)events;
+	tell_times(opaque);
+}
+
 static void on_end(evutil_socket_t fd, short events, void *opaque)
 {
 	struct control *control = opaque;
@@ -180,14 +199,14 @@ static void on_end(evutil_socket_t fd, short events, void *opaque)
 		     end.kind == VM_END_STOPPED ? DRAIN_STOPPED_MS : DRAIN_TIMEOUT_MS);
 	if (machine->phases.init_ns == 0)
 		machine_log_phases(machine);
+	tell_times(control);
 	log_exits(&machine->vcpus);
 	detach_devices(control);
 	devices_log_metrics(&control->devices);
 	(void)metrics_write(&control->metrics);
 	event_del(control->metrics_timer);
 	set_state(control, CONTROL_ENDED);
-	event_free(control->ended_event);
-	control->ended_event = NULL;
+	forget(&control->ended_event);
 	console_close(&control->console);
 	if (control->ended)
 		control->ended(control->opaque, &end);
@@ -206,7 +225,12 @@ static int watch(struct control *control, struct err *err)
 		event_new(control->base, control->machine.end_fd, EV_READ, on_end, control);
 	control->metrics_timer =
 		event_new(control->base, -1, EV_PERSIST, on_metrics_timer, control);
-	if (!control->ended_event ||
+	if (control->boot_timer)
+		control->init_event = event_new(control->base, control->machine.init_fd, EV_READ,
+						on_init, control);
+	if ((control->boot_timer &&
+	     (!control->init_event || event_add(control->init_event, NULL) < 0)) ||
+	    !control->ended_event ||
 	    event_priority_set(control->ended_event, EVENT_PRIORITY_FIRST) < 0 ||
 	    event_add(control->ended_event, NULL) < 0 || !control->metrics_timer ||
 	    event_add(control->metrics_timer, &interval) < 0)
@@ -322,8 +346,7 @@ static void on_asked(evutil_socket_t fd, short events, void *opaque)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n > 0) {
-		event_free(control->asked_event);
-		control->asked_event = NULL;
+		forget(&control->asked_event);
 		return;
 	}
 	stop_asking(control);

@@ -54,6 +54,7 @@ struct control {
 	int64_t process_start_ns; /* CLOCK_MONOTONIC */
 	struct machine machine;
 	struct console console;
+	struct event *init_event;
 	struct event *ended_event;
 	struct metrics metrics;
 	struct event *metrics_timer;
@@ -62,6 +63,11 @@ struct control {
 	bool asks_when_resumed;	   /* the guest was paused when it was to be asked */
 	/* Called whenever `state` has changed; may be NULL. */
 	void (*state_changed)(void *opaque);
+	/*
+	 * Called once, from the event loop, when the boot timer has been written, or at the end of
+	 * a VM in which it was not; if boot_timer. May be NULL.
+	 */
+	void (*timed)(void *opaque);
 	/* Called once, from the event loop, when the VM has ended and its vCPUs are stopped. */
 	void (*ended)(void *opaque, const struct vm_end *end);
 	void *opaque;

@@ -110,23 +110,23 @@ int control_check_cmdline(const char *cmdline, struct err *err)
 static int open_files(struct boot_files *files, const struct boot_source_config *config,
 		      struct err *err)
 {
+	const char *initrd = config->initrd_path ? fd_name(config->initrd_path) : NULL;
 	struct stat st;
 	int rc = kernel_image_open(&files->kernel, config->kernel_image_path, err);
 
 	if (rc < 0)
 		return rc;
-	if (config->initrd_path) {
+	if (initrd) {
 		files->initrd_fd = fd_open(config->initrd_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		if (files->initrd_fd < 0)
-			return err_sys(err, -files->initrd_fd, "initrd %s", config->initrd_path);
+			return err_sys(err, -files->initrd_fd, "initrd %s", initrd);
 		if (fstat(files->initrd_fd, &st) < 0)
-			return err_sys(err, errno, "initrd %s", config->initrd_path);
+			return err_sys(err, errno, "initrd %s", initrd);
 		if (!S_ISREG(st.st_mode))
-			return err_set(err, EINVAL, "initrd %s: not a regular file",
-				       config->initrd_path);
-		files->initrd_path = strdup(config->initrd_path);
+			return err_set(err, EINVAL, "initrd %s: not a regular file", initrd);
+		files->initrd_path = strdup(initrd);
 		if (!files->initrd_path)
-			return err_sys(err, ENOMEM, "initrd %s", config->initrd_path);
+			return err_sys(err, ENOMEM, "initrd %s", initrd);
 	}
 	return config->boot_args ? control_check_cmdline(config->boot_args, err) : 0;
 }

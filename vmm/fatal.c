@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/record.h"
 #include "base/text.h"
 
 #define EXIT_UNEXPECTED 2
@@ -76,6 +77,7 @@ static void log_signal(int number, const siginfo_t *info)
 	}
 	text_add(&text, ".");
 	log_from_handler(LOG_ERROR, sentence);
+	record_error(sentence);
 }
 
 static void on_fatal(int number, siginfo_t *info, void *context)

@@ -6,9 +6,9 @@
 
 /*
  * From now on SIGSYS, SIGBUS, SIGSEGV, SIGXFSZ, SIGXCPU, SIGPIPE, SIGHUP, SIGILL, SIGFPE and
- * SIGABRT are logged, `last` is called, on whatever thread, in the handler, and the process exits
- * with Firecracker's exit code. A signal that is ignored or has another handler (a sanitizer's)
- * already keeps it. Call once.
+ * SIGABRT are logged and recorded, `last` is called, on whatever thread, in the handler, and the
+ * process exits with Firecracker's exit code. A signal that is ignored or has another handler (a
+ * sanitizer's) already keeps it. Call once.
  */
 void fatal_watch(void (*last)(void *opaque, int signal), void *opaque);
 

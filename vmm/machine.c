@@ -51,27 +51,41 @@ static void guest_power_off(void *opaque)
 	machine_end(opaque, &end);
 }
 
+static int64_t since_start_us(const struct machine *machine, int64_t ns)
+{
+	return ns == 0 ? -1 : (ns - machine->process_start_ns) / NS_PER_US;
+}
+
+struct machine_times machine_times(const struct machine *machine)
+{
+	return (struct machine_times){
+		.kvm_ready_us = since_start_us(machine, machine->phases.kvm_ready_ns),
+		.kernel_loaded_us = since_start_us(machine, machine->phases.kernel_loaded_ns),
+		.first_instruction_us =
+			since_start_us(machine, machine->vcpus.vcpus[0].first_run_ns),
+		.init_us = since_start_us(machine, machine->phases.init_ns),
+	};
+}
+
 void machine_log_phases(const struct machine *machine)
 {
-	int64_t start = machine->process_start_ns;
-	int64_t init = machine->phases.init_ns;
+	const struct machine_times times = machine_times(machine);
 	struct timespec cpu;
 	int64_t cpu_us;
 
-	if (!machine->boot_timer_logged || machine->vcpus.vcpus[0].first_run_ns == 0)
+	if (!machine->boot_timer_logged || times.first_instruction_us < 0)
 		return;
 	log_info(
 		"Boot-phases = kvm_ready %lld us, kernel_loaded %lld us, first_instruction %lld us",
-		(long long)(machine->phases.kvm_ready_ns - start) / 1000,
-		(long long)(machine->phases.kernel_loaded_ns - start) / 1000,
-		(long long)(machine->vcpus.vcpus[0].first_run_ns - start) / 1000);
-	if (init == 0)
+		(long long)times.kvm_ready_us, (long long)times.kernel_loaded_us,
+		(long long)times.first_instruction_us);
+	if (times.init_us < 0)
 		return;
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	cpu_us = (int64_t)cpu.tv_sec * 1000000 + cpu.tv_nsec / 1000;
 	log_info("Guest-boot-time = %lld us %lld ms, %lld CPU us %lld CPU ms",
-		 (long long)(init - start) / 1000, (long long)(init - start) / 1000000,
-		 (long long)cpu_us, (long long)cpu_us / 1000);
+		 (long long)times.init_us, (long long)times.init_us / 1000, (long long)cpu_us,
+		 (long long)cpu_us / 1000);
 }
 
 static void boot_timer_reached(void *opaque)
@@ -80,8 +94,10 @@ static void boot_timer_reached(void *opaque)
 	int64_t none = 0;
 
 	/* The first write counts, whichever vCPU it comes from. */
-	if (atomic_compare_exchange_strong(&machine->phases.init_ns, &none, clock_ns()))
-		machine_log_phases(machine);
+	if (!atomic_compare_exchange_strong(&machine->phases.init_ns, &none, clock_ns()))
+		return;
+	machine_log_phases(machine);
+	fd_signal(machine->init_fd);
 }
 
 struct vm_end machine_end_reason(struct machine *machine)
@@ -272,9 +288,12 @@ int machine_create(struct machine *machine, const struct machine_parts *parts, s
 	int rc;
 
 	memset(machine, 0, sizeof(*machine));
+	machine->init_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	machine->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (machine->end_fd < 0) {
+	if (machine->init_fd < 0 || machine->end_fd < 0) {
 		rc = err_sys(err, errno, "machine: eventfd");
+		fd_close(&machine->init_fd);
+		fd_close(&machine->end_fd);
 		memset(machine, 0, sizeof(*machine));
 		return rc;
 	}
@@ -338,6 +357,7 @@ void machine_close(struct machine *machine)
 	kvm_close(&machine->kvm);
 	if (!machine->memory_in_use)
 		guest_memory_close(&machine->memory);
+	fd_close(&machine->init_fd);
 	fd_close(&machine->end_fd);
 	pthread_mutex_destroy(&machine->end_lock);
 	memset(machine, 0, sizeof(*machine));

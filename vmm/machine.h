@@ -75,6 +75,7 @@ struct machine {
 	bool boot_timer_logged;
 
 	bool memory_in_use; /* by what a disk still does: machine_close() leaves it mapped */
+	int init_fd;	    /* owned; becomes readable when the boot timer is first written */
 	int end_fd;	    /* owned; becomes readable when the VM has ended */
 	pthread_mutex_t end_lock;
 	struct vm_end end; /* under end_lock; the first reason stays */
@@ -96,6 +97,16 @@ void machine_close(struct machine *machine);
 /* Ends the VM from the host's side; a reason that came before stays. */
 void machine_end(struct machine *machine, const struct vm_end *end);
 
+/* Microseconds from process_start_ns; negative where not reached. */
+struct machine_times {
+	int64_t kvm_ready_us;
+	int64_t kernel_loaded_us;
+	int64_t first_instruction_us;
+	int64_t init_us;
+};
+
+/* Any thread. */
+struct machine_times machine_times(const struct machine *machine);
 /* If boot_timer_logged: writes the phases reached so far to the log. */
 void machine_log_phases(const struct machine *machine);
 

@@ -63,6 +63,8 @@ def test_what_is_needed_is_missing(jail, missing):
     (["--resource-limit", "stack=1"], "is expected"),
     (["--keep-fd", "x"], "not a descriptor"), (["--keep-fd", "77"], "descriptor 77"),
     (["--keep-fd", "5", "--keep-fd", "5"], "given twice"),
+    (["--record-fd", "x"], "--record-fd x: not a descriptor"),
+    (["--record-fd", "77"], "descriptor 77"),
     (["--chroot-base-dir", "relative"], "an absolute path"),
     (["--netns", "/no/such/namespace"], "/no/such/namespace"),
     (["--netns", "/etc/passwd"], "--netns /etc/passwd"),

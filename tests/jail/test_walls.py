@@ -4,6 +4,7 @@ A program that tries to get out, in the place of mote-vmm in the real jail: one 
 names of these tests are what docs/security.md refers to.
 """
 import ctypes
+import json
 import os
 import pathlib
 import select
@@ -239,6 +240,19 @@ def test_inherited_descriptors(jail):
         seen = jail.attempt("descriptors", options=["--keep-fd", kept.fileno()], close_fds=False)
         assert seen == ["0", "1", "2", str(kept.fileno())]
         assert jail.attempt("descriptors", close_fds=False) == ["0", "1", "2"]
+
+
+def test_errors_are_recorded(jail):
+    """For whoever does not read what is meant for people; the VMM has the descriptor, too."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as records:
+        seen = jail.attempt("descriptors", options=["--record-fd", writer], pass_fds=[writer])
+        assert seen == ["0", "1", "2", str(writer)]
+        sentence = jail.refused(options=["--record-fd", writer], pass_fds=[writer],
+                                changes={"exec_file": "/nowhere/mote-vmm"})
+        os.close(writer)
+        lines = records.readlines()
+    assert [json.loads(line) for line in lines] == [{"event": "error", "error": sentence}]
 
 
 def test_directory_as_a_descriptor_is_refused(jail):

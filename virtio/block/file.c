@@ -175,19 +175,20 @@ static int probe(struct block_file *file, const struct stat *st, uint64_t *size)
 static int open_and_lock(struct block_file *file, const char *name, const char *path,
 			 const struct block_file *current, uint64_t *size, struct err *err)
 {
+	const char *shown = fd_name(path);
 	struct stat st = { 0 }, locked = { 0 };
 	int rc = open_checked(path, file->read_only, &st);
 
 	if (rc < 0)
-		return open_failed(rc, name, path, err);
+		return open_failed(rc, name, shown, err);
 	file->fd = rc;
 	rc = open_checked(path, file->read_only, &locked);
 	if (rc < 0)
-		return open_failed(rc, name, path, err);
+		return open_failed(rc, name, shown, err);
 	file->lock_fd = rc;
 	rc = probe(file, &st, size);
 	if (rc < 0)
-		return err_sys(err, -rc, "%s: %s: its size", name, path);
+		return err_sys(err, -rc, "%s: %s: its size", name, shown);
 	/* Last, because whoever has it now loses it. */
 	rc = st.st_dev == locked.st_dev && st.st_ino == locked.st_ino
 		     ? lock_or_take_over(file, current)
@@ -196,8 +197,8 @@ static int open_and_lock(struct block_file *file, const char *name, const char *
 		return err_set(err, EBUSY,
 			       "%s: %s: in use by another process or drive; all that only read it "
 			       "can share it",
-			       name, path);
-	return rc < 0 ? err_sys(err, -rc, "%s: %s", name, path) : 0;
+			       name, shown);
+	return rc < 0 ? err_sys(err, -rc, "%s: %s", name, shown) : 0;
 }
 
 int block_file_open(struct block_file *file, const char *name, const char *path, bool read_only,
@@ -214,7 +215,7 @@ int block_file_open(struct block_file *file, const char *name, const char *path,
 	}
 	if (size % BLOCK_SECTOR_SIZE)
 		log_warn("%s: %s: the last %u bytes are less than a sector, and ignored", name,
-			 path, (unsigned int)(size % BLOCK_SECTOR_SIZE));
+			 fd_name(path), (unsigned int)(size % BLOCK_SECTOR_SIZE));
 	file->sectors = size / BLOCK_SECTOR_SIZE;
 	return 0;
 }

@@ -273,8 +273,8 @@ int kernel_image_open(struct kernel_image *image, const char *path, struct err *
 	/* O_NONBLOCK: a fifo in this place is refused, not waited for. */
 	image->fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (image->fd < 0)
-		return err_sys(err, -image->fd, "kernel image %s", path);
-	image->path = strdup(path);
+		return err_sys(err, -image->fd, "kernel image %s", fd_name(path));
+	image->path = strdup(fd_name(path));
 	if (!image->path) {
 		fd_close(&image->fd);
 		return err_sys(err, ENOMEM, "kernel image %s", path);
@@ -285,7 +285,7 @@ int kernel_image_open(struct kernel_image *image, const char *path, struct err *
 			err, ENOEXEC,
 			"kernel image %s: it reaches up to 0x%llx, but the 64-bit entry maps only "
 			"the first GiB",
-			path, (unsigned long long)image->end);
+			image->path, (unsigned long long)image->end);
 	if (rc < 0)
 		kernel_image_close(image);
 	return rc;
