@@ -122,7 +122,7 @@ static int network_ended(struct run *run)
 		       *why ? why : "it did not say why");
 }
 
-enum { FD_LISTENER = SESSION_FDS, FD_CONSOLE, FD_LOG, FD_VMM, FD_PASST, FD_COUNT };
+enum { FD_LISTENER = SESSION_FDS, FD_CONSOLE, FD_RECORDS, FD_LOG, FD_VMM, FD_PASST, FD_COUNT };
 
 /* Of clock_ms(): for an agent to start, or for a VM to follow one that is lost. */
 static int64_t give_up_ms(const struct run *run)
@@ -161,15 +161,19 @@ static int converse(struct run *run)
 {
 	struct sandbox *sandbox = &run->sandbox;
 	struct session *session = &run->session;
-	bool console_over = false, log_over = false;
+	bool console_over = false, records_over = false, log_over = false;
 
 	while (session->result.end == SESSION_RUNS || session->result.end == SESSION_LOST) {
 		struct pollfd fds[FD_COUNT] = {
 			[FD_LISTENER] = { .fd = run->listener, .events = POLLIN },
 			[FD_CONSOLE] = { .fd = console_over ? -1 : sandbox->console_fd,
 					 .events = POLLIN },
+			[FD_RECORDS] = { .fd = records_over ? -1 : sandbox->record_fd,
+					 .events = POLLIN },
 			[FD_LOG] = { .fd = log_over ? -1 : sandbox->log_fd, .events = POLLIN },
-			[FD_VMM] = { .fd = console_over && log_over ? sandbox->pid_fd : -1,
+			[FD_VMM] = { .fd = console_over && records_over && log_over
+						   ? sandbox->pid_fd
+						   : -1,
 				     .events = POLLIN },
 			[FD_PASST] = { .fd = run->passt.pid > 0 ? run->passt.pid_fd : -1,
 				       .events = POLLIN },
@@ -186,6 +190,8 @@ static int converse(struct run *run)
 			return -ETIMEDOUT;
 		if (rc < 0)
 			continue;
+		if (fds[FD_RECORDS].revents)
+			records_over = !sandbox_read_records(sandbox);
 		if (fds[FD_LOG].revents)
 			log_over = !sandbox_read_log(sandbox);
 		if (fds[FD_CONSOLE].revents)
@@ -211,14 +217,14 @@ static void explain_early_end(struct run *run)
 
 	if (ran && sandbox->phases.init_us < 0 && cli_why_no_linux())
 		err_set(&run->err, EPIPE, "the guest did not boot: %s", cli_why_no_linux());
-	else if (sandbox->last_error[0])
-		err_set(&run->err, EPIPE, "%s", sandbox->last_error);
+	else if (sandbox->error[0])
+		err_set(&run->err, EPIPE, "%s", sandbox->error);
 	else if (WIFSIGNALED(sandbox->status))
 		err_set(&run->err, EPIPE, "mote-vmm was killed by signal %s",
 			sigabbrev_np(WTERMSIG(sandbox->status)));
 	else
 		err_set(&run->err, EPIPE, "the guest ended before the command did: %s",
-			sandbox->last_info);
+			sandbox->reason[0] ? sandbox->reason : "mote-vmm did not say why");
 	run->failed = true;
 }
 

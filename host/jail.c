@@ -151,6 +151,7 @@ int jail_command(const struct jail *jail, const char *jailer, const struct jail_
 		add(arguments, "--weaker-jail=cgroup");
 	/* The tap device is in the network namespace that mote is in. */
 	add(arguments, contents->tap ? "--netns=/proc/self/ns/net" : "--new-netns");
+	add(arguments, "--record-fd=%d", contents->record_fd);
 	for (unsigned int i = 0; i < contents->count; i++)
 		add(arguments, "--keep-fd=%d", contents->fds[i]);
 	add(arguments, "--");

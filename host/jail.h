@@ -61,7 +61,8 @@ struct jail_contents {
 	int mem_size_mib; /* of the guest */
 	int vcpu_count;
 	bool tap;	/* it needs a tap device of the network namespace that mote is in */
-	const int *fds; /* that it inherits */
+	int record_fd;	/* which both inherit, for records */
+	const int *fds; /* that it inherits besides */
 	unsigned int count;
 };
 

@@ -27,7 +27,6 @@
 #define CONFIG_PATH "/dev/fd/3"
 #define CONFIG_FD 3
 #define FIRST_FILE_FD 16
-#define JAILER_SAYS "mote-jailer: "
 #define GUEST_CID 3 /* any: each VM has its own vsock device */
 
 /* One that was opened, or that could not be as it was to be written to: the jailer takes none. */
@@ -169,6 +168,7 @@ struct command {
 	const char *metadata; /* its file, as mote-vmm knows it; NULL: none */
 	int64_t start_ns;
 	int standard[3];
+	int record_fd;
 	int config_fd;
 	int passt_fd; /* 0: none */
 };
@@ -176,55 +176,95 @@ struct command {
 static void give_descriptors(const struct sandbox *sandbox, const struct command *command)
 {
 	/* Out of the way of the numbers given out below. */
-	int passt = command->passt_fd > 0 ? fcntl(command->passt_fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD)
-					  : -1;
+	const int passt = command->passt_fd > 0
+				  ? fcntl(command->passt_fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD)
+				  : -1;
+	const int config = fcntl(command->config_fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD);
+	const int record = fcntl(command->record_fd, F_DUPFD_CLOEXEC, FIRST_FILE_FD);
 
 	for (int i = 0; i < 3; i++)
 		dup2(command->standard[i], i);
-	if (command->config_fd == CONFIG_FD)
-		fcntl(command->config_fd, F_SETFD, 0);
-	else
-		dup2(command->config_fd, CONFIG_FD);
+	dup2(config, CONFIG_FD);
+	dup2(record, SANDBOX_RECORD_FD);
 	if (passt >= 0)
 		dup2(passt, SANDBOX_PASST_FD);
 	for (unsigned int i = 0; i < sandbox->file_count; i++)
 		fcntl(sandbox->files[i].fd, F_SETFD, 0);
 }
 
+/* The words of a command line; what they point to stays. */
+struct words {
+	char *list[JAIL_ARGUMENTS_MAX + 2 * SANDBOX_FILES_MAX + 32]; /* ends with NULL */
+	unsigned int count;
+};
+
+static void add_word(struct words *words, const char *word)
+{
+	if (words->count < sizeof(words->list) / sizeof(words->list[0]) - 1)
+		words->list[words->count++] = (char *)(uintptr_t)word;
+}
+
+static void add_option(struct words *words, const char *option, const char *value)
+{
+	add_word(words, option);
+	add_word(words, value);
+}
+
+/* In the new process: what is allocated goes with it, at the latest by its exec. */
+static void add_number(struct words *words, const char *option, long long number)
+{
+	char *text;
+
+	if (asprintf(&text, "%lld", number) >= 0)
+		add_option(words, option, text);
+}
+
+static void add_fd_name(struct words *words, int number, const char *name)
+{
+	char *text;
+
+	if (asprintf(&text, "%d=%s", number, name) >= 0)
+		add_option(words, "--fd-name", text);
+}
+
+static void add_vmm(struct words *words, const struct sandbox *sandbox,
+		    const struct command *command)
+{
+	add_number(words, "--record-fd", SANDBOX_RECORD_FD);
+	/* It is ours: its name would tell the user nothing. */
+	add_fd_name(words, CONFIG_FD, "");
+	for (unsigned int i = 0; i < sandbox->file_count; i++)
+		add_fd_name(words, sandbox->files[i].number, sandbox->files[i].path);
+	add_option(words, "--api-sock", command->api);
+	add_option(words, "--config-file", CONFIG_PATH);
+	add_word(words, "--boot-timer");
+	add_option(words, "--id", "sandbox");
+	add_number(words, "--start-time-us", command->start_ns / NS_PER_US);
+	if (command->metadata)
+		add_option(words, "--metadata", command->metadata);
+}
+
 static _Noreturn void exec_vmm(const struct sandbox *sandbox, const struct command *command)
 {
-	char start_us[32];
-	char *const vmm[] = {
-		command->vmm,
-		(char[]){ "--api-sock" },
-		(char *)(uintptr_t)command->api,
-		(char[]){ "--config-file" },
-		(char[]){ CONFIG_PATH },
-		(char[]){ "--boot-timer" },
-		(char[]){ "--id" },
-		(char[]){ "sandbox" },
-		(char[]){ "--start-time-us" },
-		start_us,
-		command->metadata ? (char[]){ "--metadata" } : NULL,
-		(char *)(uintptr_t)command->metadata,
-		NULL,
-	};
-	const unsigned int before = command->jailer ? command->jailer->count : 0;
-	char *argv[JAIL_ARGUMENTS_MAX + sizeof(vmm) / sizeof(vmm[0])] = { NULL };
+	struct words words = { .count = 0 };
+	struct err err;
 	sigset_t none;
 
-	snprintf(start_us, sizeof(start_us), "%lld", (long long)command->start_ns / 1000);
-	if (command->jailer)
-		memcpy(argv, command->jailer->words, before * sizeof(*argv));
 	/* The jailer has the program's name already. */
-	memcpy(argv + before, vmm + (before ? 1 : 0), sizeof(vmm) - (before ? sizeof(*vmm) : 0));
+	for (unsigned int i = 0; command->jailer && i < command->jailer->count; i++)
+		add_word(&words, command->jailer->words[i]);
+	if (!command->jailer)
+		add_word(&words, command->vmm);
+	add_vmm(&words, sandbox, command);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* A process group of its own: the terminal's Ctrl-C is mote's to handle. */
 	setpgid(0, 0);
 	give_descriptors(sandbox, command);
-	execv(argv[0], argv);
-	dprintf(STDERR_FILENO, "0 [sandbox:main:ERROR] %s: %s\n", argv[0], strerrordesc_np(errno));
+	execv(words.list[0], words.list);
+	(void)err_sys(&err, errno, "%s", words.list[0]);
+	record_to(SANDBOX_RECORD_FD);
+	record_error(err.text);
 	_exit(SANDBOX_EXIT);
 }
 
@@ -237,6 +277,7 @@ static int find_jailer(const struct sandbox *sandbox, const struct sandbox_confi
 		.mem_size_mib = config->mem_size_mib,
 		.vcpu_count = config->vcpu_count,
 		.tap = config->tap,
+		.record_fd = SANDBOX_RECORD_FD,
 		.fds = fds,
 		.count = 1,
 	};
@@ -294,7 +335,7 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		  struct err *err)
 {
 	CLEANUP_FD int console_read = -1, console_write = -1, log_read = -1, log_write = -1;
-	CLEANUP_FD int config_fd = -1, nothing = -1;
+	CLEANUP_FD int record_read = -1, record_write = -1, config_fd = -1, nothing = -1;
 	json_t *metadata = NULL;
 	struct jail_arguments jailer;
 	struct command command = { .jailer = config->jail ? &jailer : NULL,
@@ -316,11 +357,13 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 	if (rc >= 0 && config->jail)
 		rc = find_jailer(sandbox, config, path, &jailer, err);
 	nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (rc >= 0 && (nothing < 0 || open_pipe(&console_read, &console_write) < 0 ||
-			open_pipe(&log_read, &log_write) < 0))
+	if (rc >= 0 &&
+	    (nothing < 0 || open_pipe(&console_read, &console_write) < 0 ||
+	     open_pipe(&log_read, &log_write) < 0 || open_pipe(&record_read, &record_write) < 0))
 		rc = err_sys(err, errno, "a pipe to mote-vmm");
 	command.vmm = path;
 	command.config_fd = config_fd;
+	command.record_fd = record_write;
 	memcpy(command.standard, (const int[3]){ nothing, console_write, log_write },
 	       sizeof(command.standard));
 	command.start_ns = clock_ns();
@@ -332,87 +375,86 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 		return rc;
 	sandbox->console_fd = fd_take(&console_read);
 	sandbox->log_fd = fd_take(&log_read);
+	sandbox->record_fd = fd_take(&record_read);
 	return 0;
 }
 
-/* The sentence with the path in the place of the descriptor's. */
-static void name_file(const struct sandbox *sandbox, const char *text, char *named, size_t size)
+static void keep_text(char kept[ERR_TEXT_SIZE], const json_t *text)
 {
-	const char *at = strstr(text, "/dev/fd/");
-	char *end = NULL;
-	long number = at ? strtol(at + strlen("/dev/fd/"), &end, 10) : -1;
-
-	for (unsigned int i = 0; at && i < sandbox->file_count; i++) {
-		if (sandbox->files[i].number == number) {
-			snprintf(named, size, "%.*s%s%s", (int)(at - text), text,
-				 sandbox->files[i].path, end);
-			return;
-		}
-	}
-	snprintf(named, size, "%s", text);
+	if (!json_is_string(text))
+		return;
+	snprintf(kept, ERR_TEXT_SIZE, "%s", json_string_value(text));
+	/* The guest may have taken over who wrote it. */
+	printable_line(kept, strlen(kept));
 }
 
-static void keep_error(struct sandbox *sandbox, const char *text)
+static void keep_phase(int64_t *us, const json_t *number)
 {
-	/* The configuration is ours, so its path tells the user nothing. */
-	static const char config[] = "configuration file " CONFIG_PATH ": ";
-
-	if (strncmp(text, config, sizeof(config) - 1) == 0) {
-		const char *behind = strstr(text + sizeof(config) - 1, ": ");
-
-		if (behind)
-			text = behind + 2;
-	}
-	name_file(sandbox, text, sandbox->last_error, sizeof(sandbox->last_error));
+	if (json_is_integer(number) && json_integer_value(number) >= 0)
+		*us = json_integer_value(number);
 }
 
-static void read_line(struct sandbox *sandbox)
+static void take_record(struct sandbox *sandbox, const char *line, size_t size)
 {
 	struct sandbox_phases *phases = &sandbox->phases;
-	char *line = sandbox->line;
-	const char *at;
-	long long a, b, c;
+	json_t *record = json_loadb(line, size, JSON_REJECT_DUPLICATES, NULL);
+	const char *event = json_string_value(json_object_get(record, "event"));
 
-	/* The guest may have taken over who wrote it. */
-	printable_line(line, strlen(line));
-	if (sandbox->verbose)
-		fprintf(stderr, "%s\n", line);
-	if (strncmp(line, JAILER_SAYS, sizeof(JAILER_SAYS) - 1) == 0) {
-		keep_error(sandbox, line + sizeof(JAILER_SAYS) - 1);
-	} else if ((at = strstr(line, ":ERROR] ")) != NULL) {
-		keep_error(sandbox, at + strlen(":ERROR] "));
-	} else if ((at = strstr(line, "Boot-phases = ")) != NULL &&
-		   sscanf(at,
-			  "Boot-phases = kvm_ready %lld us, kernel_loaded %lld us, "
-			  "first_instruction %lld us",
-			  &a, &b, &c) == 3) {
-		phases->kvm_ready_us = a;
-		phases->kernel_loaded_us = b;
-		phases->first_instruction_us = c;
-	} else if ((at = strstr(line, "Guest-boot-time = ")) != NULL &&
-		   sscanf(at, "Guest-boot-time = %lld us", &a) == 1) {
-		phases->init_us = a;
-	} else if ((at = strstr(line, ":INFO] ")) != NULL) {
-		snprintf(sandbox->last_info, sizeof(sandbox->last_info), "%s",
-			 at + strlen(":INFO] "));
+	if (event && strcmp(event, "error") == 0) {
+		keep_text(sandbox->error, json_object_get(record, "error"));
+	} else if (event && strcmp(event, "ended") == 0) {
+		keep_text(sandbox->reason, json_object_get(record, "reason"));
+		if (json_integer_value(json_object_get(record, "exit_status")) != 0)
+			keep_text(sandbox->error, json_object_get(record, "reason"));
+	} else if (event && strcmp(event, "phases") == 0) {
+		keep_phase(&phases->kvm_ready_us, json_object_get(record, "kvm_ready_us"));
+		keep_phase(&phases->kernel_loaded_us, json_object_get(record, "kernel_loaded_us"));
+		keep_phase(&phases->first_instruction_us,
+			   json_object_get(record, "first_instruction_us"));
+		keep_phase(&phases->init_us, json_object_get(record, "init_us"));
 	}
+	json_decref(record);
+}
+
+static bool goes_on(ssize_t n)
+{
+	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+bool sandbox_read_records(struct sandbox *sandbox)
+{
+	char data[RECORD_MAX];
+	ssize_t n = read(sandbox->record_fd, data, sizeof(data));
+
+	for (ssize_t i = 0; i < n; i++) {
+		if (data[i] == '\n') {
+			take_record(sandbox, sandbox->record, sandbox->record_used);
+			sandbox->record_used = 0;
+		} else if (sandbox->record_used < sizeof(sandbox->record)) {
+			sandbox->record[sandbox->record_used++] = data[i];
+		}
+	}
+	return goes_on(n);
 }
 
 bool sandbox_read_log(struct sandbox *sandbox)
 {
-	char data[SANDBOX_LOG_LINE];
+	char data[4096], shown[sizeof(data) + PRINTABLE_MORE];
 	ssize_t n = read(sandbox->log_fd, data, sizeof(data));
 
-	for (ssize_t i = 0; i < n; i++) {
-		if (data[i] == '\n') {
-			sandbox->line[sandbox->line_used] = '\0';
-			read_line(sandbox);
-			sandbox->line_used = 0;
-		} else if (sandbox->line_used < sizeof(sandbox->line) - 1) {
-			sandbox->line[sandbox->line_used++] = data[i];
-		}
-	}
-	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+	if (n > 0 && sandbox->verbose)
+		fwrite(shown, 1, printable_stream(&sandbox->printable, data, (size_t)n, shown),
+		       stderr);
+	return goes_on(n);
+}
+
+/* What a process that has ended left in a pipe. */
+static void read_rest(struct sandbox *sandbox, int fd, bool (*read_some)(struct sandbox *sandbox))
+{
+	struct pollfd more = { .fd = fd, .events = POLLIN };
+
+	while (poll(&more, 1, 0) > 0 && read_some(sandbox))
+		;
 }
 
 bool sandbox_finish(struct sandbox *sandbox, int timeout_ms, int interrupt_fd)
@@ -432,11 +474,9 @@ bool sandbox_finish(struct sandbox *sandbox, int timeout_ms, int interrupt_fd)
 		;
 	sandbox->status = status;
 	sandbox->pid = 0;
-	while (sandbox->log_fd > 0 && sandbox_read_log(sandbox)) {
-		struct pollfd more = { .fd = sandbox->log_fd, .events = POLLIN };
-
-		if (poll(&more, 1, 0) <= 0)
-			break;
+	if (sandbox->record_fd > 0) {
+		read_rest(sandbox, sandbox->log_fd, sandbox_read_log);
+		read_rest(sandbox, sandbox->record_fd, sandbox_read_records);
 	}
 	return by_itself;
 }
@@ -455,4 +495,5 @@ void sandbox_close(struct sandbox *sandbox)
 	fd_close(&sandbox->pid_fd);
 	fd_close(&sandbox->console_fd);
 	fd_close(&sandbox->log_fd);
+	fd_close(&sandbox->record_fd);
 }

@@ -9,7 +9,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-struct err;
+#include "base/err.h"
+#include "base/printable.h"
+#include "base/record.h"
 
 struct sandbox_config {
 	char kernel[PATH_MAX];
@@ -29,6 +31,8 @@ struct sandbox_config {
 };
 
 #define SANDBOX_PASST_FD 4
+/* What mote-vmm and its jailer write records to (base/record.h). */
+#define SANDBOX_RECORD_FD 5
 /* The exit status of a process that could not become mote-vmm or its jailer. */
 #define SANDBOX_EXIT 125
 
@@ -40,10 +44,9 @@ struct sandbox_phases {
 	int64_t init_us;
 };
 
-#define SANDBOX_LOG_LINE 2048
 #define SANDBOX_FILES_MAX 32
 
-/* What mote-vmm is given as open files, and knows as /dev/fd/N. */
+/* What mote-vmm is given as open files, knows as /dev/fd/N, and calls by their path. */
 struct sandbox_file {
 	int fd;		  /* -1 once it has been started */
 	int number;	  /* N */
@@ -54,15 +57,17 @@ struct sandbox {
 	pid_t pid;	  /* 0 once reaped */
 	int pid_fd;	  /* owned; readable when the process has ended */
 	int console_fd;	  /* owned; what the guest writes to its serial port; non-blocking */
-	int log_fd;	  /* owned; non-blocking */
-	bool verbose;	  /* log lines are copied to standard error */
+	int record_fd;	  /* owned; non-blocking */
+	int log_fd;	  /* owned; non-blocking; for people */
+	bool verbose;	  /* which is copied to standard error */
 	int64_t start_ns; /* CLOCK_MONOTONIC */
 	struct sandbox_phases phases;
-	char line[SANDBOX_LOG_LINE]; /* the unfinished log line */
-	unsigned int line_used;
-	char last_error[SANDBOX_LOG_LINE]; /* the log's last error, without its prefix */
-	char last_info[SANDBOX_LOG_LINE];  /* the log's last line of level Info, likewise */
-	int status;			   /* as waitpid gives it, once reaped */
+	char record[RECORD_MAX]; /* the unfinished one */
+	size_t record_used;
+	struct printable printable; /* of the log */
+	char error[ERR_TEXT_SIZE];  /* the last that was recorded; "" if none was */
+	char reason[ERR_TEXT_SIZE]; /* of the VM's end, likewise */
+	int status;		    /* as waitpid gives it, once reaped */
 	bool jailed;
 	struct sandbox_file files[SANDBOX_FILES_MAX]; /* closed once it has been started */
 	unsigned int file_count;
@@ -75,7 +80,8 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_config *config, 
 /* Whether it ended otherwise than by its guest's or our wish, once reaped. */
 bool sandbox_has_failed(const struct sandbox *sandbox);
 
-/* Reads what the log has; false at its end. */
+/* Each reads what there is; false at its end. */
+bool sandbox_read_records(struct sandbox *sandbox);
 bool sandbox_read_log(struct sandbox *sandbox);
 
 /*
