@@ -19,6 +19,8 @@ endif
 CFLAGS_common := -std=gnu17 -D_GNU_SOURCE -DMOTE_VERSION='"$(VERSION)"' $(WARNINGS) -g -pthread \
 	-fstack-protector-strong -fstack-clash-protection -fcf-protection -MMD -MP
 CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fPIE
+# Its log can only be read by people who know how, so that a program that did would not work.
+CFLAGS_scrambled := $(CFLAGS_release) -DMOTE_LOG_SCRAMBLED
 CFLAGS_debug := -Og -fno-omit-frame-pointer -fPIE
 CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer
@@ -27,6 +29,7 @@ LDFLAGS_common := -pthread -Wl,-z,relro,-z,now,-z,noexecstack
 # (--no-warnings: libevent could resolve names, which mote never asks it to. It silences the linker's
 # errors, too: `linked` looks for them.)
 LDFLAGS_release := -static-pie -Wl,--gc-sections,--no-warnings
+LDFLAGS_scrambled := $(LDFLAGS_release)
 LDFLAGS_debug := $(LDFLAGS_release)
 linked = $(if $(findstring static,$(LDFLAGS_$(VARIANT))),@! nm $@ | grep ' U ' || \
 	{ echo "$@: undefined symbols" >&2; rm -f $@; exit 1; })
