@@ -9,6 +9,7 @@
 
 #include "api-socket/apply.h"
 #include "api-socket/bodies.h"
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -117,7 +118,7 @@ static const struct section {
 	{ "memory-hotplug", NULL },
 };
 
-#define SECTIONS (sizeof(sections) / sizeof(sections[0]))
+#define SECTIONS (ARRAY_SIZE(sections))
 
 static const struct section *find_section(const char *name)
 {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api-socket/apply.h"
+#include "base/array.h"
 #include "base/err.h"
 #include "vmm/control.h"
 #include "vmm/kvm/cpu_template.h"
@@ -266,9 +267,9 @@ static int check_body(const json_t *body, struct err *err)
 	json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
 		size_t i = 0;
 
-		while (i < sizeof(known) / sizeof(known[0]) && strcmp(known[i], name) != 0)
+		while (i < ARRAY_SIZE(known) && strcmp(known[i], name) != 0)
 			i++;
-		if (i == sizeof(known) / sizeof(known[0]))
+		if (i == ARRAY_SIZE(known))
 			return err_set(err, EINVAL, "%s: unknown field", name);
 		if (i >= 3 && !json_is_null(value) &&
 		    !(json_is_array(value) && json_array_size(value) == 0))

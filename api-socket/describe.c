@@ -6,6 +6,7 @@
 
 #include "api-socket/bodies.h"
 #include "api-socket/cpu_config.h"
+#include "base/array.h"
 #include "base/firecracker.h"
 #include "vmm/control.h"
 
@@ -78,7 +79,7 @@ json_t *describe_vm(const struct control *control, const char *id)
 							   : json_null());
 	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
 		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
-	for (size_t i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(nulls); i++)
 		(void)json_object_set_new(vm, nulls[i], json_null());
 	(void)json_object_set_new(vm, "pmem", json_array());
 	return vm;
@@ -113,7 +114,7 @@ json_t *describe_phases_event(const struct control *control)
 	};
 	json_t *event = json_pack("{s:I, s:s}", "timestamp_ms", now_ms(), "event", "phases");
 
-	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
 		if (phases[i].us >= 0)
 			(void)json_object_set_new(event, phases[i].name,
 						  json_integer(phases[i].us));

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "vmm/metrics.h"
 
 #define NONE SIZE_MAX
@@ -62,7 +63,7 @@ static void increment(struct metrics *metrics, size_t offset)
 void request_metrics_count(struct metrics *metrics, enum http_method method, const char *path,
 			   bool failed)
 {
-	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(counters); i++) {
 		if (counters[i].method != method || !matches(counters[i].path, path))
 			continue;
 		increment(metrics, counters[i].count);

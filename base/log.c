@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "base/array.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@ bool log_level_parse(const char *name, enum log_level *level)
 		{ "Trace", LOG_DEBUG },
 	};
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (strcasecmp(name, names[i].name) == 0) {
 			*level = names[i].level;
 			return true;

@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/printable.h"
@@ -59,7 +60,7 @@ static int usage_error(const char *what, const char *value, const char *expected
 
 static const char *find_method(const char *name)
 {
-	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
 		if (strcasecmp(methods[i], name) == 0)
 			return methods[i];
 	}

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
@@ -86,7 +87,7 @@ static int name_of(const char *source, char name[IMAGE_NAME_MAX + 1], struct err
 			       source);
 	base = strrchr(real, '/') + 1;
 	len = strlen(base);
-	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
 		size_t end = strlen(endings[i]);
 
 		if (strlen(base) > end && strcmp(base + strlen(base) - end, endings[i]) == 0)
@@ -127,7 +128,7 @@ static int open_source(struct image_build *build, bool is_context, struct err *e
 	struct stat st;
 
 	build->detail = "";
-	for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(transports); i++) {
 		size_t len = strlen(transports[i]);
 
 		if (strncmp(build->source, transports[i], len) != 0 || build->source[len] != ':')
@@ -431,7 +432,7 @@ int cli_image(int argc, char **argv)
 		fputs(usage, stdout);
 		return EXIT_SUCCESS;
 	}
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		if (strcmp(name, commands[i].name) != 0)
 			continue;
 		if (image_store_open(&store, &err) < 0)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
@@ -40,7 +41,7 @@ static int take_members(json_t *ours, const json_t *theirs, struct err *err)
 		{ "StopSignal", "stop_signal", false },
 	};
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
 		json_t *value = json_object_get(theirs, members[i].theirs);
 
 		if (!value || json_is_null(value))

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/array.h"
+
 /* glibc and musl ask no more. */
 #define SERVERS_MAX 3
 
@@ -182,7 +184,7 @@ int run_names_words(const struct run_names *names, const char *name, char *words
 	int used = 0;
 
 	words[0] = '\0';
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		if (*known[i].value)
 			used += snprintf(words + used, (size_t)(size - used), " %s%s", known[i].key,
 					 known[i].value);

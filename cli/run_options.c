@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent-protocol/protocol.h"
+#include "base/array.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/image_build.h"
@@ -279,7 +280,7 @@ static const struct option own_names[] = {
 	{ "help", no_argument, NULL, HELP },
 };
 
-#define OWN_COUNT (sizeof(own_names) / sizeof(own_names[0]))
+#define OWN_COUNT (ARRAY_SIZE(own_names))
 
 /* Both tables as one, for getopt_long; to be freed, NULL without memory. */
 static struct option *all_names(void)

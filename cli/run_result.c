@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "cli/cli.h"
 
@@ -46,7 +47,7 @@ static json_t *phases_object(const struct run_result *result)
 	};
 	json_t *object = json_object();
 
-	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
 		if (phases[i].us >= 0)
 			json_object_set_new(object, phases[i].name, json_integer(phases[i].us));
 	}

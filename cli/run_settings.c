@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "agent-protocol/protocol.h"
+#include "base/array.h"
 #include "cli/request_options.h"
 #include "cli/session.h"
 #include "host/signals.h"
@@ -151,7 +152,7 @@ static const struct setting {
 	{ "platform", optional_argument, "images are the host's architecture's" },
 };
 
-_Static_assert(sizeof(all) / sizeof(all[0]) == RUN_SETTINGS_COUNT, "as the header has it");
+_Static_assert(ARRAY_SIZE(all) == RUN_SETTINGS_COUNT, "as the header has it");
 
 void run_settings_options(struct option options[RUN_SETTINGS_COUNT])
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/cli.h"
@@ -78,7 +79,7 @@ static json_t *known_numbers(const json_t *guest)
 					     "processes",	   "streams" };
 	json_t *known = json_object();
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		const json_t *value = json_object_get(guest, names[i]);
 
 		if (json_is_integer(value) && json_integer_value(value) >= 0)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent-protocol/protocol.h"
+#include "base/array.h"
 #include "guest/bytes.h"
 #include "guest/cgroup.h"
 #include "guest/failure.h"
@@ -124,7 +125,7 @@ static void set_variable(char **list, size_t *used, char *variable)
 /* In the child, which nobody frees after: what is given behind those defaults that it leaves. */
 static char **make_environment(const struct program *program)
 {
-	const size_t defaults = sizeof(default_environment) / sizeof(default_environment[0]);
+	const size_t defaults = ARRAY_SIZE(default_environment);
 	char **list = calloc(json_array_size(program->env) + defaults + 4, sizeof(*list));
 	static char hostname[sizeof("HOSTNAME=") + HOST_NAME_MAX] = "HOSTNAME=";
 	char *home;

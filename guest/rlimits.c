@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "guest/failure.h"
 
 static const struct {
@@ -31,7 +32,7 @@ static const struct {
 
 static int find(const char *name)
 {
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		if (strcmp(name, known[i].name) == 0)
 			return known[i].resource;
 	}

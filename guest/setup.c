@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "agent-protocol/protocol.h"
+#include "base/array.h"
 #include "guest/failure.h"
 #include "guest/metadata.h"
 #include "guest/network.h"
@@ -108,7 +109,7 @@ static int mount_image(const char *target, unsigned long flags)
 {
 	static const char *const types[] = { "ext4", "erofs" };
 
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		if (mount(ROOT_DEVICE, target, types[i], flags, NULL) == 0)
 			return 0;
 		/* Another file system, or one that this kernel does not have. */
@@ -183,7 +184,7 @@ static void link_standard_streams(void)
 		{ "/proc/self/fd/2", "/dev/stderr" },
 	};
 
-	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
 		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
 			fprintf(stderr, "mote-init: %s: %s\n", links[i][1], strerrordesc_np(errno));
 	}
@@ -244,9 +245,9 @@ static void mount_tmpfs(const char *word)
 	while ((option = strsep(&rest, ",")) != NULL) {
 		size_t i = 0, used = strlen(options);
 
-		while (i < sizeof(flags) / sizeof(flags[0]) && strcmp(flags[i].name, option) != 0)
+		while (i < ARRAY_SIZE(flags) && strcmp(flags[i].name, option) != 0)
 			i++;
-		if (i < sizeof(flags) / sizeof(flags[0]))
+		if (i < ARRAY_SIZE(flags))
 			wanted = (wanted | flags[i].set) & ~flags[i].clear;
 		else
 			snprintf(options + used, sizeof(options) - used, ",%s", option);
@@ -304,7 +305,7 @@ static void read_words(char *line, struct words *words)
 		if (strncmp(word, "mote.tmpfs=", 11) == 0 &&
 		    words->tmpfs_count < PROTOCOL_TMPFS_MAX)
 			words->tmpfs[words->tmpfs_count++] = word + 11;
-		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 			size_t length = strlen(known[i].name);
 
 			if (strncmp(word, known[i].name, length) == 0)

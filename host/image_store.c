@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/own_dir.h"
@@ -59,7 +60,7 @@ int image_store_open(struct image_store *store, struct err *err)
 	fd = own_dir_open(store->dir, 0700, err);
 	if (fd < 0)
 		return fd;
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		char path[PATH_MAX];
 		CLEANUP_FD int part = -1;
 

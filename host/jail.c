@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "host/jail_user.h"
 #include "host/paths.h"
@@ -28,7 +29,7 @@ static int make_run(const struct jail *jail, char run[PATH_MAX], struct err *err
 	const char *const parts[] = { "", "/mote-vmm/", jail->id, "/root", "/run" };
 	size_t used = 0;
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		int n = snprintf(run + used, PATH_MAX - used, "%s%s", i == 0 ? jail->base : "",
 				 parts[i]);
 
@@ -194,7 +195,7 @@ void jail_remove(const struct jail *jail, const char *socket)
 	if (!jail->id[0])
 		return;
 	unlink(socket);
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		if (snprintf(path, sizeof(path), "%s/mote-vmm/%s%s", jail->base, jail->id,
 			     parts[i]) >= (int)sizeof(path))
 			return;

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 
@@ -93,13 +94,13 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 	dup2(said_fd, STDERR_FILENO);
 	if (families.ipv4) {
 		memcpy(argv + count, ipv4, sizeof(ipv4));
-		count += sizeof(ipv4) / sizeof(ipv4[0]);
+		count += ARRAY_SIZE(ipv4);
 	} else {
 		argv[count++] = ipv6_only;
 	}
 	if (families.ipv6) {
 		memcpy(argv + count, ipv6, sizeof(ipv6));
-		count += sizeof(ipv6) / sizeof(ipv6[0]);
+		count += ARRAY_SIZE(ipv6);
 	} else {
 		argv[count++] = ipv4_only;
 	}

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/own_dir.h"
@@ -43,7 +44,7 @@ int paths_own(const char *name, char path[PATH_MAX], struct err *err)
 	slash = strrchr(self, '/');
 	if (slash)
 		*slash = '\0';
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
 		int rc = join(path, err, "%s/%s/%s", self, places[i], name);
 
 		if (rc < 0)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "agent-protocol/protocol.h"
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -200,7 +201,7 @@ struct words {
 
 static void add_word(struct words *words, const char *word)
 {
-	if (words->count < sizeof(words->list) / sizeof(words->list[0]) - 1)
+	if (words->count < ARRAY_SIZE(words->list) - 1)
 		words->list[words->count++] = (char *)(uintptr_t)word;
 }
 

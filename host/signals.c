@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/array.h"
 #include "host/values.h"
 
 bool signal_is_passed_on(int number)
@@ -16,7 +17,7 @@ bool signal_is_passed_on(int number)
 				    SIGTTOU, SIGSEGV, SIGBUS,  SIGFPE,	SIGILL,
 				    SIGTRAP, SIGSYS,  SIGABRT, SIGXCPU, SIGXFSZ };
 
-	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
 		if (number == kept[i])
 			return false;
 	}

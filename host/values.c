@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/array.h"
+
 int value_number(const char *text, int *number)
 {
 	char *end;
@@ -27,7 +29,7 @@ int value_mib(const char *text, int *mib)
 
 	if (!isdigit((unsigned char)text[0]) || value < 1)
 		return -EINVAL;
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		long factor = units[i][0] == 'G' ? 1024 : 1;
 
 		if (strcasecmp(end, units[i]) != 0)
@@ -52,7 +54,7 @@ int value_duration(const char *text, int64_t *ms)
 	/* No sign, no infinity, no hexadecimal. */
 	if (!isdigit((unsigned char)text[0]) || strspn(text, "0123456789.") != (size_t)(end - text))
 		return -EINVAL;
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		if (strcmp(end, units[i].name) != 0)
 			continue;
 		value = value * units[i].ms;

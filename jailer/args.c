@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/firecracker.h"
 
@@ -222,7 +223,7 @@ static int take_limit(struct jailer_args *args, const char *text, struct err *er
 		{ "nproc=", &args->limits.nproc },
 	};
 
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		size_t len = strlen(known[i].prefix);
 
 		if (strncmp(text, known[i].prefix, len) == 0)

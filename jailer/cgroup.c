@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
@@ -155,7 +156,7 @@ static int inherit_cpuset(int parent, int dir, struct err *err)
 {
 	static const char *const files[] = { "cpuset.cpus", "cpuset.mems" };
 
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		char text[FILE_SIZE_MAX];
 		int rc = read_file(dir, files[i], text, sizeof(text));
 

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 
 #define X32_BIT 0x40000000
@@ -118,7 +119,7 @@ static const uint32_t refused[] = {
 	SYS_capset,
 };
 
-#define REFUSED (sizeof(refused) / sizeof(refused[0]))
+#define REFUSED (ARRAY_SIZE(refused))
 #define LOW_WORD_OF_ARG(n) (offsetof(struct seccomp_data, args) + (n) * sizeof(uint64_t))
 
 struct program {

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
@@ -45,10 +46,10 @@ static void block_signals(sigset_t *signals, sigset_t *keepers)
 				    SIGTTIN, SIGTTOU, SIGCONT, SIGURG, SIGWINCH, SIGPIPE };
 
 	sigfillset(signals);
-	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(left); i++)
 		sigdelset(signals, left[i]);
 	*keepers = *signals;
-	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
 		sigdelset(keepers, forwarded[i]);
 	sigprocmask(SIG_BLOCK, signals, NULL);
 	/* Ignored by whoever started us, children would end without being waited for. */
@@ -58,7 +59,7 @@ static void block_signals(sigset_t *signals, sigset_t *keepers)
 
 static bool is_forwarded(int number)
 {
-	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++) {
 		if (forwarded[i] == number)
 			return true;
 	}
@@ -149,7 +150,7 @@ static int map_user(const struct keeper *keeper, struct err *err)
 
 	snprintf(path, sizeof(path), "/proc/%d/setgroups", keeper->pid);
 	rc = write_text(path, "deny");
-	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++) {
+	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(maps); i++) {
 		snprintf(path, sizeof(path), "/proc/%d/%s", keeper->pid, maps[i].file);
 		snprintf(text, sizeof(text), "%u %u 1", maps[i].inside, maps[i].outside);
 		rc = write_text(path, text);
@@ -250,7 +251,7 @@ static void close_keeper(struct keeper *keeper)
 			     &keeper->prison.go_read,	 &keeper->prison.go_write,
 			     &keeper->prison.fault_read, &keeper->prison.fault_write };
 
-	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		fd_close(fds[i]);
 	cgroup_remove(&keeper->cgroup);
 	cgroup_close(&keeper->cgroup);

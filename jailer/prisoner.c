@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
@@ -128,7 +129,7 @@ static void exec_vmm(const struct prison *prison, struct err *err)
 		start,	  (char[]){ "--start-time-cpu-us" },
 		cpu,
 	};
-	const size_t own_count = sizeof(own) / sizeof(own[0]);
+	const size_t own_count = ARRAY_SIZE(own);
 	char *const environment[] = { NULL };
 	size_t count = 0;
 	char **argv;

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "jailer/args.h"
@@ -103,7 +104,7 @@ static int pivot(const struct tree *tree, struct err *err)
 
 /* The host's devices, which a user namespace cannot make itself. */
 static const char *const devices[] = { "/dev/kvm", "/dev/net/tun", "/dev/userfaultfd" };
-#define DEVICES (sizeof(devices) / sizeof(devices[0]))
+#define DEVICES (ARRAY_SIZE(devices))
 
 static int clone_devices(const struct jailer_args *args, int mounts[DEVICES], struct err *err)
 {

@@ -10,6 +10,7 @@
 
 #include "api-socket/api.h"
 #include "api-socket/config_file.h"
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/event_priority.h"
@@ -204,7 +205,7 @@ static void close_run(struct run *run)
 
 	/* One more of them must not end the process before its socket is removed. */
 	hold_signals(SIG_BLOCK);
-	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
 		if (events[i])
 			event_free(events[i]);
 	}

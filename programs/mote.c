@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/fd.h"
 #include "cli/cli.h"
 
@@ -74,7 +75,7 @@ static int run_command(int argc, char **argv)
 	/* No command has another -h. */
 	if (argc > 2 && strcmp(argv[2], "-h") == 0)
 		argv[2] = help;
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		if (strcmp(name, commands[i].name) == 0)
 			return commands[i].function(argc - 1, argv + 1);
 	}

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/array.h"
 #include "tree/tree.h"
 
 #include <dirent.h>
@@ -52,7 +53,7 @@ static bool fill_entry(struct tar_entry *entry, const struct stat *st)
 		{ S_IFBLK, TAR_BLOCK_DEVICE },
 	};
 
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		if ((st->st_mode & S_IFMT) != types[i].kind)
 			continue;
 		entry->type = types[i].type;

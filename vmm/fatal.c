@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "base/record.h"
 #include "base/text.h"
@@ -34,7 +35,7 @@ static const struct fatal_signal {
 	{ "SIGABRT", SIGABRT, EXIT_UNEXPECTED },
 };
 
-#define FATAL_SIGNALS (sizeof(fatal_signals) / sizeof(fatal_signals[0]))
+#define FATAL_SIGNALS (ARRAY_SIZE(fatal_signals))
 
 static void (*call_last)(void *opaque, int signal);
 static void *call_opaque;

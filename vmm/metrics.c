@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/text.h"
@@ -379,7 +380,7 @@ static void count_signal(struct metrics *metrics, int signal)
 		{ SIGABRT, &metrics->vmm.panic_count },
 	};
 
-	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(counters); i++) {
 		if (counters[i].signal == signal)
 			++*counters[i].counter;
 	}

@@ -13,6 +13,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/fd.h"
 #include "rootfs-tools/image/image_fs.h"
 
@@ -206,7 +207,7 @@ static const char *attribute_prefix(uint8_t index)
 		[6] = "security.",
 	};
 
-	return index < sizeof(prefixes) / sizeof(prefixes[0]) ? prefixes[index] : NULL;
+	return index < ARRAY_SIZE(prefixes) ? prefixes[index] : NULL;
 }
 
 /* The attribute at the start of `size` bytes: what it takes of them, or -errno. */

@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "rootfs-tools/image/inside.h"
@@ -175,7 +176,7 @@ static bool is_of_archive(const char *name)
 					     "oci-layout", "blobs" };
 	size_t length = strcspn(name, "/");
 
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		if (strlen(files[i]) == length && memcmp(name, files[i], length) == 0)
 			return true;
 	}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "api-socket/http_connection.h"
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -62,7 +63,7 @@ static void handle(void *opaque, const struct http_request *request, struct http
 	(void)opaque;
 	REQUIRE(strlen(request->path) < HTTP_PATH_SIZE && request->body_len <= server->body_max);
 	answer->status = HTTP_STATUS_NO_CONTENT;
-	while (i < sizeof(paths) / sizeof(paths[0]) && strcmp(request->path, paths[i]) != 0)
+	while (i < ARRAY_SIZE(paths) && strcmp(request->path, paths[i]) != 0)
 		i++;
 	switch (i) {
 	case 0:
@@ -197,7 +198,7 @@ static void operate(struct input *input)
 		break;
 	case 1:
 	case 2:
-		text = requests[take(input) % (sizeof(requests) / sizeof(requests[0]))];
+		text = requests[take(input) % (ARRAY_SIZE(requests))];
 		send_text(*fd, text, strlen(text), operation % 16 == 1 ? 1 : 1 + argument);
 		break;
 	case 3:

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "mmds/frame.h"
 #include "mmds/mmds.h"
@@ -265,7 +266,7 @@ static void operate(struct input *input)
 		send_frame(input);
 		break;
 	case REQUEST:
-		request = requests[take(input) % (sizeof(requests) / sizeof(requests[0]))];
+		request = requests[take(input) % (ARRAY_SIZE(requests))];
 		make_segment(input, request, strlen(request));
 		send_frame(input);
 		break;

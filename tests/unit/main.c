@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 

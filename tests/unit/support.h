@@ -16,7 +16,6 @@ struct guest_memory;
 
 #define MIB(n) ((uint64_t)(n) << 20)
 #define GIB(n) ((uint64_t)(n) << 30)
-#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* A suite of the tests given; the fixtures run around each test and may be NULL. */
 #define SUITE(name, set_up, tear_down, ...)                                                        \

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The agent's side of its protocol: its streams, and what it makes of an exec request. */
+#include "base/array.h"
 #include "guest/stream.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The client's connections, with a server that does what its script says. */
+#include "base/array.h"
 #include "host/api_client.h"
 
 #include <errno.h>

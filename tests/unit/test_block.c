@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What requests do, with either engine. */
+#include "base/array.h"
 #include "virtio/block/block.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engines of a block device: which one serves it, and what the host refuses them. */
+#include "base/array.h"
 #include "virtio/block/block.h"
 
 #include <errno.h>

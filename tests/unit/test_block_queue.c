@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The queue of a block device: limits, turns, resets. */
+#include "base/array.h"
 #include "virtio/block/block.h"
 
 #include <fcntl.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
+#include "base/array.h"
 
 #include <errno.h>
 #include <stdio.h>

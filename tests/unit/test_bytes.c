@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <jansson.h>
 
+#include "base/array.h"
 #include "guest/bytes.h"
 #include "host/bytes.h"
 #include "tests/unit/suites.h"

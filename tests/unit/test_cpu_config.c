@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api-socket/cpu_config.h"
+#include "base/array.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "jailer/filter.h"
 #include "tests/unit/suites.h"

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "cli/image_build.h"
 #include "tests/unit/suites.h"
@@ -124,7 +125,7 @@ START_TEST(references)
 	char whole[IMAGE_REFERENCE_MAX + 1], longest[IMAGE_REFERENCE_MAX + 2];
 	struct err err;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		int rc = image_reference_parse(rows[i].text, whole, &err);
 
 		ck_assert_msg(rc == (rows[i].whole ? 0 : -EINVAL), "%s", rows[i].text);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/array.h"
 #include "vmm/boot/kernel_image.h"
 
 #include <errno.h>

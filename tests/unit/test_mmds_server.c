@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients of the Unix socket, in one loop with it. */
+#include "base/array.h"
 #include "mmds/server.h"
 
 #include <errno.h>

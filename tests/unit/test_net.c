@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Over passt's protocol, whose other end is a socket of the test's; taps need a privileged test. */
+#include "base/array.h"
 #include "virtio/net/internal.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/array.h"
 #include "vmm/platform/panic_watch.h"
 
 #include "tests/unit/suites.h"

@@ -2,6 +2,7 @@
 /* The serial port's registers, interrupts and input. */
 #include <unistd.h>
 
+#include "base/array.h"
 #include "tests/unit/serial_fixture.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"

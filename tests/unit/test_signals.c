@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
 
+#include "base/array.h"
 #include "host/signals.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 #include "tests/unit/tar_fixture.h"
@@ -87,7 +88,7 @@ START_TEST(directories_keep_their_times)
 {
 	static const char *const names[] = { "", "a", "a/b", "ab", "ab/c", "ab/c/d", "e" };
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		char path[100];
 
 		snprintf(path, sizeof(path), "given/%s", names[i]);
@@ -98,7 +99,7 @@ START_TEST(directories_keep_their_times)
 	tar_fixture_add(TAR_DIRECTORY, "given/ab", NULL, NULL);
 	tar_fixture_add(TAR_FILE, "given/ab/more", NULL, "text");
 	ck_assert_int_eq(tar_fixture_unpack(_i ? "wanted" : NULL, true), 0);
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		char path[100];
 		struct stat st;
 

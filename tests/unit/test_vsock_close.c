@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 #include "tests/unit/vsock_guest.h"

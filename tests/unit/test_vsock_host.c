@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -248,7 +249,7 @@ void block_close_engines(struct block *block)
 	if (block->engine_event)
 		event_free(block->engine_event);
 	block->engine_event = NULL;
-	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
 		if (engines[i])
 			engines[i]->ops->close(engines[i]);
 	}

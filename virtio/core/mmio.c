@@ -6,6 +6,7 @@
 #include <linux/virtio_ring.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "virtio/core/device.h"
 
@@ -264,7 +265,7 @@ static void refresh(void *opaque)
 	struct virtio_mmio *mmio = opaque;
 	const struct virtio_device *device = mmio->device;
 
-	for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(offsets); i++)
 		__atomic_store_n((uint32_t *)(void *)(mmio->page + offsets[i]),
 				 read_register(mmio, offsets[i]), __ATOMIC_RELEASE);
 	if (device->config_size > 0)

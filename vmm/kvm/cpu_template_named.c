@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "vmm/kvm/cpu_template.h"
 
-#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Family, model and stepping without what is reserved. */
 #define SIGNATURE_MASK 0x0fff0fffU

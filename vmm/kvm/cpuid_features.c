@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/array.h"
 #include "vmm/kvm/cpuid_table.h"
 
 #define BIT(n) (UINT32_C(1) << (n))
@@ -118,7 +119,7 @@ static void clear(union cpuid_table *table, uint32_t function, uint32_t index, e
 
 static uint32_t whole_groups(uint32_t components)
 {
-	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
 		const uint32_t all = groups[i].components | groups[i].needs;
 
 		if ((components & all) != all)
@@ -173,7 +174,7 @@ void cpuid_hide_incomplete(union cpuid_table *table)
 		if (user)
 			user->ecx = xsave_bytes(table, user->eax);
 	}
-	for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
 		if (!(whole & features[i].components))
 			clear(table, features[i].function, features[i].index, features[i].reg,
 			      features[i].bits);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/guest_memory.h"
@@ -47,7 +48,7 @@ static int check_device(struct kvm *kvm, const struct cpu_template *template, st
 	if (version != KVM_API_VERSION)
 		return err_set(err, ENOTSUP, KVM_DEVICE ": API version %d, but %d is needed",
 			       version, KVM_API_VERSION);
-	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
 		if (cpu_template_needs(template, (uint32_t)needed[i].number, true) &&
 		    ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0)
 			return err_set(err, ENOTSUP,

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "base/guest_memory.h"
 #include "base/log.h"
@@ -51,7 +52,7 @@ static const struct kvm_msr_entry boot_msrs[] = {
 	{ .index = 0x2ff /* MTRRdefType */, .data = MTRR_ENABLED_WRITE_BACK },
 };
 
-#define BOOT_MSRS (sizeof(boot_msrs) / sizeof(boot_msrs[0]))
+#define BOOT_MSRS (ARRAY_SIZE(boot_msrs))
 
 static struct kvm_segment segment(unsigned int index, enum kernel_entry entry)
 {

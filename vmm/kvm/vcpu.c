@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -62,7 +63,7 @@ static const char *const exit_names[] = {
 
 const char *vcpu_exit_name(unsigned int reason)
 {
-	return reason < sizeof(exit_names) / sizeof(exit_names[0]) ? exit_names[reason] : NULL;
+	return reason < ARRAY_SIZE(exit_names) ? exit_names[reason] : NULL;
 }
 
 static void handle_io(struct vcpu *vcpu)
