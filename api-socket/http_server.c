@@ -8,7 +8,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "api-socket/http_connection.h"
@@ -17,6 +16,7 @@
 #include "base/event_priority.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/unix_socket.h"
 
 #define BACKLOG 128
 /* Clients that are one too many and still read that they are; more just see the end. */
@@ -170,24 +170,15 @@ void http_server_limit(struct http_server *server, bool limited)
 }
 
 /* Removes a socket that nobody serves. 0, or -errno with err set if something else is there. */
-static int clear_place(const char *path, const struct sockaddr_un *address, struct err *err)
+static int clear_place(const char *path, struct err *err)
 {
-	CLEANUP_FD int fd = -1;
-	struct stat st;
+	int rc = unix_socket_remove_stale(path);
 
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : err_sys(err, errno, "API socket %s", path);
-	if (!S_ISSOCK(st.st_mode))
+	if (rc == -ENOTSOCK)
 		return err_set(err, EEXIST, "API socket %s: something else is there", path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_sys(err, errno, "API socket %s", path);
-	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-	    errno != ECONNREFUSED)
+	if (rc == -EADDRINUSE)
 		return err_set(err, EADDRINUSE, "API socket %s: in use by another process", path);
-	if (unlink(path) < 0)
-		return err_sys(err, errno, "API socket %s", path);
-	return 0;
+	return rc < 0 ? err_sys(err, -rc, "API socket %s", path) : 0;
 }
 
 /*
@@ -195,63 +186,60 @@ static int clear_place(const char *path, const struct sockaddr_un *address, stru
  * refuses: who waits for the file connects as soon as it is there. The socket's own name where
  * there is no room for more.
  */
-static void name_beside(struct sockaddr_un *beside, const struct sockaddr_un *address)
+static void name_beside(char beside[UNIX_SOCKET_PATH_SIZE], const char *path)
 {
-	const char *slash = strrchr(address->sun_path, '/');
-	int folder = slash ? (int)(slash + 1 - address->sun_path) : 0;
+	const char *slash = strrchr(path, '/');
+	const size_t folder = slash ? (size_t)(slash + 1 - path) : 0;
 	uint32_t number = 0;
 
-	*beside = *address;
-	if ((size_t)folder + sizeof(".12345678") > sizeof(beside->sun_path) ||
+	snprintf(beside, UNIX_SOCKET_PATH_SIZE, "%s", path);
+	if (folder + sizeof(".12345678") > UNIX_SOCKET_PATH_SIZE ||
 	    getrandom(&number, sizeof(number), GRND_NONBLOCK) != sizeof(number))
 		return;
-	snprintf(beside->sun_path + folder, sizeof(beside->sun_path) - (size_t)folder, ".%08x",
-		 number);
+	snprintf(beside + folder, UNIX_SOCKET_PATH_SIZE - folder, ".%08x", number);
 }
 
 /* 0 or -errno; then there is no file of it. */
-static int bind_and_listen(int fd, const struct sockaddr_un *address)
+static int bind_and_listen(int fd, const char *path)
 {
-	struct sockaddr_un beside;
+	char beside[UNIX_SOCKET_PATH_SIZE];
 	bool moved;
 	mode_t mask;
 	int rc;
 
-	name_beside(&beside, address);
-	moved = strcmp(beside.sun_path, address->sun_path) != 0;
+	name_beside(beside, path);
+	moved = strcmp(beside, path) != 0;
 	mask = umask(0177);
-	rc = bind(fd, (const struct sockaddr *)&beside, sizeof(beside)) < 0 ? -errno : 0;
+	rc = unix_socket_bind(fd, beside);
 	umask(mask);
 	if (rc < 0)
 		return rc;
-	if (listen(fd, BACKLOG) < 0 || (moved && link(beside.sun_path, address->sun_path) < 0))
+	if (listen(fd, BACKLOG) < 0 || (moved && link(beside, path) < 0))
 		rc = -errno;
 	if (moved || rc < 0)
-		(void)unlink(beside.sun_path);
+		(void)unlink(beside);
 	return rc;
 }
 
 static int listen_at(struct http_server *server, const char *path, struct err *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int rc;
 
-	if (strlen(path) >= sizeof(address.sun_path))
+	if (strlen(path) >= UNIX_SOCKET_PATH_SIZE)
 		return err_set(err, ENAMETOOLONG,
 			       "API socket %s: a path of at most %zu bytes is "
 			       "possible",
-			       path, sizeof(address.sun_path) - 1);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	rc = clear_place(path, &address, err);
+			       path, UNIX_SOCKET_PATH_SIZE - 1);
+	rc = clear_place(path, err);
 	if (rc < 0)
 		return rc;
-	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	server->fd = unix_socket_open(SOCK_NONBLOCK);
 	if (server->fd < 0)
-		return err_sys(err, errno, "API socket %s", path);
+		return err_sys(err, -server->fd, "API socket %s", path);
 	server->path = strdup(path);
 	if (!server->path)
 		return err_sys(err, ENOMEM, "API socket %s", path);
-	rc = bind_and_listen(server->fd, &address);
+	rc = bind_and_listen(server->fd, path);
 	if (rc < 0) {
 		/* What is there now is another's. */
 		free(server->path);

@@ -3,35 +3,30 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/unix_socket.h"
 #include "host/agent_client.h"
 
 /* Nearly every answer is there by then. */
 #define SILENCE_MS 200
 
-static int fill_address(struct sockaddr_un *address, const char *path, const char *ending,
-			struct err *err)
+static int fault(struct err *err, int rc, const char *path)
 {
-	int n;
-
-	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	/* It would be an abstract name, which is anybody's. */
-	if (!*path)
+	if (rc == -EINVAL && !*path)
 		return err_set(err, EINVAL, "vsock socket: it has no path");
-	n = snprintf(address->sun_path, sizeof(address->sun_path), "%s%s", path, ending);
-	if (n < 0 || n >= (int)sizeof(address->sun_path))
+	if (rc == -ENAMETOOLONG)
 		return err_set(err, ENAMETOOLONG, "vsock socket %s: the path is too long", path);
-	return 0;
+	return err_sys(err, -rc, "vsock socket %s", path);
 }
 
 /* "OK NUMBER\n" byte by byte, as what follows belongs to the stream. */
@@ -73,18 +68,17 @@ static int read_answer(int fd, const char *path, agent_silence *silence, const v
 int agent_connect(const char *path, agent_silence *silence, const void *opaque, struct err *err)
 {
 	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
-	struct sockaddr_un address;
-	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int fd = unix_socket_open(0);
 	char command[32];
-	int n, rc = fill_address(&address, path, "", err);
+	int n, rc = fd;
 
-	if (rc < 0)
-		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* A VMM that takes no connections does not keep us. */
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
-	    connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		return err_sys(err, errno, "vsock socket %s", path);
+	if (rc >= 0)
+		rc = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0
+			     ? -errno
+			     : unix_socket_connect(fd, path);
+	if (rc < 0)
+		return fault(err, rc, path);
 	n = snprintf(command, sizeof(command), "CONNECT %d\n", PROTOCOL_PORT);
 	if (send(fd, command, (size_t)n, MSG_NOSIGNAL) != n)
 		return err_sys(err, errno, "vsock socket %s", path);
@@ -95,20 +89,19 @@ int agent_connect(const char *path, agent_silence *silence, const void *opaque, 
 
 int agent_listen(const char *path, struct err *err)
 {
-	struct sockaddr_un address;
-	CLEANUP_FD int fd = -1;
-	char ending[16];
-	int rc;
+	CLEANUP_FD int fd = unix_socket_open(SOCK_NONBLOCK);
+	char name[PATH_MAX];
+	int rc = fd;
 
-	snprintf(ending, sizeof(ending), "_%d", PROTOCOL_PORT);
-	rc = fill_address(&address, path, ending, err);
-	if (rc < 0)
-		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    listen(fd, 1) < 0)
-		return err_sys(err, errno, "vsock socket %s", address.sun_path);
-	return fd_take(&fd);
+	if (!*path)
+		return fault(err, -EINVAL, path);
+	if (snprintf(name, sizeof(name), "%s_%d", path, PROTOCOL_PORT) >= (int)sizeof(name))
+		return fault(err, -ENAMETOOLONG, path);
+	if (rc >= 0)
+		rc = unix_socket_bind(fd, name);
+	if (rc == 0 && listen(fd, 1) < 0)
+		rc = -errno;
+	return rc < 0 ? fault(err, rc, name) : fd_take(&fd);
 }
 
 int agent_accept(int listener, struct err *err)

@@ -11,16 +11,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/unix_socket.h"
 
-_Static_assert(sizeof(((struct api_client *)0)->path) ==
-		       sizeof(((struct sockaddr_un *)0)->sun_path),
-	       "a path that fits");
+_Static_assert(sizeof(((struct api_client *)0)->path) == UNIX_SOCKET_PATH_SIZE, "a path that fits");
 
 /* A request on its way, and its answer. */
 struct exchange {
@@ -34,20 +32,19 @@ struct exchange {
 
 static int connect_socket(struct api_client *client, struct err *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval limit = { .tv_sec = client->timeout_ms / 1000,
 				 .tv_usec = client->timeout_ms % 1000 * 1000 };
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CLEANUP_FD int fd = unix_socket_open(0);
+	int rc = fd;
 
-	memcpy(address.sun_path, client->path, sizeof(client->path));
 	/* A server that does not take its connections would be waited for without end. */
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
-		return err_sys(err, errno, "API socket %s", client->path);
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		return errno == ENOENT || errno == ECONNREFUSED
-			       ? err_sys(err, errno, "API socket %s: nobody serves it",
-					 client->path)
-			       : err_sys(err, errno, "API socket %s", client->path);
+	if (rc >= 0)
+		rc = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0
+			     ? -errno
+			     : unix_socket_connect(fd, client->path);
+	if (rc < 0)
+		return err_sys(err, -rc, "API socket %s%s", client->path,
+			       rc == -ENOENT || rc == -ECONNREFUSED ? ": nobody serves it" : "");
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return err_sys(err, errno, "API socket %s", client->path);
 	client->fd = fd_take(&fd);

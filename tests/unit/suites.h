@@ -62,6 +62,7 @@
 	X(tar) \
 	X(text) \
 	X(tree_unpack) \
+	X(unix_socket) \
 	X(bytes) \
 	X(run_names) \
 	X(signals) \

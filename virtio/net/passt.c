@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/unix_socket.h"
 #include "virtio/net/backend.h"
 
 #define LENGTH_SIZE sizeof(uint32_t)
@@ -187,17 +187,16 @@ static const struct net_backend_ops passt_ops = { passt_send, passt_flush, passt
 
 static int connect_to(int *fd, const char *id, const char *path, struct err *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int rc = unix_socket_open(0);
 
-	if (strlen(path) >= sizeof(address.sun_path))
+	*fd = rc < 0 ? -1 : rc;
+	if (rc >= 0)
+		rc = unix_socket_connect(*fd, path);
+	if (rc == -ENAMETOOLONG)
 		return err_set(err, ENAMETOOLONG,
 			       "network interface %s: %s: longer than a socket's path may be", id,
 			       path);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (*fd < 0 || connect(*fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		return err_sys(err, errno, "network interface %s: passt's socket %s", id, path);
-	return 0;
+	return rc < 0 ? err_sys(err, -rc, "network interface %s: passt's socket %s", id, path) : 0;
 }
 
 /*

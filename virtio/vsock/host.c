@@ -9,65 +9,27 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/unix_socket.h"
 
 #define PORT_SUFFIX_MAX (sizeof("_4294967295") - 1)
 #define SOCKET_MODE 0600
 
-static int open_socket(void)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* The caller has checked that path fits. */
-static int connect_socket(int fd, const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-	memcpy(addr.sun_path, path, strlen(path));
-	return connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
-}
-
-static int bind_socket(int fd, const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-	memcpy(addr.sun_path, path, strlen(path));
-	return bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
-}
-
 /* Removes a socket that nobody listens on. */
 static int remove_stale(const char *path, struct err *err)
 {
-	struct stat st;
-	int rc;
+	int rc = unix_socket_remove_stale(path);
 
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : err_sys(err, errno, "vsock socket %s", path);
-	if (!S_ISSOCK(st.st_mode))
+	if (rc == -ENOTSOCK)
 		return err_set(err, EEXIST, "vsock socket %s: exists and is not a socket", path);
-
-	CLEANUP_FD int fd = open_socket();
-
-	if (fd < 0)
-		return err_sys(err, -fd, "vsock socket %s", path);
-	rc = connect_socket(fd, path);
-	/* EAGAIN: someone listens, with a full backlog. */
-	if (rc == 0 || rc == -EAGAIN)
+	if (rc == -EADDRINUSE)
 		return err_set(err, EADDRINUSE, "vsock socket %s: another program listens on it",
 			       path);
-	if (rc != -ECONNREFUSED)
-		return err_sys(err, -rc, "vsock socket %s: exists, cannot tell whether it is used",
-			       path);
-	if (unlink(path) < 0 && errno != ENOENT)
-		return err_sys(err, errno, "vsock socket %s: stale, cannot remove it", path);
-	return 0;
+	return rc < 0 ? err_sys(err, -rc, "vsock socket %s: it exists and cannot be replaced", path)
+		      : 0;
 }
 
 /* The mode given to the descriptor is the file's, less the umask: never open to more than ours. */
@@ -77,12 +39,12 @@ static int create(int fd, const char *path, struct stat *st, struct err *err)
 
 	if (fchmod(fd, SOCKET_MODE) < 0)
 		return err_sys(err, errno, "vsock socket %s: mode", path);
-	rc = bind_socket(fd, path);
+	rc = unix_socket_bind(fd, path);
 	if (rc == -EADDRINUSE) {
 		rc = remove_stale(path, err);
 		if (rc < 0)
 			return rc;
-		rc = bind_socket(fd, path);
+		rc = unix_socket_bind(fd, path);
 	}
 	if (rc < 0)
 		return err_sys(err, -rc, "vsock socket %s", path);
@@ -108,17 +70,16 @@ static bool is_there(const struct vsock_listener *listener)
 int vsock_listener_open(struct vsock_listener *listener, const char *path,
 			struct vsock_listener *replaces, struct err *err)
 {
-	const struct sockaddr_un *addr;
 	struct stat st = { 0 };
 	int rc;
 
 	*listener = (struct vsock_listener){ .fd = -1 };
 	if (path[0] == '\0')
 		return err_set(err, EINVAL, "vsock socket: its path is empty");
-	if (strlen(path) + PORT_SUFFIX_MAX >= sizeof(addr->sun_path))
+	if (strlen(path) + PORT_SUFFIX_MAX >= UNIX_SOCKET_PATH_SIZE)
 		return err_set(err, ENAMETOOLONG,
 			       "vsock socket %s: the path is longer than %zu bytes", path,
-			       sizeof(addr->sun_path) - PORT_SUFFIX_MAX - 1);
+			       UNIX_SOCKET_PATH_SIZE - PORT_SUFFIX_MAX - 1);
 
 	if (replaces && is_there(replaces) && strcmp(replaces->path, path) == 0) {
 		*listener = *replaces;
@@ -126,7 +87,7 @@ int vsock_listener_open(struct vsock_listener *listener, const char *path,
 		return 0;
 	}
 
-	CLEANUP_FD int fd = open_socket();
+	CLEANUP_FD int fd = unix_socket_open(SOCK_NONBLOCK);
 
 	if (fd < 0)
 		return err_sys(err, -fd, "vsock socket %s", path);
@@ -158,19 +119,18 @@ void vsock_listener_close(struct vsock_listener *listener)
 
 int vsock_host_connect(const char *path)
 {
-	CLEANUP_FD int fd = open_socket();
+	CLEANUP_FD int fd = unix_socket_open(SOCK_NONBLOCK);
 	int rc;
 
 	if (fd < 0)
 		return fd;
-	/* Unix sockets connect at once or not at all: EAGAIN is a full backlog. */
-	rc = connect_socket(fd, path);
+	rc = unix_socket_connect(fd, path);
 	return rc < 0 ? rc : fd_take(&fd);
 }
 
 int vsock_host_dial(const char *path, uint32_t port)
 {
-	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	char name[UNIX_SOCKET_PATH_SIZE];
 
 	snprintf(name, sizeof(name), "%s_%" PRIu32, path, port);
 	return vsock_host_connect(name);
