@@ -76,6 +76,18 @@ START_TEST(only_what_nobody_listens_on_is_removed)
 }
 END_TEST
 
+/* One that cannot be told to be unused. */
+START_TEST(socket_of_another_kind_stays)
+{
+	const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "datagrams" };
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+	ck_assert_int_eq(unix_socket_remove_stale("datagrams"), -EPROTOTYPE);
+	ck_assert_int_eq(access("datagrams", F_OK), 0);
+}
+END_TEST
+
 START_TEST(what_is_no_socket_stays)
 {
 	write_text("file", "text");
@@ -93,5 +105,6 @@ END_TEST
 Suite *unix_socket_suite(void)
 {
 	return SUITE("unix_socket", NULL, NULL, path_has_to_fit, empty_path_is_refused,
-		     only_what_nobody_listens_on_is_removed, what_is_no_socket_stays);
+		     only_what_nobody_listens_on_is_removed, socket_of_another_kind_stays,
+		     what_is_no_socket_stays);
 }
