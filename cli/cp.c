@@ -36,10 +36,11 @@ static const char usage[] =
 	"\n"
 	"What comes out of a guest belongs to you, has no setuid bits, and is files, directories "
 	"and\n"
-	"symbolic links only. Hard links become files; sockets and extended attributes are left "
-	"out;\n"
-	"pages of zeroes become holes. A directory takes no file's place, and no file a "
-	"directory's.\n";
+	"symbolic links only. Extended attributes of users (user.*) come along, file capabilities "
+	"into\n"
+	"a guest only. Hard links become files; sockets are left out; pages of zeroes become "
+	"holes.\n"
+	"A directory takes no file's place, and no file a directory's.\n";
 
 /* Splits NAME:PATH; false if this is a file of the host's. */
 static bool split(const char *argument, char name[VM_NAME_MAX + 1], const char **path)

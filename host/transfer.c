@@ -357,6 +357,7 @@ static int unpack(struct transfer *transfer, const struct transfer_end *here,
 	struct tree_counts own = { 0 };
 	int rc = tree_unpack_as(here->fd, here->name, &reader, &options, &own, err);
 
+	tar_reader_free(&reader);
 	if (counts)
 		*counts = own;
 	if (rc == 0)

@@ -24,6 +24,7 @@
 
 struct pack {
 	struct tar_writer *writer;
+	struct attributes attributes; /* of the file at hand */
 	struct tree_counts *counts;
 	struct err *err;
 };
@@ -213,6 +214,17 @@ static int pack_children(struct pack *pack, int fd, struct tar_entry *entry, int
 	return rc;
 }
 
+/* The receiver decides which of them it takes. */
+static int read_attributes(struct pack *pack, int fd, struct tar_entry *entry)
+{
+	int rc;
+
+	attributes_clear(&pack->attributes);
+	rc = attributes_read(fd, false, &pack->attributes);
+	entry->attributes = &pack->attributes;
+	return rc < 0 ? err_sys(pack->err, -rc, "%.300s: its extended attributes", entry->path) : 0;
+}
+
 /* Takes the descriptor of a file or directory over. What was opened counts, whatever it was before.
  */
 static int pack_open(struct pack *pack, int fd, struct tar_entry *entry, int depth)
@@ -222,6 +234,8 @@ static int pack_open(struct pack *pack, int fd, struct tar_entry *entry, int dep
 
 	if (fstat(fd, &st) < 0 || !fill_entry(entry, &st))
 		rc = fail(pack, entry->path);
+	else if ((rc = read_attributes(pack, fd, entry)) < 0)
+		;
 	else if (!S_ISDIR(st.st_mode))
 		rc = pack_file(pack, fd, entry, st.st_blksize);
 	else if ((rc = put(pack, entry)) == 0)
@@ -242,6 +256,7 @@ static int pack_other(struct pack *pack, int at, const char *name, const struct 
 			return fail(pack, entry->path);
 	}
 	entry->link[n] = '\0';
+	entry->attributes = NULL;
 	return fill_entry(entry, st) ? put(pack, entry) : 0;
 }
 
@@ -325,7 +340,7 @@ static int pack_top(struct pack *pack, int fd, const struct stat *st, struct tar
 int tree_pack(int fd, const char *name, struct tar_writer *writer, struct tree_counts *counts,
 	      struct err *err)
 {
-	struct pack pack = { writer, counts, err };
+	struct pack pack = { .writer = writer, .counts = counts, .err = err };
 	struct tar_entry *entry = calloc(1, sizeof(*entry));
 	struct stat st;
 	int rc;
@@ -340,5 +355,6 @@ int tree_pack(int fd, const char *name, struct tar_writer *writer, struct tree_c
 	if (rc == 0 && tar_finish(writer) < 0)
 		rc = stream_ended(&pack);
 	free(entry);
+	attributes_free(&pack.attributes);
 	return rc;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Streams of tar (POSIX ustar and pax, and what GNU tar adds for long names and large numbers),
- * read and written piece by piece. Also the host's side uses this.
+ * Streams of tar (POSIX ustar and pax, what GNU tar adds for long names and large numbers, and
+ * extended attributes as star has them), read and written piece by piece. Also the host's side
+ * uses this.
  */
 #ifndef MOTE_TREE_TAR_H
 #define MOTE_TREE_TAR_H
@@ -11,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include "tree/attributes.h"
 
 struct err;
 
@@ -38,6 +41,7 @@ struct tar_entry {
 	uint32_t mtime_ns;
 	unsigned int major;
 	unsigned int minor;
+	const struct attributes *attributes; /* NULL: none; of the reader until the next entry */
 };
 
 /* Gives up to `size` bytes: how many, 0 at the end, -1 if it has failed. */
@@ -48,6 +52,7 @@ struct tar_reader {
 	void *opaque;
 	uint64_t left;	  /* of the entry's data */
 	uint64_t padding; /* behind them */
+	struct attributes attributes;
 };
 
 /* 1 with *entry filled, 0 at the end, negative with err set. What was left of the last is skipped.
@@ -55,6 +60,9 @@ struct tar_reader {
 int tar_next(struct tar_reader *reader, struct tar_entry *entry, struct err *err);
 /* Data of the entry: how much, 0 at their end, negative with err set. */
 ssize_t tar_data(struct tar_reader *reader, void *data, size_t size, struct err *err);
+
+/* What the reader has kept for an entry. */
+void tar_reader_free(struct tar_reader *reader);
 
 /* Takes all of the bytes; -1 if nobody wants them any more. */
 typedef int tar_write_function(void *opaque, const void *data, size_t size);

@@ -151,33 +151,59 @@ static int write_all(int fd, const char *data, size_t size)
 	return 0;
 }
 
-/* Owner before mode, as a change of the owner takes setuid bits away. */
-static int set_attributes(int fd, const struct tar_entry *entry, const struct tree_options *options)
+/*
+ * Owner before extended attributes and mode, as a change of the owner takes file capabilities and
+ * setuid bits away. Attributes before the mode, which may be one of a file that nobody writes to.
+ * 0 or -1 with err set.
+ */
+static int set_attributes(const struct unpack *unpack, int fd, const struct tar_entry *entry)
 {
+	const struct tree_options *options = unpack->options;
 	const struct timespec times[2] = {
 		{ .tv_nsec = UTIME_OMIT },
 		{ .tv_sec = entry->mtime, .tv_nsec = entry->mtime_ns },
 	};
+	struct attribute failed;
+	int rc;
 
-	if (!options->plain && (fchown(fd, options->own ? options->uid : entry->uid,
-				       options->own ? options->gid : entry->gid) < 0 ||
-				fchmod(fd, entry->mode) < 0))
-		return -1;
-	return futimens(fd, times);
+	if (!options->plain && fchown(fd, options->own ? options->uid : entry->uid,
+				      options->own ? options->gid : entry->gid) < 0)
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
+	rc = attributes_write(fd, options->plain, entry->attributes, &failed);
+	if (rc < 0)
+		return err_sys(unpack->err, -rc, "%.300s: extended attribute %.100s", entry->path,
+			       failed.name);
+	if ((!options->plain && fchmod(fd, entry->mode) < 0) || futimens(fd, times) < 0)
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
+	return 0;
 }
 
-/* Whose the file is to be: of `old`, which it replaces, or of the directory it comes to. */
+/*
+ * A plain file is made with its mode, of which the umask takes its part; but extended attributes
+ * are set on what its owner may write to.
+ */
+static bool is_writable_for_now(const struct unpack *unpack, const struct tar_entry *entry)
+{
+	return unpack->options->plain && entry->attributes->size > 0 && !(entry->mode & S_IWUSR);
+}
+
+/*
+ * Whose the file is to be: of `old`, which it replaces, or of the directory it comes to. 0 or -1
+ * with err set.
+ */
 static int finish_file(const struct unpack *unpack, int parent, int fd, const struct stat *old,
 		       const struct tar_entry *entry)
 {
 	struct stat st;
 
-	if (old)
-		st = *old;
-	else if (fstat(parent, &st) < 0)
+	if ((!old && fstat(parent, &st) < 0) || adopt(unpack->options, fd, "", old ? old : &st) < 0)
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
+	if (set_attributes(unpack, fd, entry) < 0)
 		return -1;
-	return adopt(unpack->options, fd, "", &st) < 0 ? -1
-						       : set_attributes(fd, entry, unpack->options);
+	if (is_writable_for_now(unpack, entry) &&
+	    (fstat(fd, &st) < 0 || fchmod(fd, st.st_mode & (0777 ^ S_IWUSR)) < 0))
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
+	return 0;
 }
 
 static bool is_zero(const char *data, size_t size)
@@ -227,26 +253,38 @@ static int write_file(const struct unpack *unpack, int fd, const struct tar_entr
 		       : 0;
 }
 
-static bool is_the_same(const struct stat *old, const struct tar_entry *entry)
+/* Attributes that only the old one has make no difference. */
+static bool is_the_same(const struct unpack *unpack, int parent, const char *name,
+			const struct stat *old, const struct tar_entry *entry)
 {
-	return S_ISREG(old->st_mode) && (uint64_t)old->st_size == entry->size &&
-	       old->st_mtim.tv_sec == entry->mtime &&
-	       old->st_mtim.tv_nsec == (long)entry->mtime_ns &&
-	       (old->st_mode & 0777) == (entry->mode & 0777);
+	bool same = S_ISREG(old->st_mode) && (uint64_t)old->st_size == entry->size &&
+		    old->st_mtim.tv_sec == entry->mtime &&
+		    old->st_mtim.tv_nsec == (long)entry->mtime_ns &&
+		    (old->st_mode & 0777) == (entry->mode & 0777);
+	int fd;
+
+	if (!same || entry->attributes->size == 0)
+		return same;
+	fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	same = fd >= 0 && attributes_are_there(fd, unpack->options->plain, entry->attributes);
+	if (fd >= 0)
+		close(fd);
+	return same;
 }
 
 /* Under another name until it is complete: one that is there stays, if the stream ends early. */
 static int unpack_file(const struct unpack *unpack, int parent, const char *name,
 		       const struct tar_entry *entry)
 {
-	const mode_t mode = unpack->options->plain ? entry->mode & 0777 : 0600;
+	const mode_t extra = is_writable_for_now(unpack, entry) ? S_IWUSR : 0;
+	const mode_t mode = unpack->options->plain ? (entry->mode & 0777) | extra : 0600;
 	struct err *err = unpack->err;
 	struct stat old;
 	bool replaces = fstatat(parent, name, &old, AT_SYMLINK_NOFOLLOW) == 0;
 	char temporary[32];
 	int fd, rc;
 
-	if (replaces && unpack->options->update && is_the_same(&old, entry))
+	if (replaces && unpack->options->update && is_the_same(unpack, parent, name, &old, entry))
 		return 0;
 	if (replaces && S_ISDIR(old.st_mode) && !unpack->options->update)
 		return err_sys(err, EISDIR, "%.300s: what is there cannot be replaced",
@@ -256,8 +294,9 @@ static int unpack_file(const struct unpack *unpack, int parent, const char *name
 	if (fd < 0)
 		return err_sys(err, errno, "%.300s", entry->path);
 	rc = write_file(unpack, fd, entry);
-	if (rc == 0 && (finish_file(unpack, parent, fd, replaces ? &old : NULL, entry) < 0 ||
-			(replaces && S_ISDIR(old.st_mode) && tree_remove(parent, name) < 0) ||
+	if (rc == 0)
+		rc = finish_file(unpack, parent, fd, replaces ? &old : NULL, entry);
+	if (rc == 0 && ((replaces && S_ISDIR(old.st_mode) && tree_remove(parent, name) < 0) ||
 			renameat(parent, temporary, parent, name) < 0))
 		rc = err_sys(err, errno, "%.300s", entry->path);
 	close(fd);
@@ -318,28 +357,27 @@ static int make_symlink(int parent, const char *name, const struct tar_entry *en
 
 /* A plain one can be written to, as what is in it comes later, and stays as it is if it is there.
  */
-static int make_directory(int parent, const char *name, const struct tar_entry *entry,
-			  const struct tree_options *options)
+static int make_directory(const struct unpack *unpack, int parent, const char *name,
+			  const struct tar_entry *entry)
 {
+	const struct tree_options *options = unpack->options;
 	const mode_t mode = options->plain ? (entry->mode & 0777) | 0700 : 0700;
 	struct stat st;
 	int fd, rc;
 
-	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		st.st_mode = 0;
-	} else if (!S_ISDIR(st.st_mode) && !options->update) {
-		errno = ENOTDIR;
-		return -1;
-	} else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0) {
-		return -1;
-	}
+	else if (!S_ISDIR(st.st_mode) && !options->update)
+		return err_sys(unpack->err, ENOTDIR, "%.300s", entry->path);
+	else if (!S_ISDIR(st.st_mode) && unlinkat(parent, name, 0) < 0)
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
 	if (!S_ISDIR(st.st_mode) && (mkdirat(parent, name, mode) < 0 || fstat(parent, &st) < 0 ||
 				     adopt(options, parent, name, &st) < 0))
-		return -1;
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
 	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return -1;
-	rc = set_attributes(fd, entry, options);
+		return err_sys(unpack->err, errno, "%.300s", entry->path);
+	rc = set_attributes(unpack, fd, entry);
 	close(fd);
 	return rc;
 }
@@ -414,8 +452,7 @@ static int unpack_entry(const struct unpack *unpack, int parent, const char *nam
 	case TAR_FILE:
 		return unpack_file(unpack, parent, name, entry);
 	case TAR_DIRECTORY:
-		rc = make_directory(parent, name, entry, unpack->options);
-		break;
+		return make_directory(unpack, parent, name, entry);
 	case TAR_SYMLINK:
 		rc = make_symlink(parent, name, entry, unpack->options);
 		break;

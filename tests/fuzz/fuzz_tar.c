@@ -44,6 +44,22 @@ static void add(struct outcome *outcome, const void *data, size_t size)
 		outcome->hash = (outcome->hash ^ bytes[i]) * UINT64_C(0x100000001b3);
 }
 
+static void add_attributes(struct outcome *outcome, const struct attributes *attributes)
+{
+	struct attribute attribute;
+	size_t names = 0;
+
+	REQUIRE(attributes->size <= ATTRIBUTES_MAX);
+	for (size_t at = 0; attributes_next(attributes, &at, &attribute);) {
+		REQUIRE(attribute.name[0] && strlen(attribute.name) <= 255);
+		REQUIRE(attribute.size <= 65536);
+		names += strlen(attribute.name) + 1;
+		add(outcome, attribute.name, strlen(attribute.name) + 1);
+		add(outcome, attribute.value, attribute.size);
+	}
+	REQUIRE(names <= ATTRIBUTES_NAMES_MAX);
+}
+
 static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 {
 	static struct tar_entry entry;
@@ -62,6 +78,7 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 		REQUIRE(entry.type >= TAR_FILE && entry.type <= TAR_FIFO);
 		add(&outcome, entry.path, strlen(entry.path));
 		add(&outcome, entry.link, strlen(entry.link));
+		add_attributes(&outcome, entry.attributes);
 		/* Every other one's data is skipped. */
 		while (outcome.entries % 2 == 0 &&
 		       (n = tar_data(&reader, bytes, sizeof(bytes), &err)) != 0) {
@@ -73,6 +90,7 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t chunk)
 		REQUIRE(total <= entry.size);
 		outcome.entries++;
 	}
+	tar_reader_free(&reader);
 	if (outcome.rc < 0)
 		REQUIRE(err.text[0]);
 	return outcome;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and trees that go into microVMs and come back: cp, and volumes."""
+import errno
 import hashlib
 import io
 import json
@@ -174,6 +175,71 @@ def test_copies_that_fail(one, source, target, sentence):
     assert result.stderr.decode() == f"mote: {sentence}\n"
 
 
+def attributes(path):
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+
+
+@pytest.fixture(name="place")
+def place_fixture(tmp_path):
+    """A directory whose file system has extended attributes of users: tmpfs before Linux 6.6 has none."""
+    try:
+        os.setxattr(tmp_path, "user.try", b"")
+        os.removexattr(tmp_path, "user.try")
+        yield tmp_path
+        return
+    except OSError as error:
+        assert error.errno == errno.ENOTSUP
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", tmp_path / "drive", "8M"], check=True)
+    subprocess.run(["modprobe", "loop"], check=True)
+    subprocess.run(["mount", "-o", "loop", tmp_path / "drive", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+# cap_net_raw+ep, as setcap(8) writes it.
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+def test_extended_attributes(one, place):
+    """Users' come along both ways, file capabilities into the guest alone."""
+    tree = place / "tree"
+    tree.mkdir()
+    (tree / "f").write_text("text")
+    for path in (tree, tree / "f"):
+        os.setxattr(path, "user.bytes", b"a\0b\n=")
+    os.setxattr(tree / "f", "user.large", bytes(3000))
+    os.setxattr(tree / "f", "trusted.mine", b"1")
+    (tree / "f").chmod(0o444)
+    os.setxattr(tree / "f", "security.capability", CAPABILITY)
+    users = {"user.bytes": b"a\0b\n=", "user.large": bytes(3000)}
+    for options in ((), ("-u", "nobody"), ("-a",)):
+        assert run_mote("cp", *options, tree, f"{one}:/tmp/attributes").returncode == 0
+        result = run_mote("cp", f"{one}:/tmp/attributes", "-")
+        with tarfile.open(fileobj=io.BytesIO(result.stdout), errors="surrogateescape") as tar:
+            headers = {member.name: member.pax_headers for member in tar}
+        assert headers["attributes/f"]["SCHILY.xattr.security.capability"].encode(
+            errors="surrogateescape") == CAPABILITY, options
+        assert "SCHILY.xattr.trusted.mine" not in headers["attributes/f"]
+        assert sh(one, "stat -c %a /tmp/attributes/f") == "444\n"
+        back = place / f"back{len(options)}{options[:1]}"
+        assert run_mote("cp", f"{one}:/tmp/attributes", back).returncode == 0
+        assert attributes(back / "f") == users
+        assert attributes(back) == {"user.bytes": b"a\0b\n="}
+        sh(one, "rm -r /tmp/attributes")
+    # As a stream of another tar's.
+    stream = subprocess.run(["tar", "--xattrs", "--xattrs-include=*", "-C", place, "-cf", "-", "tree"],
+                            stdout=subprocess.PIPE, check=True).stdout
+    assert run_mote("cp", "-", f"{one}:/tmp/stream/", stdin=stream).returncode == 0
+    assert run_mote("cp", f"{one}:/tmp/stream/tree", place / "again").returncode == 0
+    assert attributes(place / "again" / "f") == users
+    # Where there can be none.
+    sh(one, "mkdir /tmp/ram; mount -t ramfs ram /tmp/ram")
+    assert run_mote("cp", tree, f"{one}:/tmp/ram/").returncode == 0
+    assert sh(one, "cat /tmp/ram/tree/f; umount /tmp/ram") == "text"
+
+
 def test_stream_that_leads_out_of_the_destination(one, tmp_path):
     """Names, links and hard links; nothing outside is touched."""
     sh(one, "echo secret > /tmp/secret; mkdir -p /tmp/in")
@@ -225,6 +291,21 @@ def test_volume_goes_in_and_comes_back(tmp_path):
     assert (folder / "in\nput").exists()
     run_mote("run", "-v", f"{folder}:/work:ro", "--", "sh", "-c", "echo x > /work/new")
     assert not (folder / "new").exists()
+
+
+def test_volume_keeps_extended_attributes(place):
+    folder = place / "folder"
+    folder.mkdir()
+    for name in ("same", "new"):
+        (folder / name).write_text("old")
+        os.setxattr(folder / name, "user.mine", b"1")
+    os.setxattr(folder, "user.mine", b"1")
+    before = (folder / "same").stat().st_ino
+    result = run_mote("run", "-v", f"{folder}:/work", "--", "sh", "-c", "echo new >> /work/new")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert (folder / "new").read_text() == "oldnew\n"
+    assert [attributes(path) for path in (folder, folder / "same", folder / "new")] == 3 * [{"user.mine": b"1"}]
+    assert (folder / "same").stat().st_ino == before
 
 
 def test_volume_takes_what_became_of_it(tmp_path):

@@ -299,6 +299,29 @@ def test_trees_that_lead_out(vm, tmp_path, members):
         assert path.is_symlink() or not path.stat().st_mode & 0o7000
 
 
+def test_attributes_with_power_stay_in_the_guest(vm, tmp_path):
+    """A file capability that root wrote for it would be the guest's power on the host."""
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 21, 0, 0, 0).decode("latin-1")
+    evil = {"security.capability": capability, "security.ima": "x", "trusted.overlay.opaque": "y",
+            "system.posix_acl_access": "x", "nodot": "x", "user.": "x", "user.ok": "1=2\n"}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind in (("x", tarfile.DIRTYPE), ("x/f", tarfile.REGTYPE), ("x/l", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mode = kind, "../secret", 0o555
+            info.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in evil.items()}
+            tar.addfile(info)
+    (tmp_path / "secret").write_text("secret")
+    with agent(vm, lambda guest: guest.sendall(frame(STDOUT, stream.getvalue()) + frame(RESULT, {}))):
+        result = run_mote("cp", f"{NAME}:/x", tmp_path / "x")
+        assert result.returncode == 0, result.stderr
+        # Whoever wants all of it has all of it.
+        assert run_mote("cp", f"{NAME}:/x", "-").stdout == stream.getvalue()
+    for path in (tmp_path / "x", tmp_path / "x" / "f"):
+        assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == {"user.ok": b"1=2\n"}
+    assert not os.listxattr(tmp_path / "secret") and (tmp_path / "x" / "f").stat().st_mode & 0o777 == 0o555
+
+
 def test_link_that_came_is_not_followed_on_the_way_back(vm, tmp_path):
     """Unless that is asked for: it leads to what is the host's."""
     (tmp_path / "private").mkdir()

@@ -61,6 +61,7 @@
 	X(sleep) \
 	X(tar) \
 	X(text) \
+	X(tree_attributes) \
 	X(tree_unpack) \
 	X(unix_socket) \
 	X(bytes) \

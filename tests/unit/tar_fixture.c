@@ -84,6 +84,7 @@ int tar_fixture_unpack(const char *name, bool plain)
 	rc = name ? tree_unpack_as(dir, name, &tar_fixture_reader, &options, &tar_counts, &tar_err)
 		  : tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err);
 	close(dir);
+	tar_reader_free(&tar_fixture_reader);
 	return rc;
 }
 

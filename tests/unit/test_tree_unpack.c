@@ -66,6 +66,7 @@ static int update(void)
 	ck_assert_int_eq(tar_finish(&tar_fixture_writer), 0);
 	rc = tree_unpack(dir, &tar_fixture_reader, &options, &tar_counts, &tar_err);
 	close(dir);
+	tar_reader_free(&tar_fixture_reader);
 	return rc;
 }
 

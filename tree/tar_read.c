@@ -7,41 +7,15 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "tree/tar_format.h"
 
-/* A header's fields, at their places (POSIX, "ustar Interchange Format"). */
-struct header {
-	char name[100];
-	char mode[8];
-	char uid[8];
-	char gid[8];
-	char size[12];
-	char mtime[12];
-	char checksum[8];
-	char type;
-	char link[100];
-	char magic[8]; /* with the version */
-	char user[32];
-	char group[32];
-	char major[8];
-	char minor[8];
-	char prefix[155];
-	char padding[12];
-};
-
-_Static_assert(sizeof(struct header) == TAR_BLOCK, "a header is a block");
-
-#define GNU_LONG_NAME 'L'
-#define GNU_LONG_LINK 'K'
-#define PAX_NEXT 'x'
-#define PAX_GLOBAL 'g'
-/* Of what precedes an entry to describe it. */
+/* Of what precedes an entry to describe it: a name, or all of a pax header. */
 #define EXTRA_MAX 65536
-#define BASE_256 0x80
-#define OCTAL_SIZE_MAX UINT64_C(077777777777)
-#define OCTAL_ID_MAX 07777777
+#define PAX_MAX (2 << 20)
 
-/* What precedes an entry. */
+/* What precedes an entry; its extended attributes are the reader's. */
 struct extra {
+	struct attributes *attributes;
 	bool has_path, has_link, has_size, has_mtime;
 	struct tar_entry entry;
 };
@@ -97,25 +71,6 @@ static bool parse_number(const char *field, size_t size, uint64_t *number)
 	return true;
 }
 
-static uint64_t checksum_of(const struct header *header)
-{
-	const unsigned char *bytes = (const unsigned char *)header;
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < TAR_BLOCK; i++) {
-		bool is_own =
-			i >= offsetof(struct header, checksum) && i < offsetof(struct header, type);
-
-		sum += is_own ? ' ' : bytes[i];
-	}
-	return sum;
-}
-
-static uint64_t padding_of(uint64_t size)
-{
-	return (TAR_BLOCK - size % TAR_BLOCK) % TAR_BLOCK;
-}
-
 /* Nanoseconds of ".5" and the like, as far as it is that. */
 static uint32_t parse_fraction(const char *text)
 {
@@ -126,6 +81,41 @@ static uint32_t parse_fraction(const char *text)
 	for (uint32_t unit = 100000000; unit > 0 && *text >= '0' && *text <= '9'; unit /= 10)
 		ns += (uint32_t)(*text++ - '0') * unit;
 	return ns;
+}
+
+/*
+ * The name of an extended attribute, which is GNU tar's: %3D and %25 are its '=' and '%'. Any other
+ * '%' is one.
+ */
+static void decode_name(char *name)
+{
+	char *to = name;
+
+	for (const char *from = name; *from; from++) {
+		const bool equals = strncmp(from, "%3D", 3) == 0;
+
+		*to++ = equals ? '=' : *from;
+		if (equals || strncmp(from, "%25", 3) == 0)
+			from += 2;
+	}
+	*to = '\0';
+}
+
+static bool is_attribute(const char *key)
+{
+	return strncmp(key, ATTRIBUTE_PREFIX, strlen(ATTRIBUTE_PREFIX)) == 0;
+}
+
+static int take_attribute(struct extra *extra, char *name, const char *value, size_t size,
+			  struct err *err)
+{
+	int rc;
+
+	decode_name(name);
+	rc = name[0] ? attributes_add(extra->attributes, name, value, size) : -EINVAL;
+	return rc < 0 ? err_set(err, -rc,
+				"the tar stream has extended attributes that no file can have")
+		      : 0;
 }
 
 /* The text of one field of a pax header. */
@@ -162,6 +152,7 @@ static int take_pax(struct extra *extra, char *text, size_t size, struct err *er
 	while (size > 0) {
 		char *end, *equals;
 		unsigned long length = strtoul(text, &end, 10);
+		size_t value_size;
 
 		if (text[0] < '1' || text[0] > '9' || *end != ' ' || length > size ||
 		    text + length < end + 2 || text[length - 1] != '\n')
@@ -171,7 +162,10 @@ static int take_pax(struct extra *extra, char *text, size_t size, struct err *er
 		if (!equals)
 			return err_set(err, EINVAL, "the tar stream has a bad pax header");
 		*equals = '\0';
-		if (take_pax_field(extra, end, equals + 1, err) < 0)
+		value_size = (size_t)(text + length - 1 - (equals + 1));
+		if ((is_attribute(end) ? take_attribute(extra, end + strlen(ATTRIBUTE_PREFIX),
+							equals + 1, value_size, err)
+				       : take_pax_field(extra, end, equals + 1, err)) < 0)
 			return -1;
 		text += length;
 		size -= length;
@@ -185,13 +179,14 @@ static int take_extra(struct tar_reader *reader, struct extra *extra, char type,
 	char *text;
 	int rc;
 
-	if (size > EXTRA_MAX)
-		return err_set(err, EINVAL, "the tar stream has a name that is too long");
+	if (size > (type == PAX_NEXT ? PAX_MAX : EXTRA_MAX))
+		return err_set(err, EINVAL, "the tar stream has a %s that is too long",
+			       type == PAX_NEXT || type == PAX_GLOBAL ? "pax header" : "name");
 	text = malloc(size + 1);
 	if (!text)
 		return err_sys(err, ENOMEM, "tar");
 	reader->left = 0;
-	reader->padding = padding_of(size);
+	reader->padding = tar_padding(size);
 	rc = read_exactly(reader, text, size, err);
 	text[size] = '\0';
 	if (rc == 0 && type == PAX_NEXT)
@@ -220,7 +215,7 @@ static int skip(struct tar_reader *reader, struct err *err)
 	return 0;
 }
 
-static void copy_name(char *to, const struct header *header)
+static void copy_name(char *to, const struct tar_header *header)
 {
 	bool has_prefix = memcmp(header->magic, "ustar\0", 6) == 0 && header->prefix[0];
 
@@ -228,7 +223,7 @@ static void copy_name(char *to, const struct header *header)
 		 header->prefix, has_prefix ? "/" : "", (int)sizeof(header->name), header->name);
 }
 
-static int fill_entry(struct tar_entry *entry, const struct header *header,
+static int fill_entry(struct tar_entry *entry, const struct tar_header *header,
 		      const struct extra *extra, uint64_t size, struct err *err)
 {
 	uint64_t mode, uid, gid, mtime, major = 0, minor = 0;
@@ -249,6 +244,7 @@ static int fill_entry(struct tar_entry *entry, const struct header *header,
 	entry->size = size;
 	entry->major = (unsigned int)major;
 	entry->minor = (unsigned int)minor;
+	entry->attributes = extra->attributes;
 	if (extra->has_path)
 		memcpy(entry->path, extra->entry.path, sizeof(entry->path));
 	else
@@ -274,10 +270,11 @@ static int fill_entry(struct tar_entry *entry, const struct header *header,
 
 int tar_next(struct tar_reader *reader, struct tar_entry *entry, struct err *err)
 {
-	struct extra extra = { 0 };
+	struct extra extra = { .attributes = &reader->attributes };
 
+	attributes_clear(&reader->attributes);
 	for (;;) {
-		struct header header;
+		struct tar_header header;
 		uint64_t sum, size;
 
 		if (skip(reader, err) < 0 || read_exactly(reader, &header, sizeof(header), err) < 0)
@@ -286,7 +283,7 @@ int tar_next(struct tar_reader *reader, struct tar_entry *entry, struct err *err
 		if (is_zero(&header))
 			return 0;
 		if (!parse_number(header.checksum, sizeof(header.checksum), &sum) ||
-		    sum != checksum_of(&header))
+		    sum != tar_checksum(&header))
 			return err_set(err, EINVAL, "this is no tar stream");
 		if (!parse_number(header.size, sizeof(header.size), &size) || size > INT64_MAX)
 			return err_set(err, EINVAL, "the tar stream has a size that cannot be");
@@ -301,9 +298,14 @@ int tar_next(struct tar_reader *reader, struct tar_entry *entry, struct err *err
 		if (fill_entry(entry, &header, &extra, size, err) < 0)
 			return -1;
 		reader->left = entry->size;
-		reader->padding = padding_of(entry->size);
+		reader->padding = tar_padding(entry->size);
 		return 1;
 	}
+}
+
+void tar_reader_free(struct tar_reader *reader)
+{
+	attributes_free(&reader->attributes);
 }
 
 ssize_t tar_data(struct tar_reader *reader, void *data, size_t size, struct err *err)
@@ -317,113 +319,4 @@ ssize_t tar_data(struct tar_reader *reader, void *data, size_t size, struct err 
 		return err_set(err, EINVAL, "the tar stream ends in the middle");
 	reader->left -= (uint64_t)n;
 	return n;
-}
-
-static void put_number(char *field, size_t size, uint64_t number, uint64_t octal_max)
-{
-	if (number <= octal_max) {
-		/* The last byte stays zero. */
-		for (size_t i = size - 1; i > 0; i--) {
-			field[i - 1] = (char)('0' + (number & 7));
-			number >>= 3;
-		}
-		return;
-	}
-	field[0] = (char)BASE_256;
-	for (size_t i = size - 1; i > 0; i--) {
-		field[i] = (char)number;
-		number >>= 8;
-	}
-}
-
-static void put_checksum(struct header *header)
-{
-	memset(header->checksum, ' ', sizeof(header->checksum));
-	snprintf(header->checksum, sizeof(header->checksum) - 1, "%06llo",
-		 (unsigned long long)checksum_of(header));
-}
-
-/* A name that does not fit into the header precedes it. */
-static int put_long(struct tar_writer *writer, char type, const char *name)
-{
-	struct header header = { .name = "././@LongLink", .magic = "ustar  ", .type = type };
-	size_t size = strlen(name) + 1;
-
-	put_number(header.size, sizeof(header.size), size, OCTAL_SIZE_MAX);
-	put_number(header.mode, sizeof(header.mode), 0, OCTAL_ID_MAX);
-	put_number(header.uid, sizeof(header.uid), 0, OCTAL_ID_MAX);
-	put_number(header.gid, sizeof(header.gid), 0, OCTAL_ID_MAX);
-	put_number(header.mtime, sizeof(header.mtime), 0, OCTAL_SIZE_MAX);
-	put_checksum(&header);
-	return writer->write(writer->opaque, &header, sizeof(header)) < 0 ||
-			       writer->write(writer->opaque, name, size) < 0
-		       ? -1
-		       : tar_pad(writer, size);
-}
-
-/* The header has no room for a part of a second: pax has. */
-static int put_exact_time(struct tar_writer *writer, const struct tar_entry *entry)
-{
-	struct header header = { .name = "././@PaxHeader", .magic = "ustar  ", .type = PAX_NEXT };
-	char record[64];
-	/* A record begins with its own length: of two digits, with these. */
-	size_t size = (size_t)snprintf(record, sizeof(record), "00 mtime=%lld.%09u\n",
-				       (long long)entry->mtime, entry->mtime_ns);
-
-	record[0] = (char)('0' + size / 10);
-	record[1] = (char)('0' + size % 10);
-	put_number(header.size, sizeof(header.size), size, OCTAL_SIZE_MAX);
-	put_checksum(&header);
-	return writer->write(writer->opaque, &header, sizeof(header)) < 0 ||
-			       writer->write(writer->opaque, record, size) < 0
-		       ? -1
-		       : tar_pad(writer, size);
-}
-
-/* Without the terminating zero where it fills its field. */
-static int put_name(struct tar_writer *writer, char type, char *field, size_t size,
-		    const char *name)
-{
-	size_t length = strlen(name);
-
-	memcpy(field, name, length < size ? length : size);
-	return length > size ? put_long(writer, type, name) : 0;
-}
-
-int tar_put(struct tar_writer *writer, const struct tar_entry *entry)
-{
-	struct header header = { .magic = "ustar  ", .type = (char)entry->type };
-
-	put_number(header.mode, sizeof(header.mode), entry->mode, OCTAL_ID_MAX);
-	put_number(header.uid, sizeof(header.uid), entry->uid, OCTAL_ID_MAX);
-	put_number(header.gid, sizeof(header.gid), entry->gid, OCTAL_ID_MAX);
-	put_number(header.size, sizeof(header.size), entry->size, OCTAL_SIZE_MAX);
-	put_number(header.mtime, sizeof(header.mtime),
-		   entry->mtime < 0 ? 0 : (uint64_t)entry->mtime, OCTAL_SIZE_MAX);
-	if (entry->type == TAR_CHARACTER_DEVICE || entry->type == TAR_BLOCK_DEVICE) {
-		put_number(header.major, sizeof(header.major), entry->major, OCTAL_ID_MAX);
-		put_number(header.minor, sizeof(header.minor), entry->minor, OCTAL_ID_MAX);
-	}
-	if (entry->mtime >= 0 && entry->mtime_ns > 0 && put_exact_time(writer, entry) < 0)
-		return -1;
-	if (put_name(writer, GNU_LONG_NAME, header.name, sizeof(header.name), entry->path) < 0 ||
-	    put_name(writer, GNU_LONG_LINK, header.link, sizeof(header.link), entry->link) < 0)
-		return -1;
-	put_checksum(&header);
-	return writer->write(writer->opaque, &header, sizeof(header));
-}
-
-int tar_pad(struct tar_writer *writer, uint64_t size)
-{
-	static const char zero[TAR_BLOCK];
-	size_t padding = (size_t)padding_of(size);
-
-	return padding > 0 ? writer->write(writer->opaque, zero, padding) : 0;
-}
-
-int tar_finish(struct tar_writer *writer)
-{
-	static const char zero[2 * TAR_BLOCK];
-
-	return writer->write(writer->opaque, zero, sizeof(zero));
 }
