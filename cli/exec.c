@@ -95,7 +95,7 @@ static int run(struct session *session, const char *name, const struct exec_opti
 	return rc;
 }
 
-static int report(const struct session *session, bool failed, const struct exec_options *options,
+static int report(struct session *session, bool failed, const struct exec_options *options,
 		  const struct err *cause)
 {
 	struct run_result result = { .session = &session->result,
@@ -111,6 +111,7 @@ static int report(const struct session *session, bool failed, const struct exec_
 		result.exit_status = session_report(&session->result);
 	if (session->result.end == SESSION_REFUSED)
 		result.error = session->result.error.text;
+	session_release_signals(session);
 	if (options->json_result && run_result_write(&result, options->json_path, &err) < 0)
 		return cli_fail(CLI_EXIT_SANDBOX, &err);
 	return result.exit_status;

@@ -74,7 +74,7 @@ static int work_on(const struct image_job *job, struct image_store *store,
 	return image_job_run(job, image->format, kind, detail, max_mib, fd, about, status);
 }
 
-/* Until a signal ends it, if there is a descriptor to learn that from: -EINTR. */
+/* Until a signal ends it, if there is a descriptor to learn that from: -EINTR. Into a file. */
 static int copy(int in, int out, int signal_fd)
 {
 	struct signalfd_siginfo info;
@@ -92,38 +92,53 @@ static int copy(int in, int out, int signal_fd)
 	return rc;
 }
 
+/* Something that is written to as it is, like a terminal or a pipe. */
+static bool is_no_file(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 /*
  * A file that is there whole or not at all, also where a link leads to one: what is called
- * /dev/stdout may be. What is there and is no file is written to.
+ * /dev/stdout may be.
  */
-static int copy_to_path(int in, const char *path, int signal_fd, struct err *err)
+static int copy_to_file(int in, const char *path, int signal_fd, struct err *err)
 {
 	CLEANUP_FD int out = -1;
 	char target[PATH_MAX], new_path[PATH_MAX];
-	struct stat st;
-	bool is_there = stat(path, &st) == 0, in_place = is_there && !S_ISREG(st.st_mode);
+	bool is_there = access(path, F_OK) == 0;
 	mode_t mask = umask(0);
 	int rc = 0;
 
 	umask(mask);
-	if (is_there && !in_place && !realpath(path, target))
+	if (is_there && !realpath(path, target))
 		return err_sys(err, errno, "%s", path);
-	if (!is_there || in_place)
+	if (!is_there)
 		rc = snprintf(target, sizeof(target), "%s", path) < PATH_MAX ? 0 : -ENAMETOOLONG;
 	if (rc < 0 ||
 	    snprintf(new_path, sizeof(new_path), "%s.XXXXXX", target) >= (int)sizeof(new_path))
 		return err_sys(err, ENAMETOOLONG, "%s", path);
-	out = in_place ? open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC)
-		       : mkostemp(new_path, O_CLOEXEC);
+	out = mkostemp(new_path, O_CLOEXEC);
 	if (out < 0)
 		return err_sys(err, errno, "%s", path);
 	rc = copy(in, out, signal_fd);
-	if (rc == 0 && !in_place &&
+	if (rc == 0 &&
 	    (fchmod(out, 0666 & ~mask) < 0 || fsync(out) < 0 || rename(new_path, target) < 0))
 		rc = -errno;
-	if (rc < 0 && !in_place)
+	if (rc < 0)
 		unlink(new_path);
 	return rc < 0 ? err_sys(err, -rc, "%s", path) : 0;
+}
+
+/* To standard output without a path. It waits for readers, and a signal ends the process. */
+static int copy_to_stream(int in, const char *path, struct err *err)
+{
+	CLEANUP_FD int opened = path ? open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC) : -1;
+	int rc = path && opened < 0 ? -errno : copy(in, path ? opened : STDOUT_FILENO, -1);
+
+	return rc < 0 ? err_sys(err, -rc, "%s", path ? path : "standard output") : 0;
 }
 
 /* The name in an archive, where docker's names have a tag. */
@@ -145,6 +160,7 @@ int image_save(struct image_store *store, const char *name, const char *path, in
 	char tag[IMAGE_NAME_MAX + 1], from[PATH_MAX];
 	struct image_job job;
 	struct image image;
+	const bool to_file = path && !is_no_file(path);
 	struct err err;
 	int status = EXIT_SUCCESS, rc;
 
@@ -164,18 +180,15 @@ int image_save(struct image_store *store, const char *name, const char *path, in
 		snprintf(from, sizeof(from), "%.*s/image", PATH_MAX - 64, job.scratch);
 		made = open(from, O_RDONLY | O_CLOEXEC);
 		rc = made < 0 ? err_sys(&err, errno, "%s", from) : 0;
-		if (rc == 0 && path)
-			rc = copy_to_path(made, path, job.signal_fd, &err);
+		if (rc == 0 && to_file)
+			rc = copy_to_file(made, path, job.signal_fd, &err);
 		if (rc < 0)
 			status = cli_fail(rc == -EINTR ? 128 + SIGINT : CLI_EXIT_FAILURE, &err);
 	}
 	image_job_close(&job);
 	/* Nothing is left of it any more should a signal end us. */
-	rc = made >= 0 && !path ? copy(made, STDOUT_FILENO, -1) : 0;
-	if (rc < 0) {
-		err_sys(&err, -rc, "standard output");
+	if (made >= 0 && !to_file && copy_to_stream(made, path, &err) < 0)
 		status = cli_fail(CLI_EXIT_FAILURE, &err);
-	}
 	return status;
 }
 

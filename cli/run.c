@@ -406,29 +406,27 @@ static void leave(struct run *run, int status)
 	vm_close(&run->vm);
 }
 
-static int report(struct run *run)
+/* The status to exit with; what it is made of is left in *result. */
+static int report(struct run *run, struct run_result *result)
 {
-	struct run_result result = {
+	*result = (struct run_result){
 		.session = &run->session.result,
 		.phases = run->sandbox.phases,
 		.agent_us = run->agent_us,
 		.done_us = run->done_us,
 		.error = run->failed ? run->err.text : NULL,
 	};
-	struct err err;
 
 	if (run->failed) {
-		result.exit_status = cli_fail(CLI_EXIT_SANDBOX, &run->err);
+		result->exit_status = cli_fail(CLI_EXIT_SANDBOX, &run->err);
 	} else {
-		result.exit_status = session_report(result.session);
-		if (result.session->end == SESSION_REFUSED)
-			result.error = result.session->error.text;
+		result->exit_status = session_report(result->session);
+		if (result->session->end == SESSION_REFUSED)
+			result->error = result->session->error.text;
 	}
 	if (run->options.timing && is_done(run))
-		run_result_print(&result);
-	if (run->options.json_result && run_result_write(&result, run->options.json_path, &err) < 0)
-		return cli_fail(CLI_EXIT_SANDBOX, &err);
-	return result.exit_status;
+		run_result_print(result);
+	return result->exit_status;
 }
 
 /* What a detached command writes goes to the log. */
@@ -439,6 +437,8 @@ static void log_output(void *opaque, const void *data, size_t size)
 
 static int run_here(struct run *run)
 {
+	struct run_result result;
+	struct err err;
 	int status;
 
 	if (session_open(&run->session, &run->err) < 0)
@@ -450,8 +450,12 @@ static int run_here(struct run *run)
 	}
 	run_command(run);
 	session_close(&run->session);
-	status = report(run);
+	status = report(run, &result);
 	leave(run, status);
+	/* Nothing is left to be undone should a signal end us while nobody reads it. */
+	session_release_signals(&run->session);
+	if (run->options.json_result && run_result_write(&result, run->options.json_path, &err) < 0)
+		return cli_fail(CLI_EXIT_SANDBOX, &err);
 	return status;
 }
 

@@ -25,6 +25,15 @@
 /* The agent keeps time limits. Who has taken it over does not: it has so long. */
 #define AGENT_GRACE_MS 5000
 
+static void fill_signals(sigset_t *signals)
+{
+	sigemptyset(signals);
+	for (int number = 1; number <= SIGRTMAX; number++) {
+		if (signal_is_passed_on(number))
+			sigaddset(signals, number);
+	}
+}
+
 int session_open(struct session *session, struct err *err)
 {
 	sigset_t signals;
@@ -32,12 +41,9 @@ int session_open(struct session *session, struct err *err)
 	memset(session, 0, offsetof(struct session, out));
 	session->fd = -1;
 	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&signals);
-	for (int number = 1; number <= SIGRTMAX; number++) {
-		if (signal_is_passed_on(number))
-			sigaddset(&signals, number);
-	}
-	sigprocmask(SIG_BLOCK, &signals, NULL);
+	fill_signals(&signals);
+	sigprocmask(SIG_BLOCK, &signals, &session->mask_before);
+	session->holds_signals = true;
 	session->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	return session->signal_fd < 0 ? err_sys(err, errno, "signalfd") : 0;
 }
@@ -57,6 +63,20 @@ void session_close(struct session *session)
 	/* Descriptor 0 is standard input, so a zeroed object is recognised by it. */
 	if (session->signal_fd > 0)
 		fd_close(&session->signal_fd);
+}
+
+void session_release_signals(struct session *session)
+{
+	const struct timespec now = { 0 };
+	sigset_t signals;
+
+	if (!session->holds_signals)
+		return;
+	fill_signals(&signals);
+	while (sigtimedwait(&signals, NULL, &now) > 0)
+		;
+	sigprocmask(SIG_SETMASK, &session->mask_before, NULL);
+	session->holds_signals = false;
 }
 
 /* The one place where bytes for the agent wait; false if there is no room for the frame. */

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,6 +59,8 @@ struct session_result {
 struct session {
 	int fd;	       /* owned; -1 before session_start */
 	int signal_fd; /* owned; see session_open */
+	bool holds_signals;
+	sigset_t mask_before;
 	bool tty;
 	struct terminal terminal;
 	bool stdin_over;
@@ -85,6 +88,11 @@ struct session {
 int session_open(struct session *session, struct err *err);
 /* Restores the terminal; the program is killed by its agent if it still runs. */
 void session_close(struct session *session);
+/*
+ * What may wait for others after the session can be interrupted: signals do again what they did
+ * before session_open. Those that came too late for the program are dropped.
+ */
+void session_release_signals(struct session *session);
 
 /* Takes the stream, and makes the request on it. 0 or -errno with err set. */
 int session_start(struct session *session, int fd, const struct session_request *request,

@@ -135,6 +135,18 @@ def watchdog(end, time_limit=TIME_LIMIT):
         timer.join()
 
 
+WRITE, OPENAT = 1, 257
+
+
+def wait_until_called(pid, number):
+    """Until the process sleeps in that system call."""
+    def calls():
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/syscall") as call:
+            return (stat.read().rsplit(")", 1)[1].split()[0], call.read().split()[0]) == ("S", str(number))
+
+    wait_until(calls, f"system call {number} to be waited in")
+
+
 def wait_until(condition, what):
     """Polls a condition that no event announces."""
     end = time.monotonic() + TIME_LIMIT

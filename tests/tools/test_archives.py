@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from images import build, data_home, extracted, inspect, is_empty, mote_image  # noqa: F401
 from sources import oci_layout, write_tar
-from support import MOTE, TIME_LIMIT, TOP
+from support import MOTE, OPENAT, TIME_LIMIT, TOP, WRITE, wait_until_called
 from test_registry import registry
 
 PACK = TOP / "build" / "release" / "pack-image"
@@ -211,6 +212,23 @@ def test_what_cannot_be_loaded(home, tmp_path):
     assert (result.returncode, result.stderr) == (
         1, "mote: standard input: its files are more than the 1 MiB of --max-size\n")
     assert is_empty(home)
+
+
+@pytest.mark.parametrize("call", [OPENAT, WRITE])
+def test_reader_that_does_not_come_or_does_not_read(home, tmp_path, call):
+    """A signal ends the wait, and nothing is left of the archive."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(b"x" * (1 << 20))
+    build("-t", "tree", tmp_path / "tree")
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK) if call == WRITE else None
+    with subprocess.Popen([MOTE, "image", "save", "-o", tmp_path / "fifo", "tree"]) as saving:
+        wait_until_called(saving.pid, call)
+        saving.send_signal(signal.SIGINT)
+        assert saving.wait(TIME_LIMIT) == -signal.SIGINT
+    if reader is not None:
+        os.close(reader)
+    assert (tmp_path / "fifo").is_fifo() and os.listdir(home / "scratch") == []
 
 
 def test_what_cannot_be_saved(home, tmp_path):

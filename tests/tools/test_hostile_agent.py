@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from support import MOTE, TIME_LIMIT, TOP, run_mote, running, wait_until
+from support import MOTE, OPENAT, TIME_LIMIT, TOP, run_mote, running, wait_until, wait_until_called
 
 STDIN_END, STDOUT, EXIT, ERROR, RESULT = 3, 17, 19, 20, 21
 NAME = "evil"
@@ -107,6 +107,21 @@ def test_last_words_that_are_none(vm, last):
         said = "the guest's agent refused the request without a reason"
         assert failure("exec", NAME, "true", status=125) == said
         assert failure("cp", f"{NAME}:/x", vm) == said
+
+
+@pytest.mark.parametrize("words", [("exec", NAME), ("run", "--no-jail", "--kernel", "/etc/hostname", "--")])
+def test_result_for_a_reader_that_does_not_come(vm, tmp_path, words):
+    """A signal ends the wait, and nothing of a microVM is left."""
+    os.mkfifo(tmp_path / "result")
+    with agent(vm, lambda stream: stream.sendall(frame(EXIT, {
+            "code": 3, "timed_out": False, "oom_killed": False, "user_us": 1, "system_us": 1,
+            "memory_peak_bytes": 1}))):
+        with subprocess.Popen([MOTE, words[0], f"--json-result={tmp_path}/result", *words[1:], "true"],
+                              stdin=subprocess.DEVNULL) as command:
+            wait_until_called(command.pid, OPENAT)
+            command.send_signal(signal.SIGINT)
+            assert command.wait(TIME_LIMIT) == -signal.SIGINT
+    assert list(vm.parent.iterdir()) == [vm]
 
 
 @pytest.mark.parametrize("end", [{"code": 1 << 40}, {"signal": -1}, {"signal": 999}, {}, [], "x",
