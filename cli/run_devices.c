@@ -108,8 +108,8 @@ int run_devices_finish(struct run_devices *devices, struct err *err)
 	if (devices->net == RUN_NET_USER) {
 		const struct passt_families families = passt_families();
 
-		if (families.ipv4)
-			address = PASST_GUEST "/" PASST_PREFIX "," PASST_GATEWAY;
+		address = families.ipv4 ? PASST_GUEST "/" PASST_PREFIX "," PASST_GATEWAY
+					: PASST_GUEST "/" PASST_PREFIX;
 		if (families.ipv6)
 			ipv6 = PASST_GUEST_IPV6 "/" PASST_PREFIX_IPV6 "," PASST_GATEWAY_IPV6;
 		interface =

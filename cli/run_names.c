@@ -92,7 +92,7 @@ struct resolver {
 	bool search_given;
 	bool options_given;
 	const char *forwarders[2]; /* until it was named; IPv4's and IPv6's */
-	bool families[2];
+	bool families[2];	   /* what goes further than to the host */
 };
 
 /* The guest's own loopback is not the host's, and a link of the host's is none of the guest's. */
@@ -112,7 +112,8 @@ static void take_server(struct run_names *names, char *word, struct resolver *re
 	if (!is_address(word, &address, &family))
 		return;
 	i = family == AF_INET6;
-	if (!resolver->families[i] || resolver->servers == SERVERS_MAX)
+	if ((!resolver->families[i] && is_reachable(&address, family)) ||
+	    resolver->servers == SERVERS_MAX)
 		return;
 	if (resolver->forwarders[i])
 		(void)run_names_add_server(names, resolver->forwarders[i]);
@@ -149,13 +150,13 @@ static void take_line(struct run_names *names, char *line, struct resolver *reso
 }
 
 void run_names_take_host(struct run_names *names, const char *path, const char *ipv4,
-			 const char *ipv6)
+			 const char *ipv6, bool has_ipv4)
 {
 	struct resolver resolver = { .servers_given = names->servers[0],
 				     .search_given = names->search[0],
 				     .options_given = names->options[0],
 				     .forwarders = { ipv4, ipv6 },
-				     .families = { ipv4, ipv6 } };
+				     .families = { has_ipv4, ipv6 } };
 	FILE *file = fopen(path, "re");
 	char line[1024];
 
@@ -165,7 +166,7 @@ void run_names_take_host(struct run_names *names, const char *path, const char *
 		fclose(file);
 	/* A host without any may get one while the guest runs. */
 	if (!names->servers[0])
-		(void)run_names_add_server(names, ipv4 ? ipv4 : ipv6);
+		(void)run_names_add_server(names, has_ipv4 ? ipv4 : ipv6);
 }
 
 int run_names_words(const struct run_names *names, const char *name, char *words, int size)

@@ -143,8 +143,8 @@ static void take_host_resolver(struct run_names *names)
 {
 	const struct passt_families families = passt_families();
 
-	run_names_take_host(names, RESOLVER, families.ipv4 ? PASST_DNS : NULL,
-			    families.ipv6 ? PASST_DNS_IPV6 : NULL);
+	run_names_take_host(names, RESOLVER, PASST_DNS, families.ipv6 ? PASST_DNS_IPV6 : NULL,
+			    families.ipv4);
 }
 
 /* What the options refer to: the files of the kernel and of the default root. */

@@ -2,6 +2,7 @@
 #include "host/passt.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <net/route.h>
 #include <poll.h>
 #include <signal.h>
@@ -38,7 +39,8 @@ static bool has_default_ipv4(void)
 	return has;
 }
 
-static bool has_default_ipv6(void)
+/* By which interface, too. */
+static bool has_default_ipv6(char interface[IF_NAMESIZE])
 {
 	FILE *file = fopen("/proc/net/ipv6_route", "re");
 	char line[256], destination[33];
@@ -46,8 +48,8 @@ static bool has_default_ipv6(void)
 	bool has = false;
 
 	while (file && !has && fgets(line, sizeof(line), file))
-		has = sscanf(line, "%32s %x %*s %*x %*s %*x %*x %*x %x", destination, &prefix,
-			     &flags) == 3 &&
+		has = sscanf(line, "%32s %x %*s %*x %*s %*x %*x %*x %x %15s", destination, &prefix,
+			     &flags, interface) == 4 &&
 		      prefix == 0 && (flags & RTF_UP) && !(flags & RTF_REJECT);
 	if (file)
 		fclose(file);
@@ -56,7 +58,8 @@ static bool has_default_ipv6(void)
 
 struct passt_families passt_families(void)
 {
-	const bool ipv6 = has_default_ipv6();
+	char interface[IF_NAMESIZE];
+	const bool ipv6 = has_default_ipv6(interface);
 
 	return (struct passt_families){ .ipv4 = has_default_ipv4() || !ipv6, .ipv6 = ipv6 };
 }
@@ -82,7 +85,7 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 		(char[]){ "--gateway" },     (char[]){ PASST_GATEWAY_IPV6 },
 		(char[]){ "--dns-forward" }, (char[]){ PASST_DNS_IPV6 },
 	};
-	char ipv4_only[] = "--ipv4-only", ipv6_only[] = "--ipv6-only";
+	char ipv4_only[] = "--ipv4-only", option[] = "--interface", interface[IF_NAMESIZE];
 	size_t count = 8;
 	int own = dup(fd); /* without close-on-exec */
 	sigset_t none;
@@ -92,11 +95,13 @@ static _Noreturn void exec_passt(int fd, int said_fd, const struct passt_ports *
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
 	dup2(said_fd, STDERR_FILENO);
-	if (families.ipv4) {
-		memcpy(argv + count, ipv4, sizeof(ipv4));
-		count += ARRAY_SIZE(ipv4);
-	} else {
-		argv[count++] = ipv6_only;
+	memcpy(argv + count, ipv4, sizeof(ipv4));
+	count += ARRAY_SIZE(ipv4);
+	/* It has no IPv4 of its own choice without a route, and the host's resolver may be there.
+	 */
+	if (!families.ipv4 && has_default_ipv6(interface)) {
+		argv[count++] = option;
+		argv[count++] = interface;
 	}
 	if (families.ipv6) {
 		memcpy(argv + count, ipv6, sizeof(ipv6));

@@ -37,7 +37,10 @@ struct passt_ports {
 /* [ADDRESS:]HOST[:GUEST][/udp]. 0 or -EINVAL. */
 int passt_publish(struct passt_ports *ports, const char *argument);
 
-/* What the host has a way to the world by, and so the guest. */
+/*
+ * What the host has a way to the world by, and so the guest. By IPv4 it always reaches the host's
+ * resolver, which may be at 127.0.0.53.
+ */
 struct passt_families {
 	bool ipv4;
 	bool ipv6;

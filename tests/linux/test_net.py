@@ -146,6 +146,41 @@ def test_ipv6_with_passt(net, world, tmp_path, ipv4):
     assert result.stdout == b"from the world\n%d\n0\n0\n" % ipv4, result
 
 
+RESOLVER = '''import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.53", 53))
+print("ready", flush=True)
+while True:
+    question, peer = s.recvfrom(512)
+    kind = int.from_bytes(question[-4:-2], "big")
+    address = {1: bytes((192, 0, 2, 99)), 28: socket.inet_pton(socket.AF_INET6, "2001:db8::99")}[kind]
+    s.sendto(question[:2] + b"\\x81\\x80" + 2 * question[4:6] + bytes(4) + question[12:] + b"\\xc0\\x0c" +
+             question[-4:] + bytes(3) + b"\\x3c" + len(address).to_bytes(2, "big") + address, peer)
+'''
+
+
+@pytest.mark.usefixtures("world")
+def test_resolver_of_a_host_of_ipv6_alone(net, tmp_path):
+    """As systemd-resolved is: at an IPv4 address that no guest reaches."""
+    for command in (["ip", "route", "del", "default"], ["ip", "link", "set", "lo", "up"],
+                    ["ip", "address", "add", "2001:db8::1/64", "dev", "veth0", "nodad"],
+                    ["ip", "-6", "route", "add", "default", "via", "2001:db8::2"]):
+        net.run(*command)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\noptions edns0\n")
+    with net.popen("/usr/bin/python3", "-c", RESOLVER, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout.readline() in (b"ready\n", "ready\n")
+            result = subprocess.run(
+                [*net.prefix, "unshare", "-m", "sh", "-c", 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"', "sh",
+                 tmp_path / "resolv.conf", BUILD / "mote", "run", "--net", "user", "--", "sh", "-c",
+                 "cat /etc/resolv.conf; nslookup name.example | grep ^Address; ip -4 route | grep -c default"],
+                capture_output=True, text=True, check=False, timeout=TIME_LIMIT)
+        finally:
+            server.kill()
+    assert result.stdout == ("nameserver 10.0.2.3\noptions edns0\nAddress:\t10.0.2.3:53\nAddress: 192.0.2.99\n"
+                             "Address: 2001:db8::99\n0\n"), result
+
+
 def test_published_port(net, world):
     """The world comes in on a port of the host, and on no other."""
     serve = "echo ready; nc -l -p 80 -e sh -c 'read x; echo got $x'"

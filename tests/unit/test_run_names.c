@@ -23,7 +23,7 @@ static void check_words(const char *expected)
 static void take(const char *text, bool ipv6)
 {
 	write_file("resolv.conf", text, strlen(text));
-	run_names_take_host(&names, "resolv.conf", "10.0.2.3", ipv6 ? "fd00::3" : NULL);
+	run_names_take_host(&names, "resolv.conf", "10.0.2.3", ipv6 ? "fd00::3" : NULL, true);
 }
 
 START_TEST(what_is_given)
@@ -93,9 +93,24 @@ END_TEST
 
 START_TEST(host_of_ipv6_alone)
 {
-	write_file("resolv.conf", "nameserver 2001:db8::1\n", 23);
-	run_names_take_host(&names, "resolv.conf", NULL, "fd00::3");
-	check_words(" mote.dns=fd00::3");
+	static const struct {
+		const char *text;
+		const char *words;
+	} hosts[] = {
+		{ "nameserver 2001:db8::1\n", " mote.dns=fd00::3" },
+		{ "nameserver 127.0.0.53\n", " mote.dns=10.0.2.3" },
+		{ "nameserver ::1\nnameserver 127.0.0.1\n", " mote.dns=fd00::3,10.0.2.3" },
+		/* The host itself does not reach it. */
+		{ "nameserver 192.0.2.1\n", " mote.dns=fd00::3" },
+		{ "", " mote.dns=fd00::3" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+		set_up();
+		write_text("resolv.conf", hosts[i].text);
+		run_names_take_host(&names, "resolv.conf", "10.0.2.3", "fd00::3", false);
+		check_words(hosts[i].words);
+	}
 }
 END_TEST
 
