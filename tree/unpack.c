@@ -3,59 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "tree/below.h"
 #include "tree/tar.h"
+#include "tree/unfinished.h"
 
 #define COPY_SIZE 65536
 #define HOLE_SIZE 4096
-
-/* Symbolic links on the way are followed, as if `dir` were the root of all. */
-static int open_below(int dir, const char *path, uint64_t flags)
-{
-	const struct open_how how = { .flags = flags | O_CLOEXEC,
-				      .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-
-	return (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
-}
-
-/* The path without its first `strip` parts. False if it has a part "..", or is too long. */
-static bool clean_path(const char *path, unsigned int strip, char clean[PATH_MAX])
-{
-	size_t used = 0;
-
-	clean[0] = '\0';
-	while (*path) {
-		size_t length = strcspn(path, "/");
-		const char *part = path;
-
-		path += length;
-		path += strspn(path, "/");
-		if (length == 0 || (length == 1 && part[0] == '.'))
-			continue;
-		if (length == 2 && part[0] == '.' && part[1] == '.')
-			return false;
-		if (strip > 0) {
-			strip--;
-			continue;
-		}
-		if (used + length + 2 > PATH_MAX)
-			return false;
-		if (used > 0)
-			clean[used++] = '/';
-		memcpy(clean + used, part, length);
-		used += length;
-		clean[used] = '\0';
-	}
-	return true;
-}
 
 /* Where a stream goes, and how. */
 struct unpack {
@@ -119,7 +79,7 @@ static int open_parent(const struct unpack *unpack, char *path, const char **bas
 		return parent < 0 ? err_sys(unpack->err, errno, "%.300s", path) : parent;
 	}
 	*slash = '\0';
-	parent = open_below(unpack->dir, path, O_PATH | O_DIRECTORY);
+	parent = below_open(unpack->dir, path, O_PATH | O_DIRECTORY);
 	if (parent < 0 && errno == ENOENT) {
 		const char *name;
 		int above = count_file(unpack) ? open_parent(unpack, path, &name) : -1;
@@ -127,7 +87,7 @@ static int open_parent(const struct unpack *unpack, char *path, const char **bas
 		if (above < 0)
 			return -1;
 		if (make_between(unpack, above, name) == 0)
-			parent = open_below(unpack->dir, path, O_PATH | O_DIRECTORY);
+			parent = below_open(unpack->dir, path, O_PATH | O_DIRECTORY);
 		close(above);
 	}
 	if (parent < 0)
@@ -311,7 +271,7 @@ static int link_below(int dir, unsigned int strip, const struct tar_entry *entry
 	char target[PATH_MAX], *slash;
 	int fd, rc = -1;
 
-	if (!clean_path(entry->link, strip, target) || !target[0]) {
+	if (!below_clean(entry->link, strip, target) || !target[0]) {
 		errno = EXDEV;
 		return -1;
 	}
@@ -319,7 +279,7 @@ static int link_below(int dir, unsigned int strip, const struct tar_entry *entry
 	slash = strrchr(target, '/');
 	if (slash)
 		*slash = '\0';
-	fd = slash ? open_below(dir, target, O_PATH | O_DIRECTORY) : fcntl(dir, F_DUPFD_CLOEXEC, 3);
+	fd = slash ? below_open(dir, target, O_PATH | O_DIRECTORY) : fcntl(dir, F_DUPFD_CLOEXEC, 3);
 	if (fd >= 0) {
 		rc = linkat(fd, slash ? slash + 1 : target, parent, name, 0);
 		close(fd);
@@ -382,58 +342,6 @@ static int make_directory(const struct unpack *unpack, int parent, const char *n
 	return rc;
 }
 
-/*
- * Directories to which entries are still being added, each inside the one before. Adding changes
- * their times, which are set when the stream goes on elsewhere; streams are in the order of a walk.
- */
-struct unfinished {
-	char path[PATH_MAX]; /* of the innermost, cleaned */
-	unsigned int depth;
-	struct {
-		size_t length; /* of its path */
-		struct timespec mtime;
-	} list[PATH_MAX / 2];
-};
-
-static void set_times(int dir, struct timespec mtime)
-{
-	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, mtime };
-
-	futimens(dir, times);
-}
-
-/* Finishes all that `path` is not inside of. One that somebody has taken away needs no time. */
-static void finish_directories(struct unfinished *unfinished, int dir, const char *path)
-{
-	while (unfinished->depth > 0) {
-		const size_t length = unfinished->list[unfinished->depth - 1].length;
-		int fd;
-
-		unfinished->path[length] = '\0';
-		if (strncmp(path, unfinished->path, length) == 0 && path[length] == '/')
-			return;
-		unfinished->depth--;
-		fd = open_below(dir, unfinished->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-		if (fd >= 0) {
-			set_times(fd, unfinished->list[unfinished->depth].mtime);
-			close(fd);
-		}
-	}
-}
-
-/* The path is inside of the innermost. */
-static void begin_directory(struct unfinished *unfinished, const char *path,
-			    const struct tar_entry *entry)
-{
-	size_t length = strlen(path);
-
-	memcpy(unfinished->path, path, length + 1);
-	unfinished->list[unfinished->depth].length = length;
-	unfinished->list[unfinished->depth].mtime =
-		(struct timespec){ entry->mtime, entry->mtime_ns };
-	unfinished->depth++;
-}
-
 static int unpack_entry(const struct unpack *unpack, int parent, const char *name,
 			const struct tar_entry *entry)
 {
@@ -476,7 +384,7 @@ static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry
 	const char *name;
 	int parent, rc;
 
-	if (!clean_path(entry->path, unpack->strip, path))
+	if (!below_clean(entry->path, unpack->strip, path))
 		return err_set(unpack->err, EINVAL, "%.300s: the path leads out of the destination",
 			       entry->path);
 	/* The destination itself is there. */
@@ -484,14 +392,14 @@ static int unpack_one(const struct unpack *unpack, const struct tar_entry *entry
 		return 0;
 	if (!count_file(unpack))
 		return -1;
-	finish_directories(unpack->unfinished, unpack->dir, path);
+	unfinished_finish(unpack->unfinished, unpack->dir, path);
 	parent = open_parent(unpack, path, &name);
 	if (parent < 0)
 		return -1;
 	rc = unpack_entry(unpack, parent, name, entry);
 	close(parent);
 	if (rc == 0 && entry->type == TAR_DIRECTORY)
-		begin_directory(unpack->unfinished, path, entry);
+		unfinished_begin(unpack->unfinished, path, entry);
 	return rc;
 }
 
@@ -506,7 +414,7 @@ static int unpack_rest(struct unpack *unpack, struct tar_entry *entry)
 		if (unpack_one(unpack, entry) < 0)
 			return -1;
 	}
-	finish_directories(&unfinished, unpack->dir, "");
+	unfinished_finish(&unfinished, unpack->dir, "");
 	return rc;
 }
 
@@ -532,7 +440,7 @@ static int unpack_directory(struct unpack *unpack, const char *name, struct tar_
 		return err_sys(unpack->err, errno, "%.300s", name);
 	unpack->strip = 1;
 	rc = unpack_rest(unpack, entry);
-	set_times(unpack->dir, mtime);
+	unfinished_set_times(unpack->dir, mtime);
 	close(unpack->dir);
 	return rc;
 }
