@@ -10,7 +10,7 @@ FETCH_KERNEL = HERE.parent.parent / "rootfs-tools/kernel/fetch-debian.sh"
 BUSYBOX = "/bin/busybox"
 CPIO = "/usr/bin/cpio"
 MODPROBE = "/sbin/modprobe"
-MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "tun", "kvm_amd"]
+OBJCOPY = "/usr/bin/objcopy"
 
 
 def cache_directory():
@@ -31,22 +31,27 @@ def modules_directory(kernel):
     return next((kernel.parent / "lib/modules").iterdir())
 
 
-def modules_in_order(kernel):
-    """The files of MODULES and what they need, each after what it needs itself."""
+def modules_in_order(kernel, names):
+    """The files of these modules and what they need, each after what it needs itself."""
     listed = subprocess.run([MODPROBE, "-d", kernel.parent, "-S", modules_directory(kernel).name,
-                             "-a", "-D", *MODULES], stdout=subprocess.PIPE, text=True, check=True)
+                             "-a", "-D", *names], stdout=subprocess.PIPE, text=True, check=True)
     lines = [line.split() for line in listed.stdout.splitlines()]
     return [pathlib.Path(path) for path in
             dict.fromkeys(words[1] for words in lines if words[0] == "insmod")]
 
 
-def initramfs(kernel):
-    """The path of the cached initramfs, made first if its inputs have changed."""
-    modules = modules_in_order(kernel)
+def initramfs(kernel, machine_part, module_names, programs=()):
+    """
+    The path of the cached initramfs, made first if its inputs have changed. `machine_part` is the
+    file beside init that knows the machine.
+    """
+    modules = modules_in_order(kernel, module_names)
     contents = {"init": (HERE / "init").read_bytes(),
-                "bin/busybox": pathlib.Path(BUSYBOX).read_bytes(),
+                "machine": (HERE / machine_part).read_bytes(),
                 "modules/order": "".join(f"{path.name}\n" for path in modules).encode()}
-    contents |= {f"modules/{path.name}": path.read_bytes() for path in modules}
+    contents |= {f"bin/{pathlib.Path(path).name}": pathlib.Path(path).read_bytes()
+                 for path in (BUSYBOX, *programs)}
+    contents |= {f"modules/{path.name}": stripped(path) for path in modules}
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
@@ -54,6 +59,13 @@ def initramfs(kernel):
     if not cached.exists():
         make(cached, contents)
     return cached
+
+
+def stripped(module):
+    """Without its signature and type information, which take long to check."""
+    with tempfile.NamedTemporaryFile() as made:
+        subprocess.run([OBJCOPY, "-R", ".BTF", "-R", ".BTF_ids", module, made.name], check=True)
+        return made.read()
 
 
 def make(cached, contents):
@@ -65,9 +77,13 @@ def make(cached, contents):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             path.chmod(0o755)
-        names = "".join(f"{path.relative_to(tree)}\0" for path in sorted(tree.rglob("*")))
-        archive = subprocess.run([CPIO, "--quiet", "-0", "-o", "-H", "newc", "-R", "0:0"], cwd=tree,
-                                 input=names.encode(), stdout=subprocess.PIPE, check=True)
         made = pathlib.Path(work, "initramfs")
-        made.write_bytes(archive.stdout)
+        made.write_bytes(archive(tree))
         made.rename(cached)
+
+
+def archive(tree):
+    """What the kernel unpacks."""
+    names = "".join(f"{path.relative_to(tree)}\0" for path in sorted(tree.rglob("*")))
+    return subprocess.run([CPIO, "--quiet", "-0", "-o", "-H", "newc", "-R", "0:0"], cwd=tree,
+                          input=names.encode(), stdout=subprocess.PIPE, check=True).stdout

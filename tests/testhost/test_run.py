@@ -1,7 +1,5 @@
 """Tests of the test host itself. Boots are slow, so some tests share one."""
-import contextlib
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -9,52 +7,10 @@ import time
 
 import pytest
 
-RUN = pathlib.Path(__file__).resolve().parent / "run"
+from running import RUN, finish, gone, processes_marked, run, start
+
 PYTHON = "/usr/bin/python3"
 ALL_BYTES = bytes(range(1, 256))
-
-
-def start(*command, options=(), **popen):
-    popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
-             "stderr": subprocess.PIPE} | popen
-    return subprocess.Popen([RUN, "--timeout=120", *options, "--", *command], **popen)
-
-
-def finish(process, stdin=None):
-    out, err = process.communicate(stdin)
-    return process.returncode, out, err
-
-
-def run(*command, stdin=None, **options):
-    if stdin is not None:
-        options["stdin"] = subprocess.PIPE
-    return finish(start(*command, **options), stdin)
-
-
-def processes_marked(mark):
-    """The processes with `mark` in their environment, which children inherit."""
-    found = []
-    for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark in environ.read_bytes():
-                found.append(environ.parent.name)
-    return found
-
-
-def gone(mark, seconds):
-    deadline = time.monotonic() + seconds
-    while processes_marked(mark):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-@pytest.fixture
-def marked():
-    mark = f"MOTE_TESTHOST_MARK={random.getrandbits(64):x}"
-    name, value = mark.split("=")
-    return mark.encode(), os.environ | {name: value}
 
 
 def test_streams_are_separate_and_exact(tmp_path):
