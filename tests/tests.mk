@@ -60,6 +60,12 @@ $(JAIL_PROGRAMS): build/%: tests/jail/%.c
 	$(say) CC $@
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -static -o $@ $<
 
+# How a machine that Bochs emulates lets its commands' output out.
+build/port: tests/testhost/port.c
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -O1 -static -o $@ $<
+
 # Fuzzers compile the sources they cover once more, with clang's instrumentation.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
@@ -105,6 +111,6 @@ $(SERVER_IMAGES): $(TEST_DATA)/mote/images/tags/server-%: rootfs-tools/image/bui
 	@touch -h $@
 
 .PHONY: tests fuzzers benches
-tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls $(BUILD)/stream_bench $(JAIL_PROGRAMS) $(GUEST_BINARIES)
+tests: $(BUILD)/unit-tests $(BUILD)/control-tests $(BUILD)/print-routes $(BUILD)/try-syscalls $(BUILD)/stream_bench $(JAIL_PROGRAMS) build/port $(GUEST_BINARIES)
 fuzzers: $(FUZZERS)
 benches: $(BENCH_PROGRAMS) $(GUEST_BINARIES)

@@ -13,7 +13,8 @@ declare -A sets=(
 		qemu-system-x86 qemu-system-common kmod python3"
 	[test]="check acpica-tools clang libclang-rt-14-dev clang-format clang-tidy shellcheck
 		python3-pytest python3-yaml python3-jsonschema curl procps iproute2 e2fsprogs fio iperf3 nftables passt
-		libarchive-tools skopeo umoci docker-registry buildah mmdebstrap uidmap man-db"
+		libarchive-tools skopeo umoci docker-registry buildah mmdebstrap uidmap man-db
+		bochs bochs-term bochsbios vgabios isolinux syslinux-common genisoimage"
 	[as-docker]="podman crun"
 )
 

@@ -32,7 +32,7 @@ def shared_directories(kernel):
 
 def instructions(arguments, shares):
     """
-    Two shell functions for init: what to share, each by a name that init-qemu knows
+    Two shell functions for init: what to share, each by a name that init-qemu or init-bochs knows
     and with its path, and how to start COMMAND.
     """
     environment = initial_environment() | {b"MOTE_TESTHOST": b"1"}
