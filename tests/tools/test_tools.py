@@ -144,8 +144,8 @@ def test_help_is_to_be_had_everywhere():
                 said(command, "--help")
 
 
-def doctor(before=(), **environment):
-    return subprocess.run([*before, BUILD / "mote", "doctor"], capture_output=True, check=False,
+def doctor(before=(), options=(), **environment):
+    return subprocess.run([*before, BUILD / "mote", "doctor", *options], capture_output=True, check=False,
                           text=True, env={**os.environ, **environment})
 
 
@@ -155,6 +155,31 @@ def test_doctor_misses_a_kernel(tmp_path):
     assert result.returncode == 1
     assert f"\nBAD   kernel microvm: there is none of this name in {tmp_path}/mote/kernels (" \
            '"make kernel" builds the default one)\n' in result.stdout
+
+
+def test_doctor_reports_what_can_be_sent(tmp_path):
+    """Also where a file is missing, no line names the host, the user or a path of theirs."""
+    result = doctor(options=["--report"], XDG_CACHE_HOME=str(tmp_path), HOME=str(tmp_path), USER="somebody")
+    assert result.returncode == 1
+    head, _, checks = result.stdout.partition("\nok    ")
+    told = dict(line.split(":", 1) for line in head.splitlines())
+    assert told["kernel"] == f" {os.uname().release}"
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii").split("\n\n", maxsplit=1)[0]
+    fields = dict(re.split(r"\s*: ?", line, maxsplit=1) for line in cpuinfo.splitlines())
+    for name in "vendor_id", "cpu family", "model", "stepping":
+        assert told[name] == f" {fields[name]}"
+    assert set(told["flags"].split()) <= set(fields["flags"].split() + fields.get("vmx flags", "").split())
+    for module in "kvm", "kvm_intel", "kvm_amd", "kvm_pvm":
+        parameters = pathlib.Path("/sys/module", module, "parameters")
+        assert (module in told) == parameters.exists()
+        names = {path.name for path in parameters.glob("*") if path.stat().st_mode & 0o400}
+        assert {word.split("=")[0] for word in told.get(module, "").split()} == names
+    needed = re.findall(r"NEED\((KVM_CAP_\w+)\)", (TOP / "base/kvm_needs.h").read_text(encoding="ascii"))
+    assert len(needed) > 5 and set(needed) < set(re.findall("KVM_CAP_[A-Z0-9_]+", told["capabilities"]))
+    assert "\nBAD   the guest kernel is missing\n" in checks
+    words = re.findall(r"[^\s():,;]+", result.stdout)
+    assert not {os.uname().nodename, "somebody"} & set(words)
+    assert {word for word in words if word.startswith("/")} <= {"/dev/kvm", "/dev/net/tun", "/sys/fs/cgroup"}
 
 
 def test_doctor_tells_an_ordinary_user_which_option_is_needed():

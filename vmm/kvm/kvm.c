@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/guest_memory.h"
+#include "base/kvm_needs.h"
 #include "vmm/boot/layout.h"
 #include "vmm/kvm/cpu_template.h"
 
@@ -20,22 +21,9 @@ static const struct {
 	int number;
 	const char *name;
 } needed[] = {
-#define NEED(capability)                                                                           \
-	{                                                                                          \
-		capability, #capability                                                            \
-	}
-	NEED(KVM_CAP_USER_MEMORY),
-	NEED(KVM_CAP_SET_TSS_ADDR),
-	NEED(KVM_CAP_IRQCHIP),
-	NEED(KVM_CAP_PIT2),
-	NEED(KVM_CAP_IRQFD),
-	NEED(KVM_CAP_IOEVENTFD),
-	NEED(KVM_CAP_EXT_CPUID),
-	NEED(KVM_CAP_MP_STATE),
-	NEED(KVM_CAP_VCPU_EVENTS),
-	NEED(KVM_CAP_IMMEDIATE_EXIT),
-	NEED(KVM_CAP_TSC_DEADLINE_TIMER),
-#undef NEED
+#define NAMED(capability) { capability, #capability },
+	KVM_NEEDS(NAMED)
+#undef NAMED
 };
 
 static int check_device(struct kvm *kvm, const struct cpu_template *template, struct err *err)
