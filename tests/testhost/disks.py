@@ -28,7 +28,7 @@ MADE = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/subuid", "/etc/subgid"
 # What a machine mounts something at, or writes to.
 EMPTY = ["proc", "sys", "dev", "tmp", "run", "root", "var/tmp"]
 # Of the working tree's build directory only these are for a run.
-BUILT = ["release", "guests", "data"]
+BUILT = ["release", "guests"]
 CYLINDER_BYTES = 16 * 63 * 512
 UNUSED_SECONDS = 7 * 24 * 3600
 
