@@ -22,7 +22,7 @@ PORT = initramfs.HERE.parent.parent / "build/port"
 MODULES = ["ata_piix", "sd_mod", "erofs", "overlay", "tun", "kvm_intel"]
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 # Instructions a virtual second. The VMX preemption timer's rate is that of the time-stamp counter,
-# and KVM, which divides by 2^32 / 10^6, takes only one below 429 MHz.
+# and KVM takes only one whose 32 bits last for 10 s: below 429 MHz.
 RATE, RATE_OF_VIRTUAL_TIME = 400_000_000, 1_000_000_000
 # Of those that Debian's kernel starts on, the one with most of what KVM can use; with pause-loop
 # exiting, without which a guest that waits with interrupts disabled stops its host (see README.md).

@@ -69,8 +69,8 @@ class QemuMachine(Machine):
 def qemu_command(arguments, kernel, initrd, ends):
     # When a nested guest exits, QEMU 7.2 (do_vmexit) alters interrupt_request without the lock
     # under which its main thread sets a bit there, so that now and then an interrupt is lost until
-    # the next one. If that was the one-shot timer, no timer ever ends again. A periodic one comes again
-    # by itself.
+    # the next one. If that was the one-shot timer, no timer ever ends again. A periodic one comes
+    # again by itself.
     kernel_arguments = [*KERNEL_ARGUMENTS, "quiet", "nohz=off", "highres=off"]
     if arguments.virtual_time:
         acceleration = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
