@@ -4,13 +4,15 @@ import pathlib
 import subprocess
 import time
 
+# Seconds: only what hangs takes as long, also beside much else on the real machine.
+LIMIT = 1200
 RUN = pathlib.Path(__file__).resolve().parent / "run"
 
 
 def start(*command, options=(), **popen):
     popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
              "stderr": subprocess.PIPE} | popen
-    return subprocess.Popen([RUN, "--timeout=120", *options, "--", *command], **popen)
+    return subprocess.Popen([RUN, f"--timeout={LIMIT}", *options, "--", *command], **popen)
 
 
 def finish(process, stdin=None):
@@ -34,7 +36,7 @@ def processes_marked(mark):
     return found
 
 
-def gone(mark, seconds):
+def gone(mark, seconds=LIMIT):
     deadline = time.monotonic() + seconds
     while processes_marked(mark):
         if time.monotonic() > deadline:

@@ -161,7 +161,7 @@ def test_terminated_and_killed(marked):
     assert processes[1].poll() is None
     processes[1].kill()
     processes[1].wait()
-    assert gone(mark, seconds=2)
+    assert gone(mark)
 
 
 VIRTUAL_TIME = """
