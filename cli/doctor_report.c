@@ -12,6 +12,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/fd.h"
 #include "base/kvm_needs.h"
 #include "cli/cli.h"
@@ -33,7 +34,7 @@ static const char *const modules[] = { "kvm", "kvm_intel", "kvm_amd", "kvm_pvm" 
 
 static bool is_telling(const char *flag)
 {
-	for (size_t i = 0; i < sizeof(telling_flags) / sizeof(telling_flags[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(telling_flags); i++) {
 		if (strcmp(flag, telling_flags[i]) == 0)
 			return true;
 	}
@@ -67,7 +68,7 @@ static void report_processor(void)
 		*value = '\0';
 		value += 2;
 		line[strcspn(line, "\t")] = '\0';
-		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 			if (strcmp(line, names[i]) == 0)
 				printf("%s: %s", names[i], value);
 		}
@@ -133,7 +134,7 @@ static void report_capabilities(void)
 	CLEANUP_FD int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	fputs("capabilities:", stdout);
-	for (size_t i = 0; fd >= 0 && i < sizeof(capabilities) / sizeof(capabilities[0]); i++)
+	for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(capabilities); i++)
 		printf(" %s=%d", capabilities[i].name,
 		       ioctl(fd, KVM_CHECK_EXTENSION, capabilities[i].number));
 	puts(fd < 0 ? " not known" : "");
@@ -147,7 +148,7 @@ void doctor_report(void)
 	if (uname(&system) == 0)
 		printf("kernel: %s\n", system.release);
 	report_processor();
-	for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(modules); i++)
 		report_parameters(modules[i]);
 	report_capabilities();
 }

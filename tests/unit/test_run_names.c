@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
+#include "base/array.h"
 #include "cli/run_names.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"

@@ -11,6 +11,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 #include "tests/unit/tar_fixture.h"
