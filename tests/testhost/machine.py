@@ -1,5 +1,6 @@
 """What the emulated machines have in common: processes, and ports that lead to them."""
 import ctypes
+import os
 import signal
 import subprocess
 
@@ -28,9 +29,12 @@ class Machine:
         self.processes = []
         self.ports = {}
 
-    def spawn(self, command, passed, stdout, stderr, cwd=None):
+    def spawn(self, command, passed, stdout, stderr, cwd=None, one_processor=False):
+        """one_processor: all its threads stay on the one where it starts, the idlest."""
         def prepare():
             die_with_parent()
+            if one_processor:
+                os.sched_setaffinity(0, {LIBC.sched_getcpu()})
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
         # A signal handler that raises after the fork would lose the process.
