@@ -61,12 +61,13 @@ json_t *control_stats(unsigned int streams, const json_t *value, struct failure 
 		failure_sys(failure, errno, "stats");
 		return NULL;
 	}
-	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:i}", "uptime_s",
-			 (json_int_t)info.uptime, "cpu_us", read_busy(), "memory_total_bytes",
-			 (json_int_t)info.totalram * info.mem_unit, "memory_available_bytes",
-			 read_available(), "processes", (int)info.procs, "root_total_bytes",
-			 (json_int_t)(root.f_blocks * root.f_frsize), "root_available_bytes",
-			 (json_int_t)(root.f_bavail * root.f_frsize), "streams", (int)streams);
+	return json_pack(
+		"{s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:i}", "uptime_s", (json_int_t)info.uptime,
+		"cpu_us", read_busy(), "memory_total_bytes",
+		(json_int_t)info.totalram * info.mem_unit, "memory_available_bytes",
+		read_available(), "processes", (int)info.procs, "root_total_bytes",
+		(json_int_t)root.f_blocks * (json_int_t)root.f_frsize, "root_available_bytes",
+		(json_int_t)root.f_bavail * (json_int_t)root.f_frsize, "streams", (int)streams);
 }
 
 static int set_clock(json_int_t unix_time_ns, struct failure *failure)

@@ -200,8 +200,10 @@ static int parse_put(const json_t *value, struct put *put, struct failure *failu
 
 	/* json_unpack_ex only reads its root. */
 	if (json_unpack_ex((json_t *)(uintptr_t)value, &error, 0, "{s:s, s?s, s?b, s?b !}", "path",
-			   &text, "owner", &owner, "into", &into, "volume", &volume) < 0)
-		return failure_set(failure, "put: %s", error.text);
+			   &text, "owner", &owner, "into", &into, "volume", &volume) < 0) {
+		failure_set(failure, "put: %s", error.text);
+		return -1;
+	}
 	put->into = into;
 	put->volume = volume;
 	if (owner) {
@@ -212,7 +214,10 @@ static int parse_put(const json_t *value, struct put *put, struct failure *failu
 		put->options.gid = user.gid;
 	}
 	put->path = strdup(text);
-	return put->path ? 0 : failure_sys(failure, ENOMEM, "put");
+	if (put->path)
+		return 0;
+	failure_sys(failure, ENOMEM, "put");
+	return -1;
 }
 
 int files_put(const json_t *value, struct stream *stream, struct failure *failure)
@@ -227,8 +232,10 @@ int files_put(const json_t *value, struct stream *stream, struct failure *failur
 
 	if (rc == 0)
 		rc = start_process(stream, failure);
-	if (rc <= 0)
+	if (rc <= 0) {
+		free(put.path);
 		return rc;
+	}
 	if (put.volume)
 		name = ".";
 	dir = put.volume ? open_volume(put.path, failure)

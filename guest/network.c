@@ -33,7 +33,7 @@ static int bring_up(int fd, const char *name)
 {
 	struct ifreq request = { 0 };
 
-	strcpy(request.ifr_name, name);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
 	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
 		return -1;
 	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
@@ -45,7 +45,7 @@ static int set_address(int fd, const char *name, struct in_addr ip, unsigned int
 	struct ifreq request = { 0 };
 	const struct in_addr mask = { prefix ? htonl(UINT32_MAX << (32 - prefix)) : 0 };
 
-	strcpy(request.ifr_name, name);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
 	request.ifr_addr = address_of(ip);
 	if (ioctl(fd, SIOCSIFADDR, &request) < 0)
 		return -1;

@@ -253,7 +253,7 @@ static _Noreturn void run_child(const struct program *program, const int fds[3],
 		report = (struct report){ errno, STAGE_CWD };
 	} else if (become_user(&program->user) < 0) {
 		report = (struct report){ errno, STAGE_USER };
-	} else if (argv && env) {
+	} else if (argv && argv[0] && env) {
 		environ = env;
 		exec_found(argv, env);
 		report = (struct report){ errno, STAGE_EXEC };

@@ -78,7 +78,7 @@ static int put(struct pack *pack, struct tar_entry *entry)
 
 	/* By convention a directory's name says that it is one. */
 	if (entry->type == TAR_DIRECTORY && length + 1 < sizeof(entry->path))
-		strcpy(entry->path + length, "/");
+		memcpy(entry->path + length, "/", sizeof("/"));
 	rc = tar_put(pack->writer, entry) < 0 ? stream_ended(pack) : 0;
 	entry->path[length] = '\0';
 	pack->counts->files++;
@@ -189,6 +189,7 @@ static int pack_children(struct pack *pack, int fd, struct tar_entry *entry, int
 	DIR *dir = fdopendir(fd);
 	size_t length = strlen(entry->path);
 	const struct dirent *child;
+	size_t name_length;
 	int rc = 0;
 
 	if (!dir) {
@@ -199,14 +200,14 @@ static int pack_children(struct pack *pack, int fd, struct tar_entry *entry, int
 	while (rc == 0 && (child = readdir(dir)) != NULL) {
 		if (strcmp(child->d_name, ".") == 0 || strcmp(child->d_name, "..") == 0)
 			continue;
-		if (length + strlen(child->d_name) + 2 > sizeof(entry->path) ||
-		    depth >= DEPTH_MAX) {
+		name_length = strlen(child->d_name);
+		if (length + name_length + 2 > sizeof(entry->path) || depth >= DEPTH_MAX) {
 			errno = ENAMETOOLONG;
 			rc = fail(pack, entry->path);
 			break;
 		}
 		entry->path[length] = '/';
-		strcpy(entry->path + length + 1, child->d_name);
+		memcpy(entry->path + length + 1, child->d_name, name_length + 1);
 		rc = pack_one(pack, dirfd(dir), child->d_name, entry, depth + 1);
 		entry->path[length] = '\0';
 	}

@@ -10,7 +10,6 @@
 #include "base/err.h"
 #include "vmm/kvm/cpu_template.h"
 
-
 /* Family, model and stepping without what is reserved. */
 #define SIGNATURE_MASK 0x0fff0fffU
 #define SKYLAKE 0x00050654U
