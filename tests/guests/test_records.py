@@ -107,6 +107,7 @@ def test_drive_is_called_by_its_name(tmp_path):
     os.close(number)
 
 
+@pytest.mark.release_build
 def test_signal_that_ends_it_is_recorded(tmp_path, records):
     fd, read = records
     with start_api(tmp_path, "--record-fd", str(fd), pass_fds=[fd], expect=150) as vmm:
