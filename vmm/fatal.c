@@ -76,9 +76,9 @@ static void log_signal(int number, const siginfo_t *info)
 		text_add(&text, " at ");
 		text_add_hex(&text, (uint64_t)(uintptr_t)info->si_addr);
 	}
+	record_error(sentence);
 	text_add(&text, ".");
 	log_from_handler(LOG_ERROR, sentence);
-	record_error(sentence);
 }
 
 static void on_fatal(int number, siginfo_t *info, void *context)

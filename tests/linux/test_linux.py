@@ -172,7 +172,7 @@ def test_power_off_through_the_acpi_sleep_register(tmp_path, name):
     assert result.returncode == 125
     assert b"The guest powered off.\n" in result.stderr
     assert result.stderr.endswith(
-        b"mote: the guest ended before the command did: The guest powered off.\n")
+        b"mote: the guest ended before the command did: The guest powered off\n")
 
 
 def test_kernel_without_vsock_ends():
@@ -181,21 +181,21 @@ def test_kernel_without_vsock_ends():
                    options=["--initrd", BUILD / "initrd.cpio"])
     assert (result.returncode, result.stdout) == (125, b"")
     assert result.stderr == (
-        b"mote: the guest ended before the command did: The guest powered off.\n")
+        b"mote: the guest ended before the command did: The guest powered off\n")
 
 
 def test_reset_is_told():
     result = guest("reboot", "-f")
     assert result.returncode == 125
     assert result.stderr == (
-        b"mote: the guest ended before the command did: The guest reset the machine.\n")
+        b"mote: the guest ended before the command did: The guest reset the machine\n")
 
 
 def test_panic_is_told():
     result = guest("sh", "-c", "echo c > /proc/sysrq-trigger", name="debian-cloud")
     assert result.returncode == 125
     assert result.stderr.endswith(
-        b"mote: The guest kernel panicked: sysrq triggered crash.\n")
+        b"mote: The guest kernel panicked: sysrq triggered crash\n")
 
 
 def test_panic_without_an_init(tmp_path):
