@@ -59,6 +59,7 @@
 	X(serial) \
 	X(serial_output) \
 	X(sleep) \
+	X(state) \
 	X(tar) \
 	X(text) \
 	X(tree_attributes) \
