@@ -131,6 +131,22 @@ START_TEST(silent_client_is_closed)
 }
 END_TEST
 
+/* Also one whose command is typed, or who is not given a processor for a while. */
+START_TEST(slow_client_is_waited_for)
+{
+	int client = vsock_client_connect();
+	struct timespec pause = { .tv_sec = VSOCK_CONNECT_TIMEOUT / 1000, .tv_nsec = 300000000 };
+
+	vsock_client_write(client, "CONN", 4);
+	vsock_guest_expect_nothing(&guest);
+	nanosleep(&pause, NULL);
+	vsock_guest_expect_nothing(&guest);
+	vsock_client_write(client, "ECT 53\n", 7);
+	vsock_guest_expect(&guest, VIRTIO_VSOCK_OP_REQUEST);
+	close(client);
+}
+END_TEST
+
 START_TEST(garbage_closes_the_client)
 {
 	int client = vsock_client_connect();
@@ -453,17 +469,17 @@ END_TEST
 
 Suite *vsock_suite(void)
 {
-	return SUITE("vsock", set_up, tear_down, frozen_device_leaves_the_guest_alone,
-		     freezing_after_a_reset_gives_nothing_back, configuration_is_the_cid,
-		     client_of_the_host_reaches_the_guest, port_in_use_is_not_given_again,
-		     client_is_closed_when_the_guest_refuses,
-		     client_is_closed_when_the_guest_does_not_answer,
-		     client_that_leaves_early_is_reset, silent_client_is_closed,
-		     garbage_closes_the_client, what_follows_the_command_is_delivered_first,
-		     guest_reaches_a_server_of_the_host, guest_is_refused_where_nobody_listens,
-		     guest_is_refused_by_a_full_backlog, much_data_to_the_host_arrives_whole,
-		     much_data_to_the_guest_arrives_whole, guest_gets_no_more_than_its_credit,
-		     counts_wrap_around, credit_request_is_answered,
-		     host_that_does_not_read_stops_the_guest,
-		     guest_that_exceeds_its_credit_is_reset, streams_are_served_in_turns);
+	return SUITE(
+		"vsock", set_up, tear_down, frozen_device_leaves_the_guest_alone,
+		freezing_after_a_reset_gives_nothing_back, configuration_is_the_cid,
+		client_of_the_host_reaches_the_guest, port_in_use_is_not_given_again,
+		client_is_closed_when_the_guest_refuses,
+		client_is_closed_when_the_guest_does_not_answer, client_that_leaves_early_is_reset,
+		silent_client_is_closed, slow_client_is_waited_for, garbage_closes_the_client,
+		what_follows_the_command_is_delivered_first, guest_reaches_a_server_of_the_host,
+		guest_is_refused_where_nobody_listens, guest_is_refused_by_a_full_backlog,
+		much_data_to_the_host_arrives_whole, much_data_to_the_guest_arrives_whole,
+		guest_gets_no_more_than_its_credit, counts_wrap_around, credit_request_is_answered,
+		host_that_does_not_read_stops_the_guest, guest_that_exceeds_its_credit_is_reset,
+		streams_are_served_in_turns);
 }

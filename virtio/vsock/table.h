@@ -22,9 +22,9 @@ struct vsock_table;
 #define VSOCK_BUCKET_BITS 10
 
 /* How long an end of a connection may take; milliseconds. */
-#define VSOCK_HANDSHAKE_TIMEOUT 2000 /* a client to send its command line */
-#define VSOCK_CONNECT_TIMEOUT 2000   /* the guest to answer a REQUEST */
-#define VSOCK_CLOSE_TIMEOUT 8000     /* the guest to confirm a SHUTDOWN */
+#define VSOCK_HANDSHAKE_TIMEOUT 60000 /* a client to send its command line; a person types it */
+#define VSOCK_CONNECT_TIMEOUT 2000    /* the guest to answer a REQUEST */
+#define VSOCK_CLOSE_TIMEOUT 8000      /* the guest to confirm a SHUTDOWN */
 /* The host's program to read something of what a guest that is done has sent before. It may be one
    whose user reads page by page. */
 #define VSOCK_LINGER_TIMEOUT 600000
