@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "STATE_CODE writes what memory has");
+
 #define ROOM_FIRST 4096
 #define SECTION_HEADER (2 * sizeof(uint32_t) + sizeof(uint64_t))
 
@@ -205,4 +207,12 @@ bool state_next(struct state_reader *reader, struct state_section *section)
 		return false;
 	section->body.left = (size_t)size;
 	return true;
+}
+
+void state_code_bytes(const struct state_codec *codec, void *bytes, size_t size)
+{
+	if (codec->out)
+		state_put_bytes(codec->out, bytes, size);
+	else
+		state_get_bytes(codec->in, bytes, size);
 }

@@ -65,6 +65,19 @@ struct state_section {
 /* The next one. False at the end, or if what is left is none, which fails. */
 bool state_next(struct state_reader *reader, struct state_section *section);
 
+/*
+ * One list of fields for both directions: each call writes the field to `out`, or if that is NULL
+ * reads it from `in`. What is written and what is read cannot differ.
+ */
+struct state_codec {
+	struct state_writer *out;
+	struct state_reader *in;
+};
+
+void state_code_bytes(const struct state_codec *codec, void *bytes, size_t size);
+/* A number of any size, or an array of bytes. x86-64 has them in memory as they are written. */
+#define STATE_CODE(codec, field) state_code_bytes(codec, &(field), sizeof(field))
+
 /* Whether all was read, and nothing failed. */
 static inline bool state_is_done(const struct state_reader *reader)
 {

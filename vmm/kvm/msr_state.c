@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/kvm/msr_state.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/err.h"
+#include "vmm/kvm/kvm.h"
+
+/* KVM lists some hundred today. */
+#define LISTED_MAX 1024
+#define KVM_FIRST UINT32_C(0x4b564d00)
+#define KVM_COUNT 256
+#define MSRS_MAX (LISTED_MAX + KVM_COUNT)
+
+#define MSR_TSC 0x10
+#define MSR_TSC_DEADLINE 0x6e0
+
+#define LAPIC_LVT_TIMER 0x320
+#define LVT_TIMER_MODE (UINT32_C(3) << 17)
+#define LVT_TIMER_TSC_DEADLINE (UINT32_C(2) << 17)
+
+/* KVM's flexible arrays, with room. */
+union list {
+	struct kvm_msr_list kvm;
+	char room[sizeof(struct kvm_msr_list) + LISTED_MAX * sizeof(uint32_t)];
+};
+
+union values {
+	struct kvm_msrs kvm;
+	char room[sizeof(struct kvm_msrs) + MSRS_MAX * sizeof(struct kvm_msr_entry)];
+};
+
+static void free_values(union values **values)
+{
+	free(*values);
+}
+
+#define CLEANUP_VALUES __attribute__((cleanup(free_values)))
+
+static bool is_listed(const union values *values, uint32_t index)
+{
+	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
+		if (values->kvm.entries[i].index == index)
+			return true;
+	}
+	return false;
+}
+
+static int list(const struct kvm *kvm, union values *values, struct err *err)
+{
+	union list list = { .kvm.nmsrs = LISTED_MAX };
+
+	if (ioctl(kvm->dev_fd, KVM_GET_MSR_INDEX_LIST, &list.kvm) < 0)
+		return err_sys(err, errno, "/dev/kvm: KVM_GET_MSR_INDEX_LIST");
+	for (uint32_t i = 0; i < list.kvm.nmsrs; i++)
+		values->kvm.entries[values->kvm.nmsrs++].index = list.kvm.indices[i];
+	for (uint32_t index = KVM_FIRST; index < KVM_FIRST + KVM_COUNT; index++) {
+		if (!is_listed(values, index))
+			values->kvm.entries[values->kvm.nmsrs++].index = index;
+	}
+	return 0;
+}
+
+/* An ioctl on `count` of the registers from `first`; how many KVM took, or -errno. */
+static int exchange(int vcpu_fd, unsigned long request, union values *part,
+		    const struct kvm_msr_entry *first, uint32_t count)
+{
+	int done;
+
+	part->kvm = (struct kvm_msrs){ .nmsrs = count };
+	memcpy(part->kvm.entries, first, count * sizeof(*first));
+	done = ioctl(vcpu_fd, request, &part->kvm);
+	return done < 0 ? -errno : done;
+}
+
+/* Drops those that KVM refuses to read, at each of which it stops. */
+static int read_all(int vcpu_fd, union values *values, struct err *err)
+{
+	CLEANUP_VALUES union values *part = calloc(1, sizeof(*part));
+	const uint32_t count = values->kvm.nmsrs;
+	struct kvm_msr_entry *entries = values->kvm.entries;
+
+	if (!part)
+		return err_sys(err, ENOMEM, "vCPU state");
+	values->kvm.nmsrs = 0;
+	for (uint32_t at = 0; at < count;) {
+		int done = exchange(vcpu_fd, KVM_GET_MSRS, part, entries + at, count - at);
+
+		if (done < 0)
+			return err_sys(err, -done, "/dev/kvm: KVM_GET_MSRS");
+		memmove(entries + values->kvm.nmsrs, part->kvm.entries,
+			(size_t)done * sizeof(*entries));
+		values->kvm.nmsrs += (uint32_t)done;
+		at += (uint32_t)done + 1;
+	}
+	return 0;
+}
+
+static struct kvm_msr_entry *find(union values *values, uint32_t index)
+{
+	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
+		if (values->kvm.entries[i].index == index)
+			return &values->kvm.entries[i];
+	}
+	return NULL;
+}
+
+/* A deadline that has passed reads as 0, and its interrupt may not have been delivered yet. */
+static void keep_timer(union values *values, const struct kvm_lapic_state *lapic)
+{
+	struct kvm_msr_entry *deadline = find(values, MSR_TSC_DEADLINE);
+	const struct kvm_msr_entry *tsc = find(values, MSR_TSC);
+	uint32_t timer;
+
+	memcpy(&timer, lapic->regs + LAPIC_LVT_TIMER, sizeof(timer));
+	if (deadline && tsc && deadline->data == 0 &&
+	    (timer & LVT_TIMER_MODE) == LVT_TIMER_TSC_DEADLINE)
+		deadline->data = tsc->data;
+}
+
+int msr_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_lapic_state *lapic,
+		   struct state_writer *out, struct err *err)
+{
+	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
+	int rc;
+
+	if (!values)
+		return err_sys(err, ENOMEM, "vCPU state");
+	rc = list(kvm, values, err);
+	if (rc == 0)
+		rc = read_all(vcpu_fd, values, err);
+	if (rc < 0)
+		return rc;
+	keep_timer(values, lapic);
+	state_put_u32(out, values->kvm.nmsrs);
+	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
+		state_put_u32(out, values->kvm.entries[i].index);
+		state_put_u64(out, values->kvm.entries[i].data);
+	}
+	return 0;
+}
+
+/* Whether it has that value already: some can be read, and not written. */
+static bool has_value(int vcpu_fd, union values *part, const struct kvm_msr_entry *entry)
+{
+	return exchange(vcpu_fd, KVM_GET_MSRS, part, entry, 1) == 1 &&
+	       part->kvm.entries[0].data == entry->data;
+}
+
+static int set(int vcpu_fd, union values *part, const struct kvm_msr_entry *entries, uint32_t count,
+	       struct err *err)
+{
+	for (uint32_t at = 0; at < count;) {
+		int done = exchange(vcpu_fd, KVM_SET_MSRS, part, entries + at, count - at);
+
+		if (done < 0)
+			return err_sys(err, -done, "/dev/kvm: KVM_SET_MSRS");
+		at += (uint32_t)done;
+		if (at == count)
+			break;
+		if (!has_value(vcpu_fd, part, &entries[at]))
+			return err_set(err, ENOTSUP,
+				       "MSR 0x%x: this host does not take the guest's value 0x%llx",
+				       entries[at].index, (unsigned long long)entries[at].data);
+		at++;
+	}
+	return 0;
+}
+
+int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
+{
+	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
+	CLEANUP_VALUES union values *part = calloc(1, sizeof(*part));
+	struct kvm_msr_entry deadline = { 0 };
+	uint32_t count = state_get_u32(in);
+	int rc;
+
+	if (!values || !part)
+		return err_sys(err, ENOMEM, "vCPU state");
+	if (count > MSRS_MAX)
+		return err_set(err, EINVAL, "vCPU state: %u MSRs, and at most %d are possible",
+			       count, MSRS_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		struct kvm_msr_entry entry = { .index = state_get_u32(in) };
+
+		entry.data = state_get_u64(in);
+		if (entry.index == MSR_TSC_DEADLINE)
+			deadline = entry;
+		else
+			values->kvm.entries[values->kvm.nmsrs++] = entry;
+	}
+	if (in->failed)
+		return err_set(err, EINVAL, "vCPU state: its MSRs are cut off");
+	rc = set(vcpu_fd, part, values->kvm.entries, values->kvm.nmsrs, err);
+	return rc == 0 && deadline.data ? set(vcpu_fd, part, &deadline, 1, err) : rc;
+}
