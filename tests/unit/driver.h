@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/guest_memory.h"
+#include "base/state.h"
 #include "virtio/core/device.h"
 #include "virtio/core/mmio.h"
 
@@ -60,6 +61,26 @@ void driver_write(struct driver *driver, uint64_t offset, uint32_t value);
 void driver_start(struct driver *driver, uint64_t features, uint16_t size);
 /* Waits for its end: another thread than the loop's as a vCPU would, for the loop to go on. */
 void driver_reset(struct driver *driver);
+
+/* Freezes the device, saves and detaches it; to be freed. */
+struct state_writer driver_save(struct driver *driver);
+/*
+ * Another device, opened and not attached, in the place of the one that was saved; restored, and
+ * frozen until virtio_device_thaw().
+ */
+void driver_move(struct driver *driver, struct virtio_device *device,
+		 const struct state_writer *saved);
+/* That this is refused, with this sentence, and the device is none the wiser. */
+void driver_restore_fails(struct driver *driver, const struct state_writer *saved,
+			  const char *sentence);
+/*
+ * Restores what was saved with each byte changed in several ways, and with each section cut short,
+ * into the device, which no driver uses. What is refused names the device and leaves it as it was;
+ * with the rest it goes on, for a turn, and is reset. Frees what was saved.
+ */
+void driver_try_mangled(struct driver *driver, struct state_writer *saved);
+/* Where the section of the device type's own begins in what was saved, its header before it. */
+size_t driver_own_section(const struct driver *driver);
 
 void *driver_memory(struct driver *driver, uint64_t addr, uint64_t len);
 

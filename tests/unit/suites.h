@@ -25,6 +25,7 @@
 	X(control) \
 	X(cpu_config) \
 	X(cpuid) \
+	X(device_state) \
 	X(err) \
 	X(fatal) \
 	X(fd) \

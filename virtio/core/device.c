@@ -157,6 +157,20 @@ void virtio_device_thaw(struct virtio_device *device)
 	look_at_queues(device);
 }
 
+bool virtio_status_in_order(uint32_t status)
+{
+	const uint8_t order[] = { VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
+				  VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK };
+	uint8_t before = 0;
+
+	for (unsigned int i = 0; i < sizeof(order); i++) {
+		if ((status & order[i]) && (status & before) != before)
+			return false;
+		before |= order[i];
+	}
+	return true;
+}
+
 static void changed(struct virtio_device *device)
 {
 	if (device->changed)

@@ -10,6 +10,8 @@
 #define MOTE_VIRTIO_CORE_DEVICE_H
 
 #include <event2/event.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -23,9 +25,26 @@ struct batching;
 struct err;
 struct guest_memory;
 struct metric;
+struct state_reader;
+struct state_writer;
 struct virtio_device;
 
 #define VIRTIO_QUEUES_MAX 3
+
+/* What the transport offers for all devices, beside their own. */
+#define VIRTIO_COMMON_FEATURES                                                                     \
+	(UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |              \
+	 UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
+
+/* 3.1.1: what the driver accepts is part of the offer, and VERSION_1 of it. */
+static inline bool virtio_features_good(uint64_t own, uint64_t accepted)
+{
+	return (accepted & ~(own | VIRTIO_COMMON_FEATURES)) == 0 &&
+	       accepted >> VIRTIO_F_VERSION_1 & 1;
+}
+
+/* 2.1 and 3.1.1: no bit without those that come before it. */
+bool virtio_status_in_order(uint32_t status);
 
 /* What a device works with while it is attached. It owns none of it, and all of it stays longer. */
 struct virtio_host {
@@ -72,6 +91,23 @@ struct virtio_ops {
 	 * its queues are nothing to go by. Main thread, under the lock. May be NULL.
 	 */
 	bool (*freeze)(struct virtio_device *device, int64_t until_ns);
+	/* Of what save writes, from 1 on; grows with each field that is added to its end. */
+	uint32_t state_version;
+	/* The device type's own part of the state of a frozen device. Main thread. May be NULL. */
+	void (*save)(const struct virtio_device *device, struct state_writer *out);
+	/*
+	 * Reads all of what a save of that version has written, or somebody who means no good; the
+	 * common part, the queues among it, is there already. If the device is active this stands
+	 * for activate. 0, or -errno with err set, after which reset follows. Main thread, under
+	 * the lock. May be NULL.
+	 */
+	int (*restore)(struct virtio_device *device, struct state_reader *in, uint32_t version,
+		       struct err *err);
+	/*
+	 * Features that are offered or not as what is behind the device can do. A driver that has
+	 * one keeps it when that is replaced, or is another after a restore.
+	 */
+	uint64_t changing_features;
 	/*
 	 * Takes it out of the event loop and ends what is in flight without an answer. False if
 	 * that takes longer than until then (CLOCK_MONOTONIC, ns): guest memory may then still be
@@ -178,6 +214,18 @@ static inline bool virtio_has_feature(const struct virtio_device *device, unsign
  */
 bool virtio_device_freeze(struct virtio_device *device, int64_t until_ns);
 void virtio_device_thaw(struct virtio_device *device);
+
+/*
+ * Writes one section: the state of a frozen device, which then is in no reset either, since a
+ * freeze ends that. Reads it again, into a device that is attached and that no driver has touched:
+ * it is then frozen, its driver where it was, and an interrupt that the driver may not have had yet
+ * comes once more. 0, or -errno with err set and the device as it was. Main thread.
+ */
+void virtio_device_save(struct virtio_device *device, struct state_writer *out);
+int virtio_device_restore(struct virtio_device *device, struct state_reader *in, struct err *err);
+/* For the ops' restore: whether that was all, and all of it good. 0 or -errno with err set. */
+int virtio_device_read_all(const struct virtio_device *device, const struct state_reader *in,
+			   struct err *err);
 
 /* Whether a driver works it now. Any thread. */
 bool virtio_device_has_driver(struct virtio_device *device);

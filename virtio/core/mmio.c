@@ -9,18 +9,17 @@
 #include "base/array.h"
 #include "base/log.h"
 #include "virtio/core/device.h"
+#include "virtio/core/internal.h"
 
 #define MAGIC 0x74726976u
 #define VERSION 2u
 #define VENDOR 0x45544f4du /* "MOTE" */
 
-#define COMMON_FEATURES                                                                            \
-	(UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |              \
-	 UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
+#define MMIO_STATE_VERSION 1
 
 static uint64_t offered(const struct virtio_device *device)
 {
-	return device->features | COMMON_FEATURES;
+	return device->features | VIRTIO_COMMON_FEATURES;
 }
 
 static struct virtq *selected(struct virtio_mmio *mmio)
@@ -74,20 +73,10 @@ static void refuse(struct virtio_device *device, const char *what)
 		       device->name, what);
 }
 
-/* 3.1.1: what the driver accepts is part of the offer, and VERSION_1 of it. */
-static bool features_good(const struct virtio_device *device)
-{
-	return (device->driver_features & ~offered(device)) == 0 &&
-	       device->driver_features >> VIRTIO_F_VERSION_1 & 1;
-}
-
 /* 2.1 and 3.1.1: bits are only added, in their order; 0 resets. */
 static void write_status(struct virtio_device *device, uint32_t value)
 {
-	const uint8_t order[] = { VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
-				  VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK };
 	const uint8_t kept = device->status & VIRTIO_CONFIG_S_NEEDS_RESET;
-	uint8_t before = 0;
 
 	if (value == 0) {
 		virtio_device_reset(device);
@@ -97,19 +86,16 @@ static void write_status(struct virtio_device *device, uint32_t value)
 		refuse(device, "status bits that were set cannot be cleared one by one");
 		return;
 	}
-	for (unsigned int i = 0; i < sizeof(order); i++) {
-		if ((value & order[i]) && (value & before) != before) {
-			refuse(device, "status bits out of their order");
-			return;
-		}
-		before |= order[i];
+	if (!virtio_status_in_order(value)) {
+		refuse(device, "status bits out of their order");
+		return;
 	}
 	value &= ~(uint32_t)device->status;
 	if (value & VIRTIO_CONFIG_S_FAILED)
 		device->status |= VIRTIO_CONFIG_S_FAILED;
 	device->status |= value & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
 	if (value & VIRTIO_CONFIG_S_FEATURES_OK) {
-		if (!features_good(device)) {
+		if (!virtio_features_good(device->features, device->driver_features)) {
 			refuse(device, "features that were not offered, or without VERSION_1");
 			return;
 		}
@@ -275,10 +261,13 @@ static void refresh(void *opaque)
 void virtio_mmio_show(struct virtio_mmio *mmio, void *page)
 {
 	struct virtio_device *device = mmio->device;
+	atomic_uint *isr;
 
 	mmio->page = page;
 	pthread_mutex_lock(&device->lock);
-	device->isr = (atomic_uint *)(void *)(mmio->page + VIRTIO_MMIO_INTERRUPT_STATUS);
+	isr = (atomic_uint *)(void *)(mmio->page + VIRTIO_MMIO_INTERRUPT_STATUS);
+	atomic_store(isr, atomic_load(device->isr));
+	device->isr = isr;
 	device->changed = refresh;
 	device->changed_opaque = mmio;
 	refresh(mmio);
@@ -296,6 +285,47 @@ void virtio_mmio_hide(struct virtio_mmio *mmio)
 	device->changed = NULL;
 	pthread_mutex_unlock(&device->lock);
 	mmio->page = NULL;
+}
+
+void virtio_mmio_save(const struct virtio_mmio *mmio, struct state_writer *out)
+{
+	size_t section = state_begin(out, VIRTIO_STATE_MMIO, MMIO_STATE_VERSION);
+
+	state_put_u32(out, mmio->features_select);
+	state_put_u32(out, mmio->driver_features_select);
+	state_put_u32(out, mmio->queue_select);
+	virtio_device_save(mmio->device, out);
+	state_end(out, section);
+}
+
+int virtio_mmio_restore(struct virtio_mmio *mmio, struct state_reader *in, struct err *err)
+{
+	struct virtio_device *device = mmio->device;
+	struct virtio_mmio saved = *mmio;
+	struct state_section section, nested;
+	struct state_reader rest;
+	int rc = virtio_state_section(in, &section, device->name, VIRTIO_STATE_MMIO,
+				      MMIO_STATE_VERSION, err);
+
+	if (rc < 0)
+		return rc;
+	saved.features_select = state_get_u32(&section.body);
+	saved.driver_features_select = state_get_u32(&section.body);
+	saved.queue_select = state_get_u32(&section.body);
+	/* The device is looked at first when nothing else can be wrong. */
+	rest = section.body;
+	(void)state_next(&rest, &nested);
+	rc = virtio_device_read_all(device, &rest, err);
+	if (rc == 0)
+		rc = virtio_device_restore(device, &section.body, err);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&device->lock);
+	*mmio = saved;
+	if (mmio->page)
+		refresh(mmio);
+	pthread_mutex_unlock(&device->lock);
+	return 0;
 }
 
 static void mmio_read(void *opaque, uint64_t offset, uint8_t *data, unsigned int len)

@@ -10,6 +10,9 @@
 
 #include "base/io_bus.h"
 
+struct err;
+struct state_reader;
+struct state_writer;
 struct virtio_device;
 
 #define VIRTIO_MMIO_SIZE UINT64_C(4096)
@@ -29,6 +32,10 @@ struct virtio_mmio {
  */
 void virtio_mmio_show(struct virtio_mmio *mmio, void *page);
 void virtio_mmio_hide(struct virtio_mmio *mmio);
+
+/* One section: the registers and, as virtio_device_save() and _restore() say, the device. */
+void virtio_mmio_save(const struct virtio_mmio *mmio, struct state_writer *out);
+int virtio_mmio_restore(struct virtio_mmio *mmio, struct state_reader *in, struct err *err);
 
 extern const struct io_ops virtio_mmio_ops; /* of a struct virtio_mmio */
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/guest_memory.h"
+#include "base/state.h"
 
 #define DESC_ALIGN 16
 #define AVAIL_ALIGN 2
@@ -72,6 +73,37 @@ void virtq_start(struct virtq *queue, const struct guest_memory *memory, uint64_
 	queue->next_used = 0;
 	queue->published_used = 0;
 	queue->error = NULL;
+}
+
+void virtq_save(const struct virtq *queue, struct state_writer *out)
+{
+	state_put_u16(out, queue->size);
+	state_put_bool(out, queue->ready);
+	state_put_u64(out, queue->desc_addr);
+	state_put_u64(out, queue->avail_addr);
+	state_put_u64(out, queue->used_addr);
+	state_put_u16(out, queue->next_avail);
+	state_put_u16(out, queue->published_used);
+}
+
+void virtq_load(struct virtq *queue, struct state_reader *in)
+{
+	queue->size = state_get_u16(in);
+	queue->ready = state_get_bool(in);
+	queue->desc_addr = state_get_u64(in);
+	queue->avail_addr = state_get_u64(in);
+	queue->used_addr = state_get_u64(in);
+	queue->next_avail = state_get_u16(in);
+	queue->published_used = state_get_u16(in);
+}
+
+void virtq_continue(struct virtq *queue, const struct guest_memory *memory, uint64_t features)
+{
+	const struct virtq saved = *queue;
+
+	virtq_start(queue, memory, features);
+	queue->next_avail = saved.next_avail;
+	queue->next_used = queue->published_used = saved.published_used;
 }
 
 /* __atomic_thread_fence(), which gcc refuses to build for the thread sanitizer. */

@@ -15,6 +15,8 @@
 #include <sys/uio.h>
 
 struct guest_memory;
+struct state_reader;
+struct state_writer;
 struct vring_avail;
 struct vring_desc;
 struct vring_used;
@@ -70,6 +72,15 @@ bool virtq_valid(const struct virtq *queue, const struct guest_memory *memory);
 
 /* Starts a valid queue at index 0, with the features that were negotiated. */
 void virtq_start(struct virtq *queue, const struct guest_memory *memory, uint64_t features);
+
+/*
+ * The set-up and the indices of a queue of which all that was pushed is published, and nothing that
+ * was popped is kept. What is loaded is not checked; max_size stays, and the queue does not run.
+ */
+void virtq_save(const struct virtq *queue, struct state_writer *out);
+void virtq_load(struct virtq *queue, struct state_reader *in);
+/* As virtq_start, at the indices that it has. */
+void virtq_continue(struct virtq *queue, const struct guest_memory *memory, uint64_t features);
 
 /*
  * Takes the next chain. iov has room for `room` entries, at least VIRTQ_SIZE_MAX. 1 with *chain
