@@ -1,7 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/rate_limiter.h"
 
+#include <errno.h>
+
 #include "base/clock.h"
+#include "base/state.h"
+
+/* One request's, at most: none passes while there is a debt. */
+#define DEBT_MAX (INT64_MAX / 2)
+/* So that what passes after a restore can be added. */
+#define ELAPSED_MAX (INT64_MAX / 2)
 
 static void bucket_init(struct token_bucket *bucket, const struct token_bucket_config *config,
 			int64_t now_ns)
@@ -38,7 +46,7 @@ static void refill(struct token_bucket *bucket, int64_t now_ns)
 		bucket->filled_ns = now_ns;
 		return;
 	}
-	bucket->budget += (int64_t)tokens;
+	bucket->budget = (int64_t)((__int128)bucket->budget + tokens);
 	/* Only the time that those whole tokens took, so that the rest of it is not lost. */
 	bucket->filled_ns +=
 		(int64_t)((unsigned __int128)tokens * bucket->refill_ns / bucket->size);
@@ -79,7 +87,7 @@ static void take(struct token_bucket *bucket, uint64_t tokens)
 	if (bucket->size == 0)
 		return;
 	bucket->burst -= from_burst;
-	bucket->budget -= rest > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)rest;
+	bucket->budget -= rest > DEBT_MAX ? DEBT_MAX : (int64_t)rest;
 }
 
 int64_t rate_limiter_take(struct rate_limiter *limiter, uint64_t bytes, int64_t now_ns)
@@ -121,4 +129,44 @@ void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes)
 {
 	give_back(&limiter->bandwidth, bytes);
 	give_back(&limiter->ops, 1);
+}
+
+static void save_bucket(const struct token_bucket *bucket, struct state_writer *out, int64_t now_ns)
+{
+	state_put_u64(out, bucket->size);
+	state_put_u64(out, bucket->refill_ns);
+	state_put_u64(out, bucket->burst);
+	state_put_u64(out, (uint64_t)bucket->budget);
+	state_put_u64(out, (uint64_t)(now_ns - bucket->filled_ns));
+}
+
+static int restore_bucket(struct token_bucket *bucket, struct state_reader *in, int64_t now_ns)
+{
+	uint64_t elapsed;
+
+	bucket->size = state_get_u64(in);
+	bucket->refill_ns = state_get_u64(in);
+	bucket->burst = state_get_u64(in);
+	bucket->budget = (int64_t)state_get_u64(in);
+	elapsed = state_get_u64(in);
+	if (elapsed > ELAPSED_MAX)
+		return -EINVAL;
+	bucket->filled_ns = now_ns - (int64_t)elapsed;
+	if (bucket->size > INT64_MAX || bucket->budget > (int64_t)bucket->size ||
+	    bucket->budget < -DEBT_MAX)
+		return -EINVAL;
+	return bucket->size > 0 && bucket->refill_ns == 0 ? -EINVAL : 0;
+}
+
+void rate_limiter_save(const struct rate_limiter *limiter, struct state_writer *out, int64_t now_ns)
+{
+	save_bucket(&limiter->bandwidth, out, now_ns);
+	save_bucket(&limiter->ops, out, now_ns);
+}
+
+int rate_limiter_restore(struct rate_limiter *limiter, struct state_reader *in, int64_t now_ns)
+{
+	int rc = restore_bucket(&limiter->bandwidth, in, now_ns);
+
+	return rc < 0 ? rc : restore_bucket(&limiter->ops, in, now_ns);
 }

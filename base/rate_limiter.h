@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct state_reader;
+struct state_writer;
+
 /* A size or refill time of 0 stands for no limit. */
 struct token_bucket_config {
 	int64_t size;		/* tokens: bytes or operations */
@@ -59,5 +62,13 @@ void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes);
  */
 int64_t rate_limiter_wait(struct rate_limiter *limiter, int64_t now_ns);
 void rate_limiter_charge(struct rate_limiter *limiter, uint64_t bytes);
+
+/*
+ * The limits and what is left of them. The time from save to restore is none to the limiter, and
+ * its clock may be another afterwards. 0, or -EINVAL for what no limiter can be.
+ */
+void rate_limiter_save(const struct rate_limiter *limiter, struct state_writer *out,
+		       int64_t now_ns);
+int rate_limiter_restore(struct rate_limiter *limiter, struct state_reader *in, int64_t now_ns);
 
 #endif

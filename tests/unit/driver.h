@@ -75,8 +75,9 @@ void driver_restore_fails(struct driver *driver, const struct state_writer *save
 			  const char *sentence);
 /*
  * Restores what was saved with each byte changed in several ways, and with each section cut short,
- * into the device, which no driver uses. What is refused names the device and leaves it as it was;
- * with the rest it goes on, for a turn, and is reset. Frees what was saved.
+ * into the device, which no driver uses. What is refused, all that is cut among it, names the
+ * device and leaves it as it was; with the rest it goes on, for a turn, and is reset. Frees what
+ * was saved.
  */
 void driver_try_mangled(struct driver *driver, struct state_writer *saved);
 /* Where the section of the device type's own begins in what was saved, its header before it. */

@@ -20,6 +20,7 @@
 	X(block_io) \
 	X(block_queue) \
 	X(block_replace) \
+	X(block_state) \
 	X(bodies) \
 	X(boot_timer) \
 	X(control) \

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/rate_limiter.h"
 
+#include <errno.h>
+
+#include "base/array.h"
+#include "base/state.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
@@ -166,6 +170,105 @@ START_TEST(clock_that_goes_back_fills_nothing)
 }
 END_TEST
 
+static int restore(struct state_writer *saved, int64_t now_ns)
+{
+	struct state_reader reader = { .at = saved->data, .left = saved->size };
+	int rc = rate_limiter_restore(&limiter, &reader, now_ns);
+
+	state_writer_free(saved);
+	if (rc == 0)
+		ck_assert(state_is_done(&reader));
+	return rc;
+}
+
+/* On a host whose clock is another. */
+START_TEST(restored_limiter_goes_on_where_it_was)
+{
+	const struct rate_limiter_config config = { .bandwidth = { 1000, 500, 1000 },
+						    .ops = { 3, 0, 600 } };
+	const int64_t now = 7 * MS;
+	struct state_writer saved = { 0 };
+
+	rate_limiter_init(&limiter, &config, 9000 * MS);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(rate_limiter_take(&limiter, 100, 9000 * MS), 0);
+	rate_limiter_save(&limiter, &saved, 9050 * MS);
+	memset(&limiter, 0, sizeof(limiter));
+	ck_assert_int_eq(restore(&saved, now), 0);
+	ck_assert_int_gt(rate_limiter_take(&limiter, 100, now + 150 * MS - 1), 0);
+	ck_assert_int_eq(rate_limiter_take(&limiter, 1200, now + 150 * MS), 0);
+	/* Neither the burst nor the bucket was new. */
+	ck_assert_uint_eq(limiter.bandwidth.burst, 0);
+	ck_assert_int_eq(limiter.bandwidth.budget, 0);
+}
+END_TEST
+
+static void put_bucket(struct state_writer *out, const uint64_t values[5])
+{
+	for (int i = 0; i < 5; i++)
+		state_put_u64(out, values[i]);
+}
+
+static const uint64_t impossible[][5] = {
+	{ UINT64_C(15) << 60, 1, 0, UINT64_C(14) << 60, 0 }, /* size */
+	{ 1, 0, 0, 0, 0 },				     /* no time to refill it */
+	{ 1, 1, 0, 2, 0 },				     /* more than the size in it */
+	{ 1, 1, 0, UINT64_C(1) << 63, 0 },		     /* debt */
+	{ 1, 1, 0, 0, UINT64_C(1) << 62 },		     /* elapsed */
+};
+
+START_TEST(impossible_limiter_is_refused)
+{
+	static const uint64_t good[5] = { 1, 1, 1, 1, 1 };
+	struct state_writer saved = { 0 };
+
+	put_bucket(&saved, impossible[_i]);
+	put_bucket(&saved, good);
+	ck_assert_int_eq(restore(&saved, 0), -EINVAL);
+	put_bucket(&saved, good);
+	put_bucket(&saved, impossible[_i]);
+	ck_assert_int_eq(restore(&saved, 0), -EINVAL);
+	put_bucket(&saved, good);
+	put_bucket(&saved, good);
+	ck_assert_int_eq(restore(&saved, 0), 0);
+}
+END_TEST
+
+/* Undefined behaviour would be seen by its sanitizer. */
+START_TEST(extreme_restored_values_do_not_overflow)
+{
+	static const uint64_t extremes[] = { 0,		 1,	   INT64_MAX / 2,     INT64_MAX,
+					     UINT64_MAX, 1u << 31, 0xc000000000000001 };
+	const size_t count = ARRAY_SIZE(extremes);
+	unsigned int restored = 0;
+
+	for (size_t i = 0; i < count * count * count * count * count; i++) {
+		const uint64_t values[5] = {
+			extremes[i % count],
+			extremes[i / count % count],
+			extremes[i / count / count % count],
+			extremes[i / count / count / count % count],
+			extremes[i / count / count / count / count],
+		};
+		struct state_writer saved = { 0 };
+
+		put_bucket(&saved, values);
+		put_bucket(&saved, values);
+		if (restore(&saved, 1000) < 0)
+			continue;
+		restored++;
+		for (unsigned int at = 0; at < 3; at++) {
+			ck_assert_int_ge(rate_limiter_take(&limiter, extremes[i % count], 2000), 0);
+			ck_assert_int_ge(rate_limiter_wait(&limiter, INT64_MAX / 4), 0);
+			if (rate_limiter_wait(&limiter, INT64_MAX / 4) == 0)
+				rate_limiter_charge(&limiter, UINT64_MAX);
+			rate_limiter_give_back(&limiter, INT64_MAX);
+		}
+	}
+	ck_assert_uint_gt(restored, 100);
+}
+END_TEST
+
 Suite *rate_limiter_suite(void)
 {
 	Suite *suite = SUITE(
@@ -174,8 +277,10 @@ Suite *rate_limiter_suite(void)
 		burst_is_spent_first_and_never_comes_back,
 		oversized_request_passes_and_blocks_in_proportion, what_is_refused_takes_nothing,
 		charge_goes_into_debt, extreme_values_do_not_overflow,
-		what_comes_back_does_not_overflow_the_bucket, clock_that_goes_back_fills_nothing);
+		what_comes_back_does_not_overflow_the_bucket, clock_that_goes_back_fills_nothing,
+		restored_limiter_goes_on_where_it_was, extreme_restored_values_do_not_overflow);
 
 	add_table_test(suite, NULL, NULL, rate_is_exact_over_time, 6);
+	add_table_test(suite, NULL, NULL, impossible_limiter_is_refused, ARRAY_SIZE(impossible));
 	return suite;
 }

@@ -3,6 +3,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <stddef.h>
@@ -13,6 +14,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/state.h"
 #include "virtio/block/internal.h"
 
 /* A chain is as long as the queue, and has a header and a status besides the data. */
@@ -192,11 +194,53 @@ static void close_block(struct virtio_device *device)
 	free(block);
 }
 
+/* What is in flight has ended, and what was throttled is in the queue again. */
+static void save(const struct virtio_device *device, struct state_writer *out)
+{
+	const struct block *block = (const struct block *)device;
+
+	state_put_u64(out, block->file.sectors);
+	state_put_bytes(out, block->serial, sizeof(block->serial));
+	rate_limiter_save(&block->limiter, out, clock_ns());
+}
+
+static int restore(struct virtio_device *device, struct state_reader *in, uint32_t version,
+		   struct err *err)
+{
+	struct block *block = block_of(device);
+	const uint64_t sectors = state_get_u64(in);
+	struct rate_limiter limiter;
+	char serial[BLOCK_ID_SIZE];
+	int rc;
+
+	(void)version;
+	state_get_bytes(in, serial, sizeof(serial));
+	if (rate_limiter_restore(&limiter, in, clock_ns()) < 0)
+		return err_set(err, EINVAL, "%s: saved rate limiter that cannot be", block->name);
+	rc = virtio_device_read_all(device, in, err);
+	if (rc < 0)
+		return rc;
+	if (memcmp(serial, block->serial, sizeof(serial)) != 0)
+		return err_set(err, EINVAL, "%s: it had another serial number when it was saved",
+			       block->name);
+	if (sectors != block->file.sectors)
+		return err_set(err, EINVAL,
+			       "%s: has %" PRIu64 " bytes, and %" PRIu64 " when it was saved",
+			       block->name, block->file.sectors * BLOCK_SECTOR_SIZE,
+			       sectors * BLOCK_SECTOR_SIZE);
+	block->limiter = limiter;
+	return 0;
+}
+
 static const struct virtio_ops ops = {
 	.attach = attach,
 	.reset = block_reset,
 	.notified = block_notified,
 	.freeze = block_freeze,
+	.state_version = 1,
+	.save = save,
+	.restore = restore,
+	.changing_features = FEATURE(TOPOLOGY) | FEATURE(DISCARD) | FEATURE(WRITE_ZEROES),
 	.detach = detach,
 	.close = close_block,
 	.counters = block_metric_table,

@@ -15,7 +15,7 @@
 #define BLOCK_IN_FLIGHT_MAX (UINT64_C(32) << 20)
 
 struct block {
-	struct virtio_device device;
+	struct virtio_device device; /* first */
 	/* Constant once opened. */
 	char *name; /* "drive ID" */
 	char serial[BLOCK_ID_SIZE];
