@@ -50,6 +50,7 @@
 	X(mmds_store) \
 	X(mptable) \
 	X(net) \
+	X(net_state) \
 	X(panic_watch) \
 	X(own_dir) \
 	X(params) \

@@ -11,9 +11,11 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/state.h"
 #include "virtio/net/internal.h"
 
 #define QUEUE_SIZE 256
+#define MTU_MIN 68 /* 5.1.4.1 */
 #define BIT(n) (UINT64_C(1) << (n))
 
 struct virtio_device *net_device(struct net *net)
@@ -74,6 +76,48 @@ static bool net_freeze(struct virtio_device *device, int64_t until_ns)
 		virtq_unpop(&device->queues[NET_TX_QUEUE], 1);
 	net->tx_pending.iov = NULL;
 	return true;
+}
+
+/* A frame that was read from the host and waits for buffers is one that the network loses. */
+static void net_save(const struct virtio_device *device, struct state_writer *out)
+{
+	const struct net *net = (const struct net *)device;
+	const int64_t now = clock_ns();
+
+	state_put_bytes(out, net->config.mac, sizeof(net->config.mac));
+	state_put_u16(out, net->config.mtu);
+	rate_limiter_save(&net->rx_limiter, out, now);
+	rate_limiter_save(&net->tx_limiter, out, now);
+}
+
+static int net_restore(struct virtio_device *device, struct state_reader *in, uint32_t version,
+		       struct err *err)
+{
+	struct net *net = net_of(device);
+	struct virtio_net_config config = net->config;
+	struct rate_limiter rx, tx;
+	const int64_t now = clock_ns();
+	int rc;
+
+	(void)version;
+	state_get_bytes(in, config.mac, sizeof(config.mac));
+	config.mtu = state_get_u16(in);
+	if (rate_limiter_restore(&rx, in, now) < 0 || rate_limiter_restore(&tx, in, now) < 0)
+		return err_set(err, EINVAL, "%s: saved rate limiter that cannot be", net->name);
+	rc = virtio_device_read_all(device, in, err);
+	if (rc < 0)
+		return rc;
+	if ((device->features & BIT(VIRTIO_NET_F_MTU)) && config.mtu < MTU_MIN)
+		return err_set(err, EINVAL, "%s: saved MTU %u", net->name, config.mtu);
+	rc = device->active ? net->front->ops->set_offloads(net->front, device->driver_features)
+			    : 0;
+	if (rc < 0)
+		return err_sys(err, -rc, "%s: offloads", net->name);
+	net_rx_buffers_reset(&net->rx, virtio_has_feature(device, VIRTIO_NET_F_MRG_RXBUF));
+	net->config = config;
+	net->rx_limiter = rx;
+	net->tx_limiter = tx;
+	return 0;
 }
 
 static bool runs(const struct net *net, enum net_queue queue)
@@ -193,6 +237,9 @@ static const struct virtio_ops ops = {
 	.reset = net_reset,
 	.notified = net_notified,
 	.freeze = net_freeze,
+	.state_version = 1,
+	.save = net_save,
+	.restore = net_restore,
 	.detach = net_detach,
 	.close = net_close,
 	.counters = net_metric_table,
