@@ -105,6 +105,21 @@ static void add_to_size(const struct state_writer *saved, size_t section, int64_
 	memcpy(saved->data + section + SIZE_AT, &size, sizeof(size));
 }
 
+static void try_longer(struct driver *driver, struct state_writer *saved)
+{
+	const size_t sections[] = { 0, HEADER_SIZE + MMIO_FIELDS,
+				    driver_own_section(driver) - HEADER_SIZE };
+
+	state_put_u8(saved, 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		add_to_size(saved, sections[i], 1);
+		ck_assert(!try_one(driver, saved));
+	}
+	for (unsigned int i = 0; i < 3; i++)
+		add_to_size(saved, sections[i], -1);
+	saved->size--;
+}
+
 /* All sections end where the file does. */
 static void try_cut(struct driver *driver, struct state_writer *saved, unsigned int depth)
 {
@@ -139,6 +154,7 @@ void driver_try_mangled(struct driver *driver, struct state_writer *saved)
 		ck_assert(!try_one(driver, saved));
 	for (unsigned int depth = 0; depth < 3; depth++)
 		try_cut(driver, saved, depth);
+	try_longer(driver, saved);
 	ck_assert(try_one(driver, saved));
 	state_writer_free(saved);
 }

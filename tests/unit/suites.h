@@ -76,7 +76,8 @@
 	X(vsock) \
 	X(vsock_close) \
 	X(vsock_host) \
-	X(vsock_limits)
+	X(vsock_limits) \
+	X(vsock_state)
 // clang-format on
 
 #define DECLARE_SUITE(name) Suite *name##_suite(void);

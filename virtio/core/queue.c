@@ -216,7 +216,7 @@ int virtq_pop(struct virtq *queue, struct virtq_chain *chain, struct iovec *iov,
 
 	if (queue->error)
 		return -EPROTO;
-	avail_idx = __atomic_load_n(&queue->avail->idx, __ATOMIC_ACQUIRE);
+	avail_idx = virtq_available(queue);
 	pending = (uint16_t)(avail_idx - queue->next_avail);
 	if (pending == 0)
 		return 0;
@@ -237,8 +237,7 @@ void virtq_unpop(struct virtq *queue, unsigned int count)
 
 bool virtq_has_more(const struct virtq *queue)
 {
-	return !queue->error &&
-	       __atomic_load_n(&queue->avail->idx, __ATOMIC_ACQUIRE) != queue->next_avail;
+	return !queue->error && virtq_available(queue) != queue->next_avail;
 }
 
 void virtq_push(struct virtq *queue, uint16_t head, uint32_t written)
@@ -273,13 +272,29 @@ void virtq_disable_notify(struct virtq *queue)
 		queue->used->flags = VRING_USED_F_NO_NOTIFY;
 }
 
-bool virtq_enable_notify(struct virtq *queue)
+static void ask_for_notify(struct virtq *queue, uint16_t available)
 {
 	if (queue->event_idx)
-		*avail_event(queue) = queue->next_avail;
+		*avail_event(queue) = available;
 	else
 		queue->used->flags = 0;
 	/* The wish must be visible before the index is read again. */
 	full_barrier();
+}
+
+bool virtq_enable_notify(struct virtq *queue)
+{
+	ask_for_notify(queue, queue->next_avail);
 	return virtq_has_more(queue);
+}
+
+uint16_t virtq_available(const struct virtq *queue)
+{
+	return __atomic_load_n(&queue->avail->idx, __ATOMIC_ACQUIRE);
+}
+
+bool virtq_enable_notify_beyond(struct virtq *queue, uint16_t available)
+{
+	ask_for_notify(queue, available);
+	return virtq_available(queue) != available;
 }

@@ -115,6 +115,13 @@ bool virtq_publish(struct virtq *queue);
 void virtq_disable_notify(struct virtq *queue);
 bool virtq_enable_notify(struct virtq *queue);
 
+/*
+ * The free-running index of the next chain that the driver will make available; and to be notified
+ * of that one, though those before it have not been popped. True if it has come meanwhile.
+ */
+uint16_t virtq_available(const struct virtq *queue);
+bool virtq_enable_notify_beyond(struct virtq *queue, uint16_t available);
+
 static inline const char *virtq_error(const struct virtq *queue)
 {
 	return queue->error;

@@ -9,9 +9,6 @@
 #include "base/fd.h"
 #include "virtio/vsock/metrics.h"
 
-#define HOST_PORTS_START (UINT32_C(1) << 30)
-#define HOST_PORTS_END (UINT32_C(1) << 31)
-
 void vsock_table_init(struct vsock_table *table)
 {
 	memset(table, 0, sizeof(*table));
@@ -21,7 +18,7 @@ void vsock_table_init(struct vsock_table *table)
 	if (getrandom(&table->hash_key, sizeof(table->hash_key), GRND_NONBLOCK) < 0)
 		table->hash_key = (uint64_t)clock_ns();
 	table->hash_key |= 1;
-	table->last_port = HOST_PORTS_END - 1;
+	table->last_port = VSOCK_HOST_PORTS_END - 1;
 	table->timeouts = (struct vsock_timeouts){ VSOCK_HANDSHAKE_TIMEOUT, VSOCK_CONNECT_TIMEOUT,
 						   VSOCK_CLOSE_TIMEOUT, VSOCK_LINGER_TIMEOUT };
 }
@@ -90,8 +87,8 @@ uint32_t vsock_table_new_port(struct vsock_table *table)
 {
 	do {
 		table->last_port++;
-		if (table->last_port >= HOST_PORTS_END)
-			table->last_port = HOST_PORTS_START;
+		if (table->last_port >= VSOCK_HOST_PORTS_END)
+			table->last_port = VSOCK_HOST_PORTS_START;
 	} while (port_is_used(table, table->last_port));
 	return table->last_port;
 }

@@ -21,6 +21,10 @@ struct vsock_table;
 #define VSOCK_CONNECTIONS_MAX 1023
 #define VSOCK_BUCKET_BITS 10
 
+/* Of these a client of the host gets one. */
+#define VSOCK_HOST_PORTS_START (UINT32_C(1) << 30)
+#define VSOCK_HOST_PORTS_END (UINT32_C(1) << 31)
+
 /* How long an end of a connection may take; milliseconds. */
 #define VSOCK_HANDSHAKE_TIMEOUT 60000 /* a client to send its command line; a person types it */
 #define VSOCK_CONNECT_TIMEOUT 2000    /* the guest to answer a REQUEST */

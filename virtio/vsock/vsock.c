@@ -15,8 +15,6 @@
 #include "virtio/vsock/internal.h"
 
 #define QUEUE_SIZE 256
-#define GUEST_CID_MIN 3
-#define GUEST_CID_MAX (UINT32_MAX - 1)
 
 /* In one turn of the event loop. */
 #define TURN_PACKETS 256
@@ -84,8 +82,8 @@ static void forget_all(struct vsock *vsock)
 /* Clients wait in the backlog while the guest has no driver or too many of them say nothing. */
 static void update_listening(struct vsock *vsock)
 {
-	bool wanted = vsock->device.active && !vsock->accept_fails &&
-		      vsock->table.handshakes < VSOCK_HANDSHAKES_MAX;
+	bool wanted = vsock->device.active && vsock->transport_reset == VSOCK_EVENT_NONE &&
+		      !vsock->accept_fails && vsock->table.handshakes < VSOCK_HANDSHAKES_MAX;
 
 	if (wanted == vsock->listening)
 		return;
@@ -219,7 +217,7 @@ static void serve_tx(struct vsock *vsock)
 
 static void serve_rx(struct vsock *vsock)
 {
-	if (!virtio_device_runs(&vsock->device))
+	if (!virtio_device_runs(&vsock->device) || vsock->transport_reset != VSOCK_EVENT_NONE)
 		return;
 	if (vsock_rx_serve(&vsock->rx))
 		continue_later(vsock);
@@ -242,6 +240,7 @@ static void notified(struct virtio_device *device, unsigned int queue)
 		return;
 	if (vsock->stale)
 		forget_all(vsock);
+	vsock_serve_event(vsock);
 	if (queue == VSOCK_TX_QUEUE) {
 		vsock->metrics.tx_queue_event_count++;
 		serve_tx(vsock);
@@ -271,6 +270,7 @@ static bool reset(struct virtio_device *device)
 	struct vsock *vsock = vsock_of(device);
 
 	vsock->stale = true;
+	vsock->transport_reset = VSOCK_EVENT_NONE;
 	fd_signal(vsock->wake_fd);
 	return true;
 }
@@ -476,6 +476,9 @@ static const struct virtio_ops ops = {
 	.reset = reset,
 	.notified = notified,
 	.freeze = freeze,
+	.state_version = 1,
+	.save = vsock_save,
+	.restore = vsock_restore,
 	.detach = detach,
 	.close = close_vsock,
 	.counters = vsock_metric_table,
@@ -488,10 +491,10 @@ int vsock_open(struct vsock **opened, const struct vsock_config *config, struct 
 	int rc;
 
 	*opened = NULL;
-	if (config->guest_cid < GUEST_CID_MIN || config->guest_cid > GUEST_CID_MAX)
+	if (config->guest_cid < VSOCK_GUEST_CID_MIN || config->guest_cid > VSOCK_GUEST_CID_MAX)
 		return err_set(err, EINVAL,
 			       "vsock: guest CID %" PRIu64 " is not between %d and %" PRIu32,
-			       config->guest_cid, GUEST_CID_MIN, GUEST_CID_MAX);
+			       config->guest_cid, VSOCK_GUEST_CID_MIN, VSOCK_GUEST_CID_MAX);
 	vsock = calloc(1, sizeof(*vsock));
 	if (!vsock)
 		return err_sys(err, ENOMEM, "vsock");
