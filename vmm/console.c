@@ -19,10 +19,9 @@ static void wait_for(struct console *console, struct serial_wants wants)
 	/* The patience counts from when the output was found blocked, whatever comes until then. */
 	if (wants.output && !event_pending(console->writable, EV_WRITE, NULL))
 		event_add(console->writable, wants.given_up ? NULL : &patience);
-	console->input_room = wants.input_room;
 	if (!console->readable)
 		return;
-	if (console->input_room > 0 && console->in_fd >= 0)
+	if (wants.input_room > 0 && console->in_fd >= 0)
 		event_add(console->readable, NULL);
 	else
 		event_del(console->readable);
@@ -59,16 +58,15 @@ static void on_flush(evutil_socket_t fd, short events, void *opaque)
 static void on_readable(evutil_socket_t fd, short events, void *opaque)
 {
 	struct console *console = opaque;
+	/* What was restored may have taken room since this was waited for. */
+	const size_t room = serial_service(console->serial).input_room;
 	uint8_t data[SERIAL_BUFFER];
-	/* Only this thread adds input, so the room cannot have become less. */
-	ssize_t n = read(fd, data, console->input_room);
+	ssize_t n = room > 0 ? read(fd, data, room) : -1;
 
 	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
 	if (n > 0)
 		(void)serial_receive(console->serial, data, (size_t)n);
-	else
+	else if (room > 0 && (n == 0 || (errno != EAGAIN && errno != EINTR)))
 		console->in_fd = -1;
 	wait_for(console, serial_service(console->serial));
 }
@@ -105,7 +103,6 @@ int console_open(struct console *console, struct event_base *base, struct serial
 	if (in_fd < 0)
 		return 0;
 	set_terminal(console);
-	console->input_room = SERIAL_BUFFER;
 	console->readable = event_new(base, in_fd, EV_READ | EV_PERSIST, on_readable, console);
 	/* epoll takes neither files nor /dev/null: there, input is over before it begins. */
 	if (!console->readable || event_add(console->readable, NULL) < 0)

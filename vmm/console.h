@@ -16,9 +16,8 @@ struct serial;
 
 struct console {
 	struct serial *serial;
-	int in_fd;	   /* not owned; -1 no input, or its end was reached */
-	int out_fd;	   /* not owned */
-	size_t input_room; /* bytes the serial port takes now */
+	int in_fd;  /* not owned; -1 no input, or its end was reached */
+	int out_fd; /* not owned */
 	struct event *notified;
 	struct event *flush_timer;
 	struct event *writable;

@@ -2,6 +2,7 @@
 #include "vmm/console_ring.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -9,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/state.h"
 
 int console_ring_open(struct console_ring *ring, size_t size, struct err *err)
 {
@@ -87,4 +89,41 @@ char *console_ring_read(struct console_ring *ring, uint64_t *seen, size_t *len)
 	}
 	pthread_mutex_unlock(&ring->lock);
 	return copy;
+}
+
+void console_ring_save(struct console_ring *ring, struct state_writer *out)
+{
+	size_t count, start, first;
+
+	pthread_mutex_lock(&ring->lock);
+	count = ring->written < ring->size ? ring->written : ring->size;
+	start = (ring->written - count) % ring->size;
+	first = ring->size - start < count ? ring->size - start : count;
+	state_put_u32(out, (uint32_t)count);
+	state_put_bytes(out, ring->bytes + start, first);
+	state_put_bytes(out, ring->bytes, count - first);
+	pthread_mutex_unlock(&ring->lock);
+}
+
+int console_ring_restore(struct console_ring *ring, struct state_reader *in, uint32_t version,
+			 struct err *err)
+{
+	const uint32_t count = state_get_u32(in);
+
+	(void)version;
+	if (in->failed || count != in->left)
+		return err_set(err, EINVAL,
+			       "console buffer: its saved state is cut off, or has another size");
+	if (count > ring->size)
+		return err_set(err, EINVAL,
+			       "console buffer: has %zu bytes, and %" PRIu32 " are saved",
+			       ring->size, count);
+	pthread_mutex_lock(&ring->lock);
+	state_get_bytes(in, ring->bytes, count);
+	ring->written = count;
+	if (ring->watched)
+		fd_signal(ring->notify_fd);
+	ring->watched = false;
+	pthread_mutex_unlock(&ring->lock);
+	return 0;
 }

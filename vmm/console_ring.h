@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 struct err;
+struct state_reader;
+struct state_writer;
 
 #define CONSOLE_RING_DEFAULT (64 << 10)
 #define CONSOLE_RING_MAX (1 << 20)
@@ -40,5 +42,14 @@ void console_ring_put(struct console_ring *ring, uint8_t byte);
  * freed; NULL if there is nothing, or no memory. The next byte that comes is notified.
  */
 char *console_ring_read(struct console_ring *ring, uint64_t *seen, size_t *len);
+
+/*
+ * What is kept, into a ring of the same size or a larger one. The version is from 1 to
+ * CONSOLE_RING_STATE_VERSION. 0, or -errno with err set and nothing changed.
+ */
+#define CONSOLE_RING_STATE_VERSION 1
+void console_ring_save(struct console_ring *ring, struct state_writer *out);
+int console_ring_restore(struct console_ring *ring, struct state_reader *in, uint32_t version,
+			 struct err *err);
 
 #endif

@@ -54,6 +54,7 @@
 	X(panic_watch) \
 	X(own_dir) \
 	X(params) \
+	X(platform_state) \
 	X(printable) \
 	X(queue) \
 	X(rate_limiter) \

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/state.h"
 
 #define REG_DATA 0
 #define REG_COMMAND 4
@@ -172,4 +173,44 @@ int i8042_ctrl_alt_del(struct i8042 *i8042)
 		rc = -ENOBUFS;
 	pthread_mutex_unlock(&i8042->lock);
 	return rc;
+}
+
+void i8042_save(const struct i8042 *i8042, struct state_writer *out)
+{
+	state_put_u8(out, i8042->config);
+	state_put_u8(out, i8042->command);
+	state_put_u8(out, i8042->last);
+	state_put_u32(out, i8042->tail - i8042->head);
+	for (unsigned int i = i8042->head; i != i8042->tail; i++)
+		state_put_u8(out, i8042->output[i % I8042_OUTPUT]);
+}
+
+int i8042_restore(struct i8042 *i8042, struct state_reader *in, uint32_t version, struct err *err)
+{
+	const uint8_t config = state_get_u8(in);
+	const uint8_t command = state_get_u8(in);
+	const uint8_t last = state_get_u8(in);
+	const uint32_t count = state_get_u32(in);
+	uint8_t output[I8042_OUTPUT];
+
+	(void)version;
+	if (count <= I8042_OUTPUT)
+		state_get_bytes(in, output, count);
+	if (count > I8042_OUTPUT || !state_is_done(in))
+		return err_set(err, EINVAL,
+			       "keyboard controller: its saved state is cut off, or has a size "
+			       "that it cannot have");
+	if (command != 0 && command != COMMAND_WRITE_CONFIG)
+		return err_set(err, EINVAL, "keyboard controller: saved command 0x%x", command);
+	pthread_mutex_lock(&i8042->lock);
+	i8042->config = config;
+	i8042->command = command;
+	i8042->last = last;
+	i8042->head = 0;
+	i8042->tail = count;
+	memcpy(i8042->output, output, count);
+	if (output_full(i8042))
+		interrupt(i8042);
+	pthread_mutex_unlock(&i8042->lock);
+	return 0;
 }

@@ -15,6 +15,8 @@
 #include "base/metrics.h"
 
 struct err;
+struct state_reader;
+struct state_writer;
 
 #define I8042_PORTS 5	/* 0x60 data to 0x64 command */
 #define I8042_OUTPUT 16 /* bytes that wait to be read, a power of two */
@@ -56,5 +58,13 @@ extern const struct io_ops i8042_ops;
  * nobody would see it; -ENOBUFS if the driver has not yet read the keys before. From any thread.
  */
 int i8042_ctrl_alt_del(struct i8042 *i8042);
+
+/*
+ * While no vCPU runs. Where bytes wait to be read, their interrupt comes again. The version is from
+ * 1 to I8042_STATE_VERSION. 0, or -errno with err set and nothing changed.
+ */
+#define I8042_STATE_VERSION 1
+void i8042_save(const struct i8042 *i8042, struct state_writer *out);
+int i8042_restore(struct i8042 *i8042, struct state_reader *in, uint32_t version, struct err *err);
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/state.h"
 
 enum {
 	REG_DATA,		/* RBR, THR; DLL with DLAB */
@@ -459,4 +460,80 @@ void serial_drain(struct serial *serial, int timeout_ms)
 		if (poll(&writable, 1, timeout_ms) <= 0)
 			return;
 	}
+}
+
+static void save_fifo(const struct serial_fifo *fifo, struct state_writer *out)
+{
+	const unsigned int at = fifo->head % SERIAL_BUFFER;
+	const unsigned int used = fifo_used(fifo);
+	const unsigned int first = used < SERIAL_BUFFER - at ? used : SERIAL_BUFFER - at;
+
+	state_put_u32(out, used);
+	state_put_bytes(out, fifo->bytes + at, first);
+	state_put_bytes(out, fifo->bytes, used - first);
+}
+
+static void read_fifo(struct serial_fifo *fifo, struct state_reader *in)
+{
+	const uint32_t used = state_get_u32(in);
+
+	if (used > SERIAL_BUFFER)
+		in->failed = true;
+	fifo->head = 0;
+	fifo->tail = in->failed ? 0 : used;
+	state_get_bytes(in, fifo->bytes, fifo->tail);
+}
+
+void serial_save(const struct serial *serial, struct state_writer *out)
+{
+	state_put_u8(out, serial->interrupt_enable);
+	state_put_u8(out, serial->line_control);
+	state_put_u8(out, serial->modem_control);
+	state_put_u8(out, serial->scratch);
+	state_put_bytes(out, serial->divisor, sizeof(serial->divisor));
+	state_put_bool(out, serial->fifo_enabled);
+	state_put_bool(out, serial->loop_full);
+	state_put_u8(out, serial->loop_byte);
+	save_fifo(&serial->in, out);
+	save_fifo(&serial->out, out);
+}
+
+int serial_restore(struct serial *serial, struct state_reader *in, uint32_t version,
+		   struct err *err)
+{
+	struct serial saved = { 0 };
+
+	(void)version;
+	saved.interrupt_enable = state_get_u8(in) & IER_MASK;
+	saved.line_control = state_get_u8(in);
+	saved.modem_control = state_get_u8(in) & MCR_MASK;
+	saved.scratch = state_get_u8(in);
+	state_get_bytes(in, saved.divisor, sizeof(saved.divisor));
+	saved.fifo_enabled = state_get_bool(in);
+	saved.loop_full = state_get_bool(in);
+	saved.loop_byte = state_get_u8(in);
+	read_fifo(&saved.in, in);
+	read_fifo(&saved.out, in);
+	if (!state_is_done(in))
+		return err_set(err, EINVAL,
+			       "serial port: its saved state is cut off, or has a value or a size "
+			       "that it cannot have");
+	pthread_mutex_lock(&serial->lock);
+	serial->interrupt_enable = saved.interrupt_enable;
+	serial->line_control = saved.line_control;
+	serial->modem_control = saved.modem_control;
+	serial->scratch = saved.scratch;
+	memcpy(serial->divisor, saved.divisor, sizeof(serial->divisor));
+	serial->fifo_enabled = saved.fifo_enabled;
+	serial->loop_full = saved.loop_full;
+	serial->loop_byte = saved.loop_byte;
+	serial->in = saved.in;
+	serial->out = saved.out;
+	serial->in_was_full = fifo_full(&serial->in);
+	serial->flush_scheduled = fifo_used(&serial->out) > 0;
+	serial->thr_interrupt = transmit_empty(serial);
+	raise_if_pending(serial);
+	fd_signal(serial->notify_fd);
+	pthread_mutex_unlock(&serial->lock);
+	return 0;
 }

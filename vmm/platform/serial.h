@@ -18,6 +18,8 @@
 #include "base/metrics.h"
 
 struct err;
+struct state_reader;
+struct state_writer;
 
 #define SERIAL_PORTS 8
 #define SERIAL_BUFFER 4096 /* bytes, a power of two */
@@ -107,5 +109,16 @@ struct serial_wants serial_give_up(struct serial *serial);
  * no vCPU runs.
  */
 void serial_drain(struct serial *serial, int timeout_ms);
+
+/*
+ * The registers, the input that the guest has not read and the output that is not written yet,
+ * while no vCPU runs. A restored port has a transmitter that is empty or will be, and says so by an
+ * interrupt, whatever the guest was waiting for; its main loop is notified. The version is from 1
+ * to SERIAL_STATE_VERSION. 0, or -errno with err set and nothing changed.
+ */
+#define SERIAL_STATE_VERSION 1
+void serial_save(const struct serial *serial, struct state_writer *out);
+int serial_restore(struct serial *serial, struct state_reader *in, uint32_t version,
+		   struct err *err);
 
 #endif
