@@ -157,20 +157,6 @@ void virtio_device_thaw(struct virtio_device *device)
 	look_at_queues(device);
 }
 
-bool virtio_status_in_order(uint32_t status)
-{
-	const uint8_t order[] = { VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
-				  VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK };
-	uint8_t before = 0;
-
-	for (unsigned int i = 0; i < sizeof(order); i++) {
-		if ((status & order[i]) && (status & before) != before)
-			return false;
-		before |= order[i];
-	}
-	return true;
-}
-
 static void changed(struct virtio_device *device)
 {
 	if (device->changed)
@@ -216,6 +202,20 @@ void virtio_device_config_changed(struct virtio_device *device)
 	changed(device);
 	if (device->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt(device, VIRTIO_ISR_CONFIG);
+}
+
+bool virtio_status_in_order(uint32_t status)
+{
+	const uint8_t order[] = { VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
+				  VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK };
+	uint8_t before = 0;
+
+	for (unsigned int i = 0; i < sizeof(order); i++) {
+		if ((status & order[i]) && (status & before) != before)
+			return false;
+		before |= order[i];
+	}
+	return true;
 }
 
 void virtio_device_activate(struct virtio_device *device)
