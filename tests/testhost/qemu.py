@@ -12,6 +12,10 @@ from instructions import instructions, shared_directories
 from machine import CHUNK_BYTES, KERNEL_ARGUMENTS, Machine
 
 QEMU = "/usr/bin/qemu-system-x86_64"
+# Code that QEMU has translated is kept until there is no room, also of guests that are gone; and a
+# page that has some is slow to write, so that whoever got the pages of such a guest cleared them
+# for up to 6 s in one go, in which nothing else ran. QEMU's own limit is 1 GiB.
+TRANSLATED_MIB = 128
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "tun", "kvm_amd"]
 PORTS = ["instructions", "stdin", "stdout", "stderr", "status"]
@@ -76,11 +80,12 @@ def qemu_command(arguments, kernel, initrd, ends):
     # itself, while after a one-shot timer's no timer would ever end.
     kernel_arguments = [*KERNEL_ARGUMENTS, "quiet", "nohz=off", "highres=off"]
     if arguments.virtual_time:
-        acceleration = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+        acceleration = ["-accel", f"tcg,thread=single,tb-size={TRANSLATED_MIB}",
+                        "-icount", "shift=0,sleep=off"]
         # A halted processor would let the clock jump whenever the real machine is waited for.
         kernel_arguments += ["tsc_early_khz=1000000", "idle=poll"]
     else:
-        acceleration = ["-accel", "tcg,thread=multi"]
+        acceleration = ["-accel", f"tcg,thread=multi,tb-size={TRANSLATED_MIB}"]
     if arguments.verbose:
         kernel_arguments.append("ignore_loglevel")
     command = [
