@@ -46,20 +46,22 @@ LDFLAGS_all = $(LDFLAGS_common) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 # A floor may include only itself and the floors named here: each folder is compiled with a private
 # include root, build/include/FLOOR, that holds links to just these.
 SEES_base := base
+SEES_json := base json
 SEES_tree := base tree
 SEES_guest := base tree agent-protocol guest
 SEES_virtio := base virtio
 SEES_mmds := base virtio mmds
 SEES_vmm := base virtio mmds vmm
-SEES_api-socket := base virtio mmds vmm api-socket
-SEES_host := base tree agent-protocol rootfs-tools host
-SEES_cli := base tree agent-protocol rootfs-tools host cli
+SEES_api-socket := base json virtio mmds vmm api-socket
+SEES_host := base json tree agent-protocol rootfs-tools host
+SEES_cli := base json tree agent-protocol rootfs-tools host cli
 SEES_jailer := base jailer
-SEES_programs := base tree agent-protocol virtio mmds vmm api-socket host cli jailer programs
-SEES_tests := base tree agent-protocol guest virtio mmds vmm api-socket host cli jailer rootfs-tools tests
-FLOORS := base tree guest virtio mmds vmm api-socket host cli jailer programs tests
+SEES_programs := base json tree agent-protocol virtio mmds vmm api-socket host cli jailer programs
+SEES_tests := base json tree agent-protocol guest virtio mmds vmm api-socket host cli jailer rootfs-tools tests
+FLOORS := base json tree guest virtio mmds vmm api-socket host cli jailer programs tests
 
 SRC_base := $(wildcard base/*.c)
+SRC_json := $(wildcard json/*.c)
 SRC_tree := $(wildcard tree/*.c)
 SRC_virtio := $(wildcard virtio/*/*.c)
 SRC_mmds := $(wildcard mmds/*.c)
@@ -71,6 +73,7 @@ SRC_jailer := $(wildcard jailer/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_base := $(BUILD)/libbase.a
+LIB_json := $(BUILD)/libjson.a
 LIB_tree := $(BUILD)/libtree.a
 LIB_virtio := $(BUILD)/libvirtio.a
 LIB_mmds := $(BUILD)/libmmds.a
@@ -234,7 +237,7 @@ $$(LIB_$(1)): $$(call objects,$$(SRC_$(1))) $$(sort $$(dir $$(SRC_$(1))))
 	$$(say) AR $$@
 	$$(Q)$(AR) qcs $$@ $$(filter %.o,$$^)
 endef
-$(foreach floor,base tree virtio mmds vmm api-socket host cli jailer,$(eval $(call library_rules,$(floor))))
+$(foreach floor,base json tree virtio mmds vmm api-socket host cli jailer,$(eval $(call library_rules,$(floor))))
 
 # Policies are compiled by a program of the machine that builds.
 build/compile-policy: tools/compile-policy.c vmm/policies.h
@@ -258,12 +261,12 @@ policies: build/compile-policy
 		printf '%-6s %s\n' $$role $$(build/compile-policy --count vmm/policies/$$role.policy); \
 	done
 
-$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_vmm) $(LIB_mmds) $(LIB_virtio) $(LIB_base)
+$(BUILD)/mote-vmm: $(BUILD)/obj/programs/mote-vmm.o $(BUILD)/obj/programs/vmm_options.o $(LIB_api-socket) $(LIB_json) $(LIB_vmm) $(LIB_mmds) $(LIB_virtio) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser -levent_core -luring
 	$(linked)
 
-$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_host) $(LIB_tree) $(LIB_base)
+$(BUILD)/mote: $(BUILD)/obj/programs/mote.o $(LIB_cli) $(LIB_host) $(LIB_json) $(LIB_tree) $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all) -ljansson -lhttp_parser
 	$(linked)

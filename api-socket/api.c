@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "api-socket/answers.h"
-#include "api-socket/bodies.h"
 #include "api-socket/describe.h"
 #include "api-socket/request_metrics.h"
 #include "api-socket/routes.h"
@@ -18,6 +17,7 @@
 #include "base/log.h"
 #include "base/record.h"
 #include "vmm/control.h"
+#include "json/parse.h"
 
 /*
  * How long a slow reader may take for the last that the streams have to say; and when the VM's
@@ -91,7 +91,7 @@ static int apply(struct api *api, const struct route *route, const char *id,
 	if (request->body_len == 0)
 		return err_set(err, EINVAL, "%s %s: a JSON body is expected",
 			       http_method_str(request->method), request->path);
-	body = body_parse(request->body, request->body_len, "body", err);
+	body = parse_object(request->body, request->body_len, "body", err);
 	if (!body)
 		return -EINVAL;
 	if (route->id_field)

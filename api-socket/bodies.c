@@ -3,17 +3,15 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "api-socket/fields.h"
 #include "base/err.h"
 #include "base/guest_memory.h"
 #include "mmds/mmds.h"
 #include "virtio/block/block.h"
 #include "vmm/console_ring.h"
 #include "vmm/kvm/cpu_template_named.h"
+#include "json/fields.h"
 
 static const char *const huge_pages_choices[] = {
 	[HUGE_PAGES_NONE] = "None",
@@ -198,32 +196,6 @@ static const struct field logger_fields[] = {
 	{ "module", FIELD_STRING, FIELD_AT(logger_config, module) },
 	{ NULL },
 };
-
-json_t *body_parse(const char *text, size_t len, const char *what, struct err *err)
-{
-	static bool seeded;
-	size_t seed = 0;
-	json_error_t error;
-	json_t *body;
-
-	/* By itself jansson would open /dev/urandom, which a jailed process does not have. */
-	if (!seeded && getrandom(&seed, sizeof(seed), GRND_NONBLOCK) == (ssize_t)sizeof(seed))
-		json_object_seed(seed | 1);
-	seeded = true;
-	body = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-
-	if (!body) {
-		err_set(err, EINVAL, "%s: line %d, column %d: %s", what, error.line, error.column,
-			error.text);
-		return NULL;
-	}
-	if (!json_is_object(body)) {
-		json_decref(body);
-		err_set(err, EINVAL, "%s: a JSON object is expected", what);
-		return NULL;
-	}
-	return body;
-}
 
 int body_boot_source(const json_t *body, struct boot_source_config *config, struct err *err)
 {

@@ -6,7 +6,6 @@
 #define MOTE_API_SOCKET_BODIES_H
 
 #include <jansson.h>
-#include <stddef.h>
 
 #include "vmm/config.h"
 
@@ -14,12 +13,6 @@ struct err;
 
 enum body_action { ACTION_INSTANCE_START, ACTION_FLUSH_METRICS, ACTION_SEND_CTRL_ALT_DEL };
 enum body_vm_state { VM_STATE_PAUSED, VM_STATE_RESUMED };
-
-/*
- * Parses text of len bytes as one JSON object, refusing duplicate keys. NULL with err set; `what`
- * names the text in the sentence. The caller owns the object.
- */
-json_t *body_parse(const char *text, size_t len, const char *what, struct err *err);
 
 /*
  * Each fills *config, which the caller has set to the defaults and frees in any case. Unknown

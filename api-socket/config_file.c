@@ -8,12 +8,12 @@
 #include <sys/stat.h>
 
 #include "api-socket/apply.h"
-#include "api-socket/bodies.h"
 #include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "vmm/control.h"
+#include "json/parse.h"
 
 #define CONFIG_FILE_SIZE_MAX (1 << 20)
 
@@ -59,7 +59,7 @@ static int apply_cpu_config_or_path(struct control *control, const json_t *body,
 	rc = read_file("CPU template", path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
 	if (rc < 0)
 		return rc;
-	object = body_parse(text, size, fd_name(path), err);
+	object = parse_object(text, size, fd_name(path), err);
 	free(text);
 	if (!object)
 		return -EINVAL;
@@ -174,7 +174,7 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 		      struct err *err)
 {
 	struct err cause;
-	json_t *file = body_parse(text, len, path, &cause);
+	json_t *file = parse_object(text, len, path, &cause);
 	int rc;
 
 	if (!file)
@@ -208,7 +208,7 @@ int metadata_file_apply(struct control *control, const char *path, struct err *e
 
 	if (rc < 0)
 		return rc;
-	data = body_parse(text, len, fd_name(path), &cause);
+	data = parse_object(text, len, fd_name(path), &cause);
 	free(text);
 	if (!data)
 		return err_set(err, EINVAL, "metadata file %s", cause.text);

@@ -2,8 +2,8 @@
 #include "api-socket/metrics_config.h"
 
 #include "api-socket/apply.h"
-#include "api-socket/fields.h"
 #include "vmm/control.h"
+#include "json/fields.h"
 
 static const struct field metrics_fields[] = {
 	{ "metrics_path", FIELD_STRING, .min = 1, .required = true,

@@ -43,7 +43,7 @@ $(GUEST_BINARIES): build/guests/%: tests/guests/$$(firstword $$(subst -, ,$$*)).
 # Unit tests are one program of all suites. libcheck is not built for static-PIE, so what uses it is
 # an ordinary executable.
 UNIT_OBJECTS := $(call objects,$(wildcard tests/unit/*.c))
-LIBS_UNDER_TEST = $(OBJ_guest) $(LIB_cli) $(LIB_host) $(LIB_tree) $(LIB_jailer) $(LIB_api-socket) $(LIB_vmm) $(LIB_mmds) $(LIB_virtio) $(LIB_base)
+LIBS_UNDER_TEST = $(OBJ_guest) $(LIB_cli) $(LIB_host) $(LIB_tree) $(LIB_jailer) $(LIB_api-socket) $(LIB_json) $(LIB_vmm) $(LIB_mmds) $(LIB_virtio) $(LIB_base)
 $(BUILD)/unit-tests: $(UNIT_OBJECTS) $(LIBS_UNDER_TEST)
 $(BUILD)/control-tests: $(BUILD)/obj/tests/guests/test_control.o $(LIBS_UNDER_TEST)
 $(BUILD)/print-routes: $(BUILD)/obj/tests/guests/print_routes.o $(LIBS_UNDER_TEST)
@@ -72,7 +72,7 @@ FUZZ_LIB := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
 CLIENTS := host/agent_client.c host/api_reader.c host/image_reference.c
 UNPACKER := $(addprefix rootfs-tools/image/,inside.c layer.c manifest.c pack.c erofs.c ext4.c)
 GUEST_SOURCES := $(GUEST_PARTS:%=guest/%.c)
-build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_virtio) $(SRC_mmds) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(GUEST_SOURCES) $(SRC_tree) $(UNPACKER) \
+build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_json) $(SRC_virtio) $(SRC_mmds) $(SRC_vmm) $(POLICIES:%=build/policies/%.c) $(SRC_api-socket) $(CLIENTS) $(GUEST_SOURCES) $(SRC_tree) $(UNPACKER) \
 		$(wildcard */*.h virtio/*/*.h vmm/*/*.h rootfs-tools/*/*.h tests/fuzz/*.h) tests/unit/packet.h build/include/tests/.made
 	@mkdir -p $(@D)
 	$(say) FUZZER $@

@@ -12,6 +12,7 @@
 #include "mmds/store.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmm/control.h"
+#include "json/parse.h"
 
 static void read_bodies(const json_t *body)
 {
@@ -115,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *text = (const char *)data;
 	struct err err = { "" };
-	json_t *file = body_parse(text, size, "input", &err);
+	json_t *file = parse_object(text, size, "input", &err);
 	const char *name;
 	json_t *value;
 

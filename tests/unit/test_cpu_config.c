@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api-socket/bodies.h"
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
@@ -15,6 +14,7 @@
 #include "vmm/kvm/cpu_template.h"
 #include "vmm/kvm/cpu_template_named.h"
 #include "vmm/kvm/cpuid.h"
+#include "json/parse.h"
 
 #define LEAF(fields) "{\"cpuid_modifiers\": [{" fields "}]}"
 #define BASICS "\"leaf\": \"0x1\", \"subleaf\": \"0x0\", \"flags\": 0"
@@ -49,7 +49,7 @@ static void tear_down(void)
 
 static int read_body(const char *text)
 {
-	json_t *body = body_parse(text, strlen(text), "body", &err);
+	json_t *body = parse_object(text, strlen(text), "body", &err);
 	int rc = body ? body_cpu_config(body, &template, &err) : -EINVAL;
 
 	json_decref(body);

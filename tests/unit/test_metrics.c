@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "api-socket/apply.h"
-#include "api-socket/bodies.h"
 #include "api-socket/metrics_config.h"
 #include "api-socket/request_metrics.h"
 #include "base/err.h"
@@ -23,6 +22,7 @@
 #include "virtio/net/net.h"
 #include "vmm/control.h"
 #include "vmm/kvm/vcpu.h"
+#include "json/parse.h"
 
 #define OUTPUT "metrics"
 
@@ -461,7 +461,7 @@ END_TEST
 
 static int apply(struct control *control, const char *text)
 {
-	json_t *body = body_parse(text, strlen(text), "body", &err);
+	json_t *body = parse_object(text, strlen(text), "body", &err);
 	int rc = body ? apply_metrics(control, body, &err) : -EINVAL;
 
 	json_decref(body);

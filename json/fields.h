@@ -3,8 +3,8 @@
  * JSON objects to structs, strictly, by a table of their fields: unknown fields, wrong types,
  * values out of range and missing fields are errors that name the field.
  */
-#ifndef MOTE_API_SOCKET_FIELDS_H
-#define MOTE_API_SOCKET_FIELDS_H
+#ifndef MOTE_JSON_FIELDS_H
+#define MOTE_JSON_FIELDS_H
 
 #include <jansson.h>
 #include <stdbool.h>

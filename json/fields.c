@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "api-socket/fields.h"
+#include "json/fields.h"
 
 #include <errno.h>
 #include <stdlib.h>
