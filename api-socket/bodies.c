@@ -153,9 +153,11 @@ static const char *const mmds_version_choices[] = {
 	NULL,
 };
 
+static const struct field mmds_interface = { .type = FIELD_STRING, .size = sizeof(char *) };
+
 static const struct field mmds_fields[] = {
-	{ "network_interfaces", FIELD_STRINGS, .required = true,
-	  FIELD_AT(mmds_config, network_interfaces) },
+	{ "network_interfaces", FIELD_LIST, .required = true,
+	  FIELD_AT(mmds_config, network_interfaces), .each = &mmds_interface },
 	{ "version", FIELD_CHOICE, FIELD_AT(mmds_config, version),
 	  .choices = mmds_version_choices },
 	{ "ipv4_address", FIELD_STRING, FIELD_AT(mmds_config, ipv4_address) },

@@ -8,90 +8,72 @@
 #include "base/err.h"
 #include "base/log.h"
 
+/*
+ * Of a value, a sentence begins with where in it the fault is, and each that it is in puts its own
+ * place before: ": an integer is expected", ".size: ...", "[1].size: ...".
+ */
+
+static int read_value(const json_t *value, const struct field *field, char *config,
+		      struct err *err);
+static int read_members(const json_t *object, const struct field *fields, bool all, void *to,
+			struct err *err);
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ENOMEM, ": %s", strerror(ENOMEM));
+}
+
+static int64_t load_integer(const struct field *field, const void *from)
+{
+	return field->size == sizeof(uint32_t) ? *(const uint32_t *)from : *(const int64_t *)from;
+}
+
 static int read_integer(const json_t *value, const struct field *field, void *to, struct err *err)
 {
 	int64_t integer = json_integer_value(value);
 
 	if (!json_is_integer(value))
-		return err_set(err, EINVAL, "%s: an integer is expected", field->name);
+		return err_set(err, EINVAL, ": an integer is expected");
 	if (integer < field->min || integer > field->max)
-		return err_set(err, EINVAL, "%s: %lld is not between %lld and %lld", field->name,
+		return err_set(err, EINVAL, ": %lld is not between %lld and %lld",
 			       (long long)integer, (long long)field->min, (long long)field->max);
-	memcpy(to, &integer, sizeof(integer));
+	if (field->size == sizeof(uint32_t))
+		*(uint32_t *)to = (uint32_t)integer;
+	else
+		*(int64_t *)to = integer;
 	return 0;
 }
 
-static int read_string(const json_t *value, const struct field *field, void *to, struct err *err)
+static int read_string(const json_t *value, const struct field *field, char **to, struct err *err)
 {
-	char **string = to;
-
 	if (!json_is_string(value))
-		return err_set(err, EINVAL, "%s: a string is expected", field->name);
+		return err_set(err, EINVAL, ": a string is expected");
 	if ((int64_t)json_string_length(value) < field->min)
-		return err_set(err, EINVAL, "%s: a string that is not empty is expected",
-			       field->name);
-	free(*string);
-	*string = strdup(json_string_value(value));
-	return *string ? 0 : err_sys(err, ENOMEM, "%s", field->name);
+		return err_set(err, EINVAL, ": a string that is not empty is expected");
+	free(*to);
+	*to = strdup(json_string_value(value));
+	return *to ? 0 : no_memory(err);
 }
 
-static int read_texts(const json_t *value, const struct field *field, void *to, struct err *err)
+static int read_texts(const json_t *value, const struct field *field, char **to, struct err *err)
 {
-	char **text = to;
 	const char *name;
 	json_t *one;
 
 	if (!json_is_object(value))
-		return err_set(err, EINVAL, "%s: an object is expected", field->name);
+		return err_set(err, EINVAL, ": an object is expected");
 	/* jansson's iterators take the object without const, and do not change it. */
 	json_object_foreach ((json_t *)(uintptr_t)value, name, one) {
 		if (!json_is_string(one))
-			return err_set(err, EINVAL, "%s.%s: a string is expected", field->name,
-				       name);
+			return err_set(err, EINVAL, ".%s: a string is expected", name);
 	}
-	free(*text);
-	*text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
-	if (!*text)
-		return err_sys(err, ENOMEM, "%s", field->name);
-	if ((int64_t)strlen(*text) > field->max)
-		return err_set(err, EINVAL, "%s: %zu bytes as JSON, at most %lld are possible",
-			       field->name, strlen(*text), (long long)field->max);
-	return 0;
-}
-
-static void free_strings(char **strings)
-{
-	for (char **string = strings; string && *string; string++)
-		free(*string);
-	free(strings);
-}
-
-static int read_strings(const json_t *value, const struct field *field, void *to, struct err *err)
-{
-	size_t count = json_array_size(value);
-	char **strings;
-
-	if (!json_is_array(value))
-		return err_set(err, EINVAL, "%s: a list is expected", field->name);
-	strings = calloc(count + 1, sizeof(*strings));
-	for (size_t i = 0; strings && i < count; i++) {
-		const json_t *entry = json_array_get(value, i);
-
-		if (!json_is_string(entry)) {
-			free_strings(strings);
-			return err_set(err, EINVAL, "%s[%zu]: a string is expected", field->name,
-				       i);
-		}
-		strings[i] = strdup(json_string_value(entry));
-		if (!strings[i]) {
-			free_strings(strings);
-			strings = NULL;
-		}
-	}
-	if (!strings)
-		return err_sys(err, ENOMEM, "%s", field->name);
-	free_strings(*(char ***)to);
-	*(char ***)to = strings;
+	free(*to);
+	*to = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
+	if (!*to)
+		return no_memory(err);
+	if ((int64_t)strlen(*to) > field->max)
+		return err_set(err, EINVAL, ": %zu bytes as JSON, at most %lld are possible",
+			       strlen(*to), (long long)field->max);
 	return 0;
 }
 
@@ -110,7 +92,15 @@ static int read_choice(const json_t *value, const struct field *field, int *to, 
 		strncat(known, i ? ", " : "", sizeof(known) - strlen(known) - 1);
 		strncat(known, field->choices[i], sizeof(known) - strlen(known) - 1);
 	}
-	return err_set(err, EINVAL, "%s: one of %s is expected", field->name, known);
+	return err_set(err, EINVAL, ": one of %s is expected", known);
+}
+
+static int read_word(const json_t *value, const struct field *field, void *to, struct err *err)
+{
+	struct err cause;
+	int rc = field->parse(field, json_string_value(value), to, &cause);
+
+	return rc < 0 ? err_set(err, -rc, ": %s", cause.text) : 0;
 }
 
 static int read_absent(const json_t *value, const struct field *field, struct err *err)
@@ -118,49 +108,131 @@ static int read_absent(const json_t *value, const struct field *field, struct er
 	if (field->choices && json_is_string(value) &&
 	    strcmp(json_string_value(value), field->choices[0]) == 0)
 		return 0;
-	return err_set(err, ENOTSUP, "%s: not supported yet", field->name);
+	return err_set(err, ENOTSUP, ": not supported yet");
 }
 
-static int read_object(const json_t *value, const struct field *field, void *to, struct err *err)
+static int read_empty(const json_t *value, const struct field *field, struct err *err)
+{
+	if (json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0))
+		return 0;
+	return err_set(err, EINVAL, ": %s", field->why);
+}
+
+static int fault_in_entry(struct err *err, int rc, size_t i, const struct err *cause)
+{
+	return err_set(err, -rc, "[%zu]%s", i, cause->text);
+}
+
+static int read_list(const json_t *list, const struct field *field, char *config, struct err *err)
+{
+	const size_t size = field->each->size, count = json_array_size(list);
+	struct err cause;
+	char *entries;
+
+	if (!json_is_array(list))
+		return err_set(err, EINVAL, ": a list is expected");
+	if (field->max > 0 && count > (size_t)field->max)
+		return err_set(err, EINVAL, ": %zu entries, at most %lld are possible", count,
+			       (long long)field->max);
+	entries = calloc(count + 1, size);
+	if (!entries)
+		return no_memory(err);
+	memcpy(config + field->offset, &entries, sizeof(entries));
+	if (field->count)
+		*(size_t *)(config + field->count) = 0;
+	for (size_t i = 0; i < count; i++) {
+		int rc = read_value(json_array_get(list, i), field->each, entries + i * size,
+				    &cause);
+
+		/* What was read of it is the caller's to free, too. */
+		if (field->count)
+			*(size_t *)(config + field->count) = i + 1;
+		if (rc < 0)
+			return fault_in_entry(err, rc, i, &cause);
+	}
+	return 0;
+}
+
+static int read_slot(const json_t *value, const struct field *each, char *slots, struct err *err)
+{
+	const struct field *key = each->fields;
+	const json_t *name = json_object_get(value, key->name);
+	struct err cause;
+	int slot = 0;
+	int rc = name ? read_choice(name, key, &slot, &cause) : 0;
+
+	if (rc < 0)
+		return err_set(err, -rc, ".%s%s", key->name, cause.text);
+	return read_members(value, each->fields, true, slots + (size_t)slot * each->size, err);
+}
+
+static int read_slots(const json_t *list, const struct field *field, char *slots, struct err *err)
 {
 	struct err cause;
-	int rc = fields_read(value, field->fields, to, &cause);
+	json_t *value;
+	size_t i;
 
-	return rc < 0 ? err_set(err, -rc, "%s.%s", field->name, cause.text) : 0;
+	if (!json_is_array(list))
+		return err_set(err, EINVAL, ": a list is expected");
+	json_array_foreach (list, i, value) {
+		int rc = read_slot(value, field->each, slots, &cause);
+
+		if (rc < 0)
+			return fault_in_entry(err, rc, i, &cause);
+	}
+	return 0;
 }
 
-static int read_field(const json_t *value, const struct field *field, bool required, void *config,
+static int read_value(const json_t *value, const struct field *field, char *config, struct err *err)
+{
+	void *to = config + field->offset;
+
+	switch (field->type) {
+	case FIELD_STRING:
+		return read_string(value, field, to, err);
+	case FIELD_INTEGER:
+		return read_integer(value, field, to, err);
+	case FIELD_CHOICE:
+		return read_choice(value, field, to, err);
+	case FIELD_WORD:
+		return read_word(value, field, to, err);
+	case FIELD_OBJECT:
+		return read_members(value, field->fields, true, to, err);
+	case FIELD_LIST:
+		return read_list(value, field, config, err);
+	case FIELD_SLOTS:
+		return read_slots(value, field, to, err);
+	case FIELD_TEXTS:
+		return read_texts(value, field, to, err);
+	case FIELD_EMPTY:
+		return read_empty(value, field, err);
+	case FIELD_ABSENT:
+		return read_absent(value, field, err);
+	case FIELD_KEY:
+		/* Has been read, to find the struct. */
+		return 0;
+	case FIELD_BOOL:
+		if (!json_is_boolean(value))
+			return err_set(err, EINVAL, ": true or false is expected");
+		*(bool *)to = json_boolean_value(value);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int read_field(const json_t *value, const struct field *field, bool required, char *config,
 		      struct err *err)
 {
-	void *to = (char *)config + field->offset;
+	struct err cause;
+	int rc;
 
 	/* null stands for a field that is not given. */
 	if (json_is_null(value) && !required)
 		return 0;
 	if (field->given)
-		*(bool *)((char *)config + field->given) = true;
-	switch (field->type) {
-	case FIELD_STRING:
-		return read_string(value, field, to, err);
-	case FIELD_STRINGS:
-		return read_strings(value, field, to, err);
-	case FIELD_INTEGER:
-		return read_integer(value, field, to, err);
-	case FIELD_TEXTS:
-		return read_texts(value, field, to, err);
-	case FIELD_CHOICE:
-		return read_choice(value, field, to, err);
-	case FIELD_ABSENT:
-		return read_absent(value, field, err);
-	case FIELD_OBJECT:
-		return read_object(value, field, to, err);
-	case FIELD_BOOL:
-		if (!json_is_boolean(value))
-			return err_set(err, EINVAL, "%s: true or false is expected", field->name);
-		*(bool *)to = json_boolean_value(value);
-		return 0;
-	}
-	return -EINVAL;
+		*(bool *)(config + field->given) = true;
+	rc = read_value(value, field, config, &cause);
+	return rc < 0 ? err_set(err, -rc, ".%s%s", field->name, cause.text) : 0;
 }
 
 /* The table's last entry if there is none of that name. */
@@ -171,16 +243,16 @@ static const struct field *find_field(const struct field *fields, const char *na
 	return fields;
 }
 
-static int read_fields(const json_t *body, const struct field *fields, bool all, void *config,
-		       struct err *err)
+static int read_members(const json_t *object, const struct field *fields, bool all, void *to,
+			struct err *err)
 {
 	const char *name, *ignored = NULL;
 	json_t *value;
 
-	if (!json_is_object(body))
-		return err_set(err, EINVAL, "an object is expected");
+	if (!json_is_object(object))
+		return err_set(err, EINVAL, ": an object is expected");
 	/* jansson's iterators take the object without const, and do not change it. */
-	json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
+	json_object_foreach ((json_t *)(uintptr_t)object, name, value) {
 		const struct field *field = find_field(fields, name);
 		int rc;
 
@@ -189,8 +261,8 @@ static int read_fields(const json_t *body, const struct field *fields, bool all,
 			continue;
 		}
 		if (!field->name)
-			return err_set(err, EINVAL, "%s: unknown field", name);
-		rc = read_field(value, field, all && field->required, config, err);
+			return err_set(err, EINVAL, ".%s: unknown field", name);
+		rc = read_field(value, field, all && field->required, to, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -198,34 +270,42 @@ static int read_fields(const json_t *body, const struct field *fields, bool all,
 	if (ignored)
 		log_warn("%s: unknown field, ignored", ignored);
 	for (; all && fields->name; fields++) {
-		if (fields->required && !json_object_get(body, fields->name))
-			return err_set(err, EINVAL, "%s: the field is missing", fields->name);
+		if (fields->required && !json_object_get(object, fields->name))
+			return err_set(err, EINVAL, ".%s: the field is missing", fields->name);
 	}
 	return 0;
 }
 
-int fields_read_some(const json_t *body, const struct field *fields, void *config, struct err *err)
+static int read_whole(const json_t *object, const struct field *fields, bool all, void *to,
+		      struct err *err)
 {
-	return read_fields(body, fields, false, config, err);
+	struct err cause;
+	int rc = read_members(object, fields, all, to, &cause);
+
+	/* There is no name before what the sentence begins with. */
+	return rc < 0 ? err_set(err, -rc, "%s", cause.text + (cause.text[0] == '.' ? 1 : 2)) : 0;
 }
 
-int fields_read(const json_t *body, const struct field *fields, void *config, struct err *err)
+int fields_read_some(const json_t *object, const struct field *fields, void *to, struct err *err)
 {
-	return read_fields(body, fields, true, config, err);
+	return read_whole(object, fields, false, to, err);
 }
 
-static bool given(const struct field *field, const void *from);
+int fields_read(const json_t *object, const struct field *fields, void *to, struct err *err)
+{
+	return read_whole(object, fields, true, to, err);
+}
 
-static bool object_given(const struct field *fields, const void *from)
+static bool given(const struct field *field, const void *config);
+
+static bool object_given(const struct field *fields, const void *config)
 {
 	bool any = false;
 
 	for (; fields->name; fields++) {
-		const void *at = (const char *)from + fields->offset;
-
 		if (fields->type != FIELD_INTEGER)
-			any |= given(fields, at);
-		else if (*(const int64_t *)at != 0)
+			any |= given(fields, config);
+		else if (load_integer(fields, (const char *)config + fields->offset) != 0)
 			any = true;
 		else if (fields->required)
 			return false;
@@ -233,36 +313,55 @@ static bool object_given(const struct field *fields, const void *from)
 	return any;
 }
 
-static bool given(const struct field *field, const void *from)
+static bool given(const struct field *field, const void *config)
 {
+	const void *from = (const char *)config + field->offset;
+	int64_t integer;
+
 	switch (field->type) {
 	case FIELD_STRING:
 	case FIELD_TEXTS:
 		return *(char *const *)from != NULL;
-	case FIELD_STRINGS:
-		return *(char **const *)from != NULL;
 	case FIELD_INTEGER:
-		return *(const int64_t *)from >= field->min &&
-		       *(const int64_t *)from <= field->max &&
-		       (*(const int64_t *)from != 0 || !field->null_if_absent);
+		integer = load_integer(field, from);
+		return integer >= field->min && integer <= field->max &&
+		       (integer != 0 || !field->null_if_absent);
 	case FIELD_OBJECT:
 		return object_given(field->fields, from);
-	case FIELD_ABSENT:
-		return false;
-	case FIELD_BOOL:
-		return true;
 	case FIELD_CHOICE:
 		return !field->first_left_out || *(const int *)from != 0;
+	case FIELD_BOOL:
+	case FIELD_WORD:
+	case FIELD_LIST:
+	case FIELD_SLOTS:
+		return true;
+	case FIELD_KEY:
+	case FIELD_EMPTY:
+	case FIELD_ABSENT:
+		return false;
 	}
 	return false;
 }
 
-static json_t *write_strings(char *const *strings)
+static bool is_zero(const char *bytes, size_t size)
 {
+	while (size > 0 && bytes[size - 1] == 0)
+		size--;
+	return size == 0;
+}
+
+static json_t *write_value(const struct field *field, const char *config);
+
+static json_t *write_list(const struct field *field, const char *config)
+{
+	const char *entry = *(const char *const *)(config + field->offset);
+	size_t left = field->count ? *(const size_t *)(config + field->count) : SIZE_MAX;
 	json_t *list = json_array();
 
-	for (; list && *strings; strings++) {
-		if (json_array_append_new(list, json_string(*strings)) < 0) {
+	for (; list && entry && left > 0; entry += field->each->size, left--) {
+		if (!field->count && is_zero(entry, field->each->size))
+			break;
+		if (json_array_append_new(list, write_value(field->each, entry)) < 0) {
 			json_decref(list);
 			return NULL;
 		}
@@ -270,23 +369,54 @@ static json_t *write_strings(char *const *strings)
 	return list;
 }
 
-static json_t *write_field(const struct field *field, const void *from)
+static json_t *write_slots(const struct field *field, const char *slot)
 {
+	const struct field *key = field->each->fields;
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && key->choices[i]; i++, slot += field->each->size) {
+		json_t *object;
+
+		if (is_zero(slot, field->each->size))
+			continue;
+		object = json_pack("{s:s}", key->name, key->choices[i]);
+		if (json_object_update_new(object, fields_write(key + 1, slot)) < 0 ||
+		    json_array_append(list, object) < 0) {
+			json_decref(list);
+			list = NULL;
+		}
+		json_decref(object);
+	}
+	return list;
+}
+
+static json_t *write_value(const struct field *field, const char *config)
+{
+	const void *from = config + field->offset;
+	char word[FIELD_WORD_SIZE];
+
 	switch (field->type) {
 	case FIELD_STRING:
 		return json_string(*(char *const *)from);
 	case FIELD_TEXTS:
 		return json_loads(*(char *const *)from, 0, NULL);
-	case FIELD_STRINGS:
-		return write_strings(*(char *const *const *)from);
 	case FIELD_INTEGER:
-		return json_integer(*(const int64_t *)from);
+		return json_integer(load_integer(field, from));
 	case FIELD_CHOICE:
 		return json_string(field->choices[*(const int *)from]);
+	case FIELD_WORD:
+		field->print(field, from, word);
+		return json_string(word);
 	case FIELD_BOOL:
 		return json_boolean(*(const bool *)from);
 	case FIELD_OBJECT:
 		return fields_write(field->fields, from);
+	case FIELD_LIST:
+		return write_list(field, config);
+	case FIELD_SLOTS:
+		return write_slots(field, from);
+	case FIELD_KEY:
+	case FIELD_EMPTY:
 	case FIELD_ABSENT:
 		break;
 	}
@@ -298,11 +428,10 @@ json_t *fields_write(const struct field *fields, const void *from)
 	json_t *object = json_object();
 
 	for (; object && fields->name; fields++) {
-		const void *at = (const char *)from + fields->offset;
 		json_t *value;
 
-		if (fields->required || given(fields, at))
-			value = write_field(fields, at);
+		if (fields->required || given(fields, from))
+			value = write_value(fields, from);
 		else if (fields->null_if_absent)
 			value = json_null();
 		else

@@ -30,6 +30,7 @@
 	X(err) \
 	X(fatal) \
 	X(fd) \
+	X(fields) \
 	X(filter) \
 	X(guest_memory) \
 	X(http_server) \
