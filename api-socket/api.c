@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "api-socket/answers.h"
+#include "api-socket/body.h"
 #include "api-socket/describe.h"
 #include "api-socket/request_metrics.h"
 #include "api-socket/routes.h"
@@ -98,7 +99,7 @@ static int apply(struct api *api, const struct route *route, const char *id,
 		rc = check_id(route, id, body, err);
 	tell_deprecated(api, route, body, answer);
 	if (rc == 0)
-		rc = route->apply(api->control, body, err);
+		rc = body_apply(route->body, api->control, body, err);
 	json_decref(body);
 	return rc;
 }
@@ -184,7 +185,7 @@ static int act(struct api *api, const struct http_request *request, struct http_
 		return err_set(err, ENOTSUP, "%s %s: %s", http_method_str(request->method),
 			       request->path, route->missing);
 	answer->status = HTTP_STATUS_NO_CONTENT;
-	if (route->apply)
+	if (route->body)
 		return apply(api, route, id, request, answer, err);
 	if (request->body_len > 0)
 		return err_set(err, EINVAL, "%s %s: no body is expected",

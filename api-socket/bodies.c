@@ -3,13 +3,12 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "base/guest_memory.h"
-#include "mmds/mmds.h"
+#include "mmds/store.h"
 #include "virtio/block/block.h"
-#include "vmm/console_ring.h"
+#include "vmm/control.h"
 #include "vmm/kvm/cpu_template_named.h"
 #include "json/fields.h"
 
@@ -168,28 +167,6 @@ static const struct field mmds_fields[] = {
 	{ NULL },
 };
 
-static const char *const action_choices[] = {
-	[ACTION_INSTANCE_START] = "InstanceStart",
-	[ACTION_FLUSH_METRICS] = "FlushMetrics",
-	[ACTION_SEND_CTRL_ALT_DEL] = "SendCtrlAltDel",
-	NULL,
-};
-static const char *const vm_state_choices[] = {
-	[VM_STATE_PAUSED] = "Paused",
-	[VM_STATE_RESUMED] = "Resumed",
-	NULL,
-};
-
-static const struct field action_fields[] = {
-	{ "action_type", FIELD_CHOICE, .required = true, .choices = action_choices },
-	{ NULL },
-};
-
-static const struct field vm_state_fields[] = {
-	{ "state", FIELD_CHOICE, .required = true, .choices = vm_state_choices },
-	{ NULL },
-};
-
 static const struct field logger_fields[] = {
 	{ "log_path", FIELD_STRING, .min = 1, FIELD_AT(logger_config, log_path) },
 	{ "level", FIELD_STRING, FIELD_AT(logger_config, level) },
@@ -199,132 +176,110 @@ static const struct field logger_fields[] = {
 	{ NULL },
 };
 
-int body_boot_source(const json_t *body, struct boot_source_config *config, struct err *err)
-{
-	return fields_read(body, boot_source_fields, config, err);
-}
+static const struct field metrics_fields[] = {
+	{ "metrics_path", FIELD_STRING, .min = 1, .required = true,
+	  FIELD_AT(metrics_config, metrics_path) },
+	{ "emit_id", FIELD_BOOL, FIELD_AT(metrics_config, emit_id) },
+	{ "properties", FIELD_TEXTS, FIELD_AT(metrics_config, properties),
+	  .max = METRICS_PROPERTIES_MAX },
+	{ NULL, .others_ignored = true },
+};
 
-int body_machine(const json_t *body, struct machine_config *config, struct err *err)
-{
-	return fields_read(body, machine_fields, config, err);
-}
+struct action {
+	enum { INSTANCE_START, FLUSH_METRICS, SEND_CTRL_ALT_DEL } type;
+};
 
-static bool changes_nothing(const json_t *body, const char *besides)
-{
-	const char *name;
-	json_t *value;
+static const char *const action_choices[] = {
+	[INSTANCE_START] = "InstanceStart",
+	[FLUSH_METRICS] = "FlushMetrics",
+	[SEND_CTRL_ALT_DEL] = "SendCtrlAltDel",
+	NULL,
+};
 
-	json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
-		if (!json_is_null(value) && (!besides || strcmp(name, besides) != 0))
-			return false;
+static const struct field action_fields[] = {
+	{ "action_type", FIELD_CHOICE, .required = true, FIELD_AT(action, type),
+	  .choices = action_choices },
+	{ NULL },
+};
+
+struct vm_state {
+	enum { PAUSED, RESUMED } state;
+};
+
+static const char *const vm_state_choices[] = {
+	[PAUSED] = "Paused",
+	[RESUMED] = "Resumed",
+	NULL,
+};
+
+static const struct field vm_state_fields[] = {
+	{ "state", FIELD_CHOICE, .required = true, FIELD_AT(vm_state, state),
+	  .choices = vm_state_choices },
+	{ NULL },
+};
+
+static int act(struct control *control, const struct action *action, struct err *err)
+{
+	switch (action->type) {
+	case INSTANCE_START:
+		return control_start(control, err);
+	case SEND_CTRL_ALT_DEL:
+		return control_send_ctrl_alt_del(control, err);
+	case FLUSH_METRICS:
+		return control_flush_metrics(control, err);
 	}
-	return true;
+	return -EINVAL;
 }
 
-int body_machine_update(const json_t *body, struct machine_config *config, struct err *err)
+static int change_state(struct control *control, const struct vm_state *state, struct err *err)
 {
-	int rc = fields_read_some(body, machine_fields, config, err);
-
-	if (rc == 0 && changes_nothing(body, NULL))
-		return err_set(err, EINVAL, "no field is there that is to be changed");
-	return rc;
+	return state->state == PAUSED ? control_pause(control, err) : control_resume(control, err);
 }
 
-int body_serial(const json_t *body, struct serial_config *config, struct err *err)
+static const void *machine_before(const struct control *control)
 {
-	return fields_read(body, serial_fields, config, err);
+	return &control->machine_config;
 }
 
-int body_drive(const json_t *body, struct drive_config *config, struct err *err)
+static int take_metadata(struct control *control, const json_t *object, struct err *err)
 {
-	return fields_read(body, drive_fields, config, err);
+	struct mmds *mmds = NULL;
+	int rc = control_metadata(control, &mmds, err);
+
+	return rc < 0 ? rc : mmds_put(mmds, object, err);
 }
 
-int body_drive_update(const json_t *body, struct drive_update *update, struct err *err)
+static int take_metadata_update(struct control *control, const json_t *object, struct err *err)
 {
-	int rc = fields_read(body, drive_update_fields, update, err);
+	struct mmds *mmds = NULL;
+	int rc = control_metadata(control, &mmds, err);
 
-	if (rc == 0 && changes_nothing(body, "drive_id"))
-		return err_set(err, EINVAL, "neither path_on_host nor rate_limiter is there");
-	return rc;
+	return rc < 0 ? rc : mmds_patch(mmds, object, err);
 }
 
-int body_network_interface(const json_t *body, struct network_interface_config *config,
-			   struct err *err)
+static void owns_nothing(const void *config)
 {
-	return fields_read(body, network_interface_fields, config, err);
+	(void)config;
 }
 
-int body_network_interface_update(const json_t *body, struct network_interface_update *update,
-				  struct err *err)
-{
-	return fields_read(body, network_interface_update_fields, update, err);
-}
-
-int body_vsock(const json_t *body, struct vsock_device_config *config, struct err *err)
-{
-	return fields_read(body, vsock_fields, config, err);
-}
-
-int body_mmds(const json_t *body, struct mmds_config *config, struct err *err)
-{
-	return fields_read(body, mmds_fields, config, err);
-}
-
-int body_action(const json_t *body, enum body_action *action, struct err *err)
-{
-	int choice = 0;
-	int rc = fields_read(body, action_fields, &choice, err);
-
-	*action = (enum body_action)choice;
-	return rc;
-}
-
-int body_vm_state(const json_t *body, enum body_vm_state *state, struct err *err)
-{
-	int choice = 0;
-	int rc = fields_read(body, vm_state_fields, &choice, err);
-
-	*state = (enum body_vm_state)choice;
-	return rc;
-}
-
-int body_logger(const json_t *body, struct logger_config *config, struct err *err)
-{
-	return fields_read(body, logger_fields, config, err);
-}
-
-json_t *body_of_boot_source(const struct boot_source_config *config)
-{
-	return fields_write(boot_source_fields, config);
-}
-
-json_t *body_of_machine(const struct machine_config *config)
-{
-	return fields_write(machine_fields, config);
-}
-
-json_t *body_of_serial(const struct serial_config *config)
-{
-	return fields_write(serial_fields, config);
-}
-
-json_t *body_of_drive(const struct drive_config *config)
-{
-	return fields_write(drive_fields, config);
-}
-
-json_t *body_of_network_interface(const struct network_interface_config *config)
-{
-	return fields_write(network_interface_fields, config);
-}
-
-json_t *body_of_vsock(const struct vsock_device_config *config)
-{
-	return fields_write(vsock_fields, config);
-}
-
-json_t *body_of_mmds(const struct mmds_config *config)
-{
-	return fields_write(mmds_fields, config);
-}
+BODY(boot_source, boot_source_fields, boot_source_config, control_set_boot_source,
+     boot_source_config_free);
+BODY(machine, machine_fields, machine_config, control_set_machine, owns_nothing);
+BODY(machine_update, machine_fields, machine_config, control_set_machine, owns_nothing,
+     .before = machine_before, .nothing = "no field is there that is to be changed");
+BODY(serial, serial_fields, serial_config, control_set_serial, serial_config_free);
+BODY(drive, drive_fields, drive_config, control_set_drive, drive_config_free);
+BODY(drive_update, drive_update_fields, drive_update, control_update_drive, drive_update_free,
+     .nothing = "neither path_on_host nor rate_limiter is there");
+BODY(network_interface, network_interface_fields, network_interface_config, control_set_interface,
+     network_interface_config_free);
+BODY(network_interface_update, network_interface_update_fields, network_interface_update,
+     control_update_interface, network_interface_update_free);
+BODY(vsock, vsock_fields, vsock_device_config, control_set_vsock, vsock_device_config_free);
+BODY(mmds, mmds_fields, mmds_config, control_set_mmds, mmds_config_free);
+BODY(logger, logger_fields, logger_config, control_set_logger, logger_config_free);
+BODY(metrics, metrics_fields, metrics_config, control_set_metrics, metrics_config_free);
+BODY(action, action_fields, action, act, owns_nothing);
+BODY(vm_state, vm_state_fields, vm_state, change_state, owns_nothing);
+const struct body body_metadata = { .take = take_metadata };
+const struct body body_metadata_update = { .take = take_metadata_update };

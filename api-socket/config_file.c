@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "api-socket/apply.h"
+#include "api-socket/bodies.h"
+#include "api-socket/cpu_config.h"
 #include "base/array.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -45,73 +46,24 @@ static int read_file(const char *what, const char *path, size_t max, char **text
 	return err_sys(err, -rc, "%s %s", what, name);
 }
 
-/* The template itself, or the path of a file that has it. */
-static int apply_cpu_config_or_path(struct control *control, const json_t *body, struct err *err)
-{
-	const char *path = json_string_value(body);
-	char *text = NULL;
-	json_t *object;
-	size_t size = 0;
-	int rc;
-
-	if (!path)
-		return apply_cpu_config(control, body, err);
-	rc = read_file("CPU template", path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
-	if (rc < 0)
-		return rc;
-	object = parse_object(text, size, fd_name(path), err);
-	free(text);
-	if (!object)
-		return -EINVAL;
-	rc = apply_cpu_config(control, object, err);
-	json_decref(object);
-	return rc;
-}
-
-static int apply_list(apply_body *apply, struct control *control, const json_t *list,
-		      struct err *err)
-{
-	struct err cause;
-	json_t *body;
-	size_t i;
-
-	if (!json_is_array(list))
-		return err_set(err, EINVAL, "a list is expected");
-	json_array_foreach (list, i, body) {
-		int rc = apply(control, body, &cause);
-
-		if (rc < 0)
-			return err_set(err, -rc, "entry %zu: %s", i + 1, cause.text);
-	}
-	return 0;
-}
-
-static int apply_drives(struct control *control, const json_t *list, struct err *err)
-{
-	return apply_list(apply_drive, control, list, err);
-}
-
-static int apply_network_interfaces(struct control *control, const json_t *list, struct err *err)
-{
-	return apply_list(apply_network_interface, control, list, err);
-}
-
 static const struct section {
 	const char *name;
 	/* NULL: known to Firecracker, not to mote yet; only an empty list or null is taken. */
-	apply_body *apply;
+	const struct body *body;
+	bool list;	  /* of such bodies */
+	const char *file; /* it may be the path of a file that has it, which is called so */
 } sections[] = {
 	/* In the order in which they take effect. */
-	{ "logger", apply_logger },
-	{ "metrics", apply_metrics },
-	{ "boot-source", apply_boot_source },
-	{ "machine-config", apply_machine },
-	{ "cpu-config", apply_cpu_config_or_path },
-	{ "serial", apply_serial },
-	{ "drives", apply_drives },
-	{ "network-interfaces", apply_network_interfaces },
-	{ "vsock", apply_vsock },
-	{ "mmds-config", apply_mmds },
+	{ "logger", &body_logger },
+	{ "metrics", &body_metrics },
+	{ "boot-source", &body_boot_source },
+	{ "machine-config", &body_machine },
+	{ "cpu-config", &body_cpu_config, .file = "CPU template" },
+	{ "serial", &body_serial },
+	{ "drives", &body_drive, .list = true },
+	{ "network-interfaces", &body_network_interface, .list = true },
+	{ "vsock", &body_vsock },
+	{ "mmds-config", &body_mmds },
 	{ "balloon", NULL },
 	{ "entropy", NULL },
 	{ "pmem", NULL },
@@ -127,6 +79,53 @@ static const struct section *find_section(const char *name)
 			return &sections[i];
 	}
 	return NULL;
+}
+
+static int apply_list(const struct body *body, struct control *control, const json_t *list,
+		      struct err *err)
+{
+	struct err cause;
+	json_t *entry;
+	size_t i;
+
+	if (!json_is_array(list))
+		return err_set(err, EINVAL, "a list is expected");
+	json_array_foreach (list, i, entry) {
+		int rc = body_apply(body, control, entry, &cause);
+
+		if (rc < 0)
+			return err_set(err, -rc, "entry %zu: %s", i + 1, cause.text);
+	}
+	return 0;
+}
+
+static int apply_from_file(const struct section *section, struct control *control, const char *path,
+			   struct err *err)
+{
+	char *text = NULL;
+	json_t *object;
+	size_t size = 0;
+	int rc = read_file(section->file, path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
+
+	if (rc < 0)
+		return rc;
+	object = parse_object(text, size, fd_name(path), err);
+	free(text);
+	if (!object)
+		return -EINVAL;
+	rc = body_apply(section->body, control, object, err);
+	json_decref(object);
+	return rc;
+}
+
+static int apply_section(const struct section *section, struct control *control,
+			 const json_t *value, struct err *err)
+{
+	if (section->list)
+		return apply_list(section->body, control, value, err);
+	if (section->file && json_is_string(value))
+		return apply_from_file(section, control, json_string_value(value), err);
+	return body_apply(section->body, control, value, err);
 }
 
 /* A file that was given no name is not the user's: what is wrong is told alone. */
@@ -151,7 +150,7 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 			log_warn("configuration file %s: %s: unknown section, ignored", path, name);
 			continue;
 		}
-		if (!section->apply && !json_is_null(value) &&
+		if (!section->body && !json_is_null(value) &&
 		    !(json_is_array(value) && json_array_size(value) == 0))
 			return section_fault(err, ENOTSUP, path, name, "not supported yet");
 	}
@@ -159,9 +158,9 @@ static int apply_sections(struct control *control, const json_t *file, const cha
 		const json_t *body = json_object_get(file, sections[i].name);
 		int rc;
 
-		if (!sections[i].apply || !body || json_is_null(body))
+		if (!sections[i].body || !body || json_is_null(body))
 			continue;
-		rc = sections[i].apply(control, body, &cause);
+		rc = apply_section(&sections[i], control, body, &cause);
 		if (rc < 0)
 			return section_fault(err, -rc, path, sections[i].name, cause.text);
 	}
@@ -212,7 +211,7 @@ int metadata_file_apply(struct control *control, const char *path, struct err *e
 	free(text);
 	if (!data)
 		return err_set(err, EINVAL, "metadata file %s", cause.text);
-	rc = apply_metadata(control, data, &cause);
+	rc = body_apply(&body_metadata, control, data, &cause);
 	json_decref(data);
 	return rc < 0 ? err_set(err, -rc, "metadata file %s: %s", fd_name(path), cause.text) : 0;
 }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api-socket/apply.h"
 #include "base/err.h"
 #include "vmm/control.h"
 #include "vmm/kvm/cpu_template.h"
@@ -206,23 +205,4 @@ static const struct field template_fields[] = {
 	{ NULL },
 };
 
-int body_cpu_config(const json_t *body, struct cpu_template *template, struct err *err)
-{
-	return fields_read(body, template_fields, template, err);
-}
-
-int apply_cpu_config(struct control *control, const json_t *body, struct err *err)
-{
-	struct cpu_template template = { 0 };
-	int rc = body_cpu_config(body, &template, err);
-
-	if (rc == 0)
-		rc = control_set_cpu_config(control, &template, err);
-	cpu_template_free(&template);
-	return rc;
-}
-
-json_t *cpu_config_json(const struct cpu_template *template)
-{
-	return fields_write(template_fields, template);
-}
+BODY(cpu_config, template_fields, cpu_template, control_set_cpu_config, cpu_template_free);

@@ -9,6 +9,7 @@
 #include "base/array.h"
 #include "base/firecracker.h"
 #include "vmm/control.h"
+#include "json/fields.h"
 
 json_t *describe_instance(const struct control *control, const char *id)
 {
@@ -28,7 +29,7 @@ json_t *describe_version(const struct control *control, const char *id)
 json_t *describe_machine(const struct control *control, const char *id)
 {
 	(void)id;
-	return body_of_machine(&control->machine_config);
+	return fields_write(body_machine.fields, &control->machine_config);
 }
 
 static json_t *describe_drives(const struct devices *devices)
@@ -37,7 +38,8 @@ static json_t *describe_drives(const struct devices *devices)
 	json_t *list = json_array();
 
 	while ((device = devices_next(devices, DEVICE_DRIVE, device)))
-		(void)json_array_append_new(list, body_of_drive(&device->config.drive));
+		(void)json_array_append_new(list,
+					    fields_write(body_drive.fields, &device->config.drive));
 	return list;
 }
 
@@ -47,8 +49,8 @@ static json_t *describe_interfaces(const struct devices *devices)
 	json_t *list = json_array();
 
 	while ((device = devices_next(devices, DEVICE_INTERFACE, device)))
-		(void)json_array_append_new(list,
-					    body_of_network_interface(&device->config.interface));
+		(void)json_array_append_new(list, fields_write(body_network_interface.fields,
+							       &device->config.interface));
 	return list;
 }
 
@@ -63,22 +65,27 @@ json_t *describe_vm(const struct control *control, const char *id)
 
 	(void)id;
 	(void)json_object_set_new(vm, "boot-source",
-				  control->has_boot_source
-					  ? body_of_boot_source(&control->boot_source)
-					  : json_null());
-	(void)json_object_set_new(vm, "machine-config", body_of_machine(&control->machine_config));
+				  control->has_boot_source ? fields_write(body_boot_source.fields,
+									  &control->boot_source)
+							   : json_null());
+	(void)json_object_set_new(vm, "machine-config",
+				  fields_write(body_machine.fields, &control->machine_config));
 	(void)json_object_set_new(vm, "cpu-config",
-				  control->has_cpu_config ? cpu_config_json(&control->cpu_template)
+				  control->has_cpu_config ? fields_write(body_cpu_config.fields,
+									 &control->cpu_template)
 							  : json_null());
 	(void)json_object_set_new(vm, "drives", describe_drives(devices));
 	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
 	(void)json_object_set_new(vm, "vsock",
-				  vsock ? body_of_vsock(&vsock->config.vsock) : json_null());
+				  vsock ? fields_write(body_vsock.fields, &vsock->config.vsock)
+					: json_null());
 	(void)json_object_set_new(vm, "mmds-config",
-				  control->has_mmds_config ? body_of_mmds(&control->mmds_config)
-							   : json_null());
+				  control->has_mmds_config
+					  ? fields_write(body_mmds.fields, &control->mmds_config)
+					  : json_null());
 	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
-		(void)json_object_set_new(vm, "serial", body_of_serial(&control->serial));
+		(void)json_object_set_new(vm, "serial",
+					  fields_write(body_serial.fields, &control->serial));
 	for (size_t i = 0; i < ARRAY_SIZE(nulls); i++)
 		(void)json_object_set_new(vm, nulls[i], json_null());
 	(void)json_object_set_new(vm, "pmem", json_array());

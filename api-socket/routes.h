@@ -6,9 +6,9 @@
 #include <http_parser.h>
 #include <jansson.h>
 
-#include "api-socket/apply.h"
 #include "api-socket/http.h"
 
+struct body;
 struct control;
 struct err;
 
@@ -19,7 +19,7 @@ struct route {
 	const char *deprecated; /* a field of the body, whose use is told; NULL none */
 	const char *current;	/* of its values the only one that is not; NULL: all are */
 	/* One of these. */
-	apply_body *apply; /* takes a body, answers 204 */
+	const struct body *body; /* is applied, and answered 204 */
 	json_t *(*describe)(const struct control *control, const char *id); /* NULL: no memory */
 	int (*remove)(struct control *control, const char *id, struct err *err);
 	/* Answers with a text of its own, or what is answered 400 with err's sentence. */

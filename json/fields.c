@@ -296,6 +296,17 @@ int fields_read(const json_t *object, const struct field *fields, void *to, stru
 	return read_whole(object, fields, true, to, err);
 }
 
+bool fields_given(const json_t *object, const struct field *fields, bool besides_required)
+{
+	for (; fields->name; fields++) {
+		const json_t *value = json_object_get(object, fields->name);
+
+		if (value && !json_is_null(value) && !(besides_required && fields->required))
+			return true;
+	}
+	return false;
+}
+
 static bool given(const struct field *field, const void *config);
 
 static bool object_given(const struct field *fields, const void *config)

@@ -76,6 +76,9 @@ int fields_read(const json_t *object, const struct field *fields, void *to, stru
 /* The same, but no field is required. */
 int fields_read_some(const json_t *object, const struct field *fields, void *to, struct err *err);
 
+/* Whether a field is given, other than null; with besides_required, one that is not required. */
+bool fields_given(const json_t *object, const struct field *fields, bool besides_required);
+
 /*
  * The other way: an object that fields_read takes, owned by the caller; NULL without memory. What
  * is not required and as good as not given is null or left out: no string, an object of such or one

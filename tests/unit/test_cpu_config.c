@@ -14,6 +14,7 @@
 #include "vmm/kvm/cpu_template.h"
 #include "vmm/kvm/cpu_template_named.h"
 #include "vmm/kvm/cpuid.h"
+#include "json/fields.h"
 #include "json/parse.h"
 
 #define LEAF(fields) "{\"cpuid_modifiers\": [{" fields "}]}"
@@ -50,7 +51,7 @@ static void tear_down(void)
 static int read_body(const char *text)
 {
 	json_t *body = parse_object(text, strlen(text), "body", &err);
-	int rc = body ? body_cpu_config(body, &template, &err) : -EINVAL;
+	int rc = body ? fields_read(body, body_cpu_config.fields, &template, &err) : -EINVAL;
 
 	json_decref(body);
 	return rc;
@@ -88,7 +89,7 @@ START_TEST(template_survives_being_printed)
 	char *text;
 
 	ck_assert_int_eq(read_body(whole), 0);
-	first = cpu_config_json(&template);
+	first = fields_write(body_cpu_config.fields, &template);
 	text = json_dumps(first, 0);
 	assert_contains(text, "\"0bxxxx000000000011xx00011011110010\"");
 	assert_contains(text, "\"!56\"");
@@ -96,7 +97,7 @@ START_TEST(template_survives_being_printed)
 	ck_assert_msg(read_body(text) == 0, "%s: %s", text, err.text);
 	ck_assert_uint_eq(template.cpuid[0].registers[CPUID_EAX].value, 0x000306f2);
 	ck_assert_uint_eq(template.msrs[0].bitmap.value, 0x8000000000000001);
-	second = cpu_config_json(&template);
+	second = fields_write(body_cpu_config.fields, &template);
 	ck_assert(json_equal(first, second));
 	json_decref(first);
 	json_decref(second);
@@ -201,10 +202,10 @@ START_TEST(list_without_end_is_refused)
 	json_object_set_new(body, "kvm_capabilities", list);
 	for (unsigned int i = 0; i < CPU_TEMPLATE_ENTRIES_MAX; i++)
 		json_array_append_new(list, json_string("1"));
-	ck_assert_int_eq(body_cpu_config(body, &template, &err), 0);
+	ck_assert_int_eq(fields_read(body, body_cpu_config.fields, &template, &err), 0);
 	cpu_template_free(&template);
 	json_array_append_new(list, json_string("1"));
-	ck_assert_int_eq(body_cpu_config(body, &template, &err), -EINVAL);
+	ck_assert_int_eq(fields_read(body, body_cpu_config.fields, &template, &err), -EINVAL);
 	assert_contains(err.text, "kvm_capabilities: 257 entries");
 	json_decref(body);
 }
@@ -343,7 +344,7 @@ START_TEST(named_templates_have_their_contents)
 					  contents[i].arch_capabilities);
 		}
 		/* No value has a bit that its mask has not: it is a template like any other. */
-		body = cpu_config_json(&template);
+		body = fields_write(body_cpu_config.fields, &template);
 		text = json_dumps(body, 0);
 		cpu_template_free(&template);
 		ck_assert_msg(read_body(text) == 0, "%s", err.text);

@@ -266,13 +266,27 @@ START_TEST(nothing_is_required_of_a_change)
 }
 END_TEST
 
+START_TEST(null_and_what_is_required_is_no_change)
+{
+	json_t *none = json_pack("{s:s, s:n}", "letter", "a", "framed");
+	json_t *one = json_pack("{s:s, s:b}", "letter", "a", "framed", 0);
+
+	ck_assert(!fields_given(none, fields, true));
+	ck_assert(fields_given(none, fields, false));
+	ck_assert(fields_given(one, fields, true));
+	json_decref(none);
+	json_decref(one);
+}
+END_TEST
+
 Suite *fields_suite(void)
 {
 	Suite *suite =
 		SUITE("fields", set_up, tear_down, everything_is_read_into_its_place,
 		      everything_is_written_as_it_was_read,
 		      what_is_not_given_is_left_out_or_null_or_an_empty_list,
-		      what_is_no_object_is_said_without_a_name, nothing_is_required_of_a_change);
+		      what_is_no_object_is_said_without_a_name, nothing_is_required_of_a_change,
+		      null_and_what_is_required_is_no_change);
 
 	add_table_test(suite, set_up, tear_down, fault_is_named_with_its_place, ARRAY_SIZE(bad));
 	return suite;

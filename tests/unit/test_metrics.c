@@ -12,8 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "api-socket/apply.h"
-#include "api-socket/metrics_config.h"
+#include "api-socket/bodies.h"
 #include "api-socket/request_metrics.h"
 #include "base/err.h"
 #include "tests/unit/suites.h"
@@ -462,7 +461,7 @@ END_TEST
 static int apply(struct control *control, const char *text)
 {
 	json_t *body = parse_object(text, strlen(text), "body", &err);
-	int rc = body ? apply_metrics(control, body, &err) : -EINVAL;
+	int rc = body ? body_apply(&body_metrics, control, body, &err) : -EINVAL;
 
 	json_decref(body);
 	return rc;
