@@ -190,16 +190,16 @@ static const struct field msr = {
 	.fields = msr_fields,
 };
 
-#define TEMPLATE_LIST(entries, counted)                                                            \
-	FIELD_LIST, FIELD_AT(cpu_template, entries),                                               \
-		.max = CPU_TEMPLATE_ENTRIES_MAX, .count = offsetof(struct cpu_template, counted)
-
 static const char of_arm[] = "only an empty list is possible on this architecture";
 
 static const struct field template_fields[] = {
-	{ "kvm_capabilities", TEMPLATE_LIST(capabilities, capability_count), .each = &capability },
-	{ "cpuid_modifiers", TEMPLATE_LIST(cpuid, cpuid_count), .each = &cpuid },
-	{ "msr_modifiers", TEMPLATE_LIST(msrs, msr_count), .each = &msr },
+	{ "kvm_capabilities", FIELD_LIST,
+	  FIELD_COUNTED(cpu_template, capabilities, capability_count), .each = &capability,
+	  .max = CPU_TEMPLATE_ENTRIES_MAX },
+	{ "cpuid_modifiers", FIELD_LIST, FIELD_COUNTED(cpu_template, cpuid, cpuid_count),
+	  .each = &cpuid, .max = CPU_TEMPLATE_ENTRIES_MAX },
+	{ "msr_modifiers", FIELD_LIST, FIELD_COUNTED(cpu_template, msrs, msr_count), .each = &msr,
+	  .max = CPU_TEMPLATE_ENTRIES_MAX },
 	{ "reg_modifiers", FIELD_EMPTY, .why = of_arm },
 	{ "vcpu_features", FIELD_EMPTY, .why = of_arm },
 	{ NULL },

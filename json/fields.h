@@ -67,6 +67,9 @@ struct field {
 
 #define FIELD_AT(type, member)                                                                     \
 	.offset = offsetof(struct type, member), .size = sizeof(((struct type *)NULL)->member)
+/* Of a FIELD_LIST that has a count. */
+#define FIELD_COUNTED(type, member, number)                                                        \
+	.offset = offsetof(struct type, member), .count = offsetof(struct type, number)
 
 /*
  * Null stands for a field that is not given. What the struct has of lists before is not freed. 0 or
