@@ -11,8 +11,7 @@
 #include "api-socket/answers.h"
 #include "api-socket/body.h"
 #include "api-socket/describe.h"
-#include "api-socket/request_metrics.h"
-#include "api-socket/routes.h"
+#include "api-socket/resources.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -49,45 +48,47 @@ static void answer_fault(struct http_answer *answer, int rc, const struct err *e
 	answer_json(answer, fault_status(rc), body);
 }
 
-static int check_id(const struct route *route, const char *id, const json_t *body, struct err *err)
+static int check_id(const struct meaning *meaning, const json_t *body, struct err *err)
 {
-	const char *own = json_string_value(json_object_get(body, route->id_field));
+	const char *field = meaning->resource->id_field;
+	const char *own = field ? json_string_value(json_object_get(body, field)) : NULL;
 
 	/* What is wrong with the field itself is the parser's to say. */
-	if (!own || strcmp(own, id) == 0)
+	if (!own || strcmp(own, meaning->id) == 0)
 		return 0;
-	return err_set(err, EINVAL, "%s: \"%s\" is not the path's \"%s\"", route->id_field, own,
-		       id);
+	return err_set(err, EINVAL, "%s: \"%s\" is not the path's \"%s\"", field, own, meaning->id);
 }
 
-static bool is_deprecated(const struct route *route, const json_t *body)
+static bool is_deprecated(const struct resource *resource, const json_t *body)
 {
-	const json_t *field = route->deprecated ? json_object_get(body, route->deprecated) : NULL;
+	const json_t *field =
+		resource->deprecated ? json_object_get(body, resource->deprecated) : NULL;
 	const char *value = json_string_value(field);
 
 	/* The default is one of the others. */
-	if (route->current)
-		return !value || strcmp(value, route->current) != 0;
+	if (resource->current)
+		return !value || strcmp(value, resource->current) != 0;
 	return field && !json_is_null(field);
 }
 
-static void tell_deprecated(struct api *api, const struct route *route, const json_t *body,
+static void tell_deprecated(struct api *api, const struct resource *resource,
+			    const struct http_request *request, const json_t *body,
 			    struct http_answer *answer)
 {
-	if (!is_deprecated(route, body))
+	if (!is_deprecated(resource, body))
 		return;
 	answer->deprecated = true;
 	api->control->metrics.deprecated_api.deprecated_http_api_calls++;
-	log_warn("API: %s %s: %s is deprecated%s%s", http_method_str(route->method), route->path,
-		 route->deprecated, route->current ? " but for " : "",
-		 route->current ? route->current : "");
+	log_warn("API: %s %s: %s is deprecated%s%s", http_method_str(request->method),
+		 resource->path, resource->deprecated, resource->current ? " but for " : "",
+		 resource->current ? resource->current : "");
 }
 
-static int apply(struct api *api, const struct route *route, const char *id,
-		 const struct http_request *request, struct http_answer *answer, struct err *err)
+static int apply(struct api *api, const struct meaning *meaning, const struct http_request *request,
+		 struct http_answer *answer, struct err *err)
 {
 	json_t *body;
-	int rc = 0;
+	int rc;
 
 	if (request->body_len == 0)
 		return err_set(err, EINVAL, "%s %s: a JSON body is expected",
@@ -95,11 +96,10 @@ static int apply(struct api *api, const struct route *route, const char *id,
 	body = parse_object(request->body, request->body_len, "body", err);
 	if (!body)
 		return -EINVAL;
-	if (route->id_field)
-		rc = check_id(route, id, body, err);
-	tell_deprecated(api, route, body, answer);
+	rc = check_id(meaning, body, err);
+	tell_deprecated(api, meaning->resource, request, body, answer);
 	if (rc == 0)
-		rc = body_apply(route->body, api->control, body, err);
+		rc = body_apply(meaning->operation->body, api->control, body, err);
 	json_decref(body);
 	return rc;
 }
@@ -153,13 +153,13 @@ static void on_console_timer(evutil_socket_t fd, short events, void *opaque)
 		publish_console(api);
 }
 
-static void begin_stream(struct api *api, const struct route *route, struct http_answer *answer)
+static void begin_stream(struct api *api, enum http_stream stream, struct http_answer *answer)
 {
 	uint64_t from_the_start = 0;
 
 	answer->status = HTTP_STATUS_OK;
-	answer->stream = route->stream;
-	if (route->stream == HTTP_STREAM_EVENTS) {
+	answer->stream = stream;
+	if (stream == HTTP_STREAM_EVENTS) {
 		answer->content_type = "application/x-ndjson";
 		answer->body = event_line(describe_state_event(api->control), &answer->body_len);
 		return;
@@ -173,31 +173,28 @@ static void begin_stream(struct api *api, const struct route *route, struct http
 		api->console_seen = from_the_start;
 }
 
-static int act(struct api *api, const struct http_request *request, struct http_answer *answer,
-	       struct err *err)
+static int act(struct api *api, const struct meaning *meaning, const struct http_request *request,
+	       struct http_answer *answer, struct err *err)
 {
-	const char *id;
-	const struct route *route = routes_find(request->method, request->path, &id, err);
+	const struct operation *operation = meaning->operation;
 
-	if (!route)
-		return -EINVAL;
-	if (route->missing)
+	if (operation->missing)
 		return err_set(err, ENOTSUP, "%s %s: %s", http_method_str(request->method),
-			       request->path, route->missing);
+			       request->path, operation->missing);
 	answer->status = HTTP_STATUS_NO_CONTENT;
-	if (route->body)
-		return apply(api, route, id, request, answer, err);
+	if (operation->body)
+		return apply(api, meaning, request, answer, err);
 	if (request->body_len > 0)
 		return err_set(err, EINVAL, "%s %s: no body is expected",
 			       http_method_str(request->method), request->path);
-	if (route->remove)
-		return route->remove(api->control, id, err);
-	if (route->stream != HTTP_STREAM_NONE)
-		begin_stream(api, route, answer);
-	else if (route->answer)
-		return route->answer(api->control, request, answer, err);
+	if (operation->remove)
+		return operation->remove(api->control, meaning->id, err);
+	if (operation->stream != HTTP_STREAM_NONE)
+		begin_stream(api, operation->stream, answer);
+	else if (operation->answer)
+		return operation->answer(api->control, request, answer, err);
 	else
-		answer_json(answer, HTTP_STATUS_OK, route->describe(api->control, api->id));
+		answer_json(answer, HTTP_STATUS_OK, operation->describe(api->control, api->id));
 	return 0;
 }
 
@@ -220,19 +217,22 @@ void api_handle(void *opaque, const struct http_request *request, struct http_an
 	struct latency_metrics *latencies = &api->control->metrics.latencies;
 	enum control_state before = api->control->state;
 	int64_t start_ns = clock_ns();
+	struct meaning meaning;
 	uint64_t took_us;
 	struct err err;
 	int rc;
 
 	log_request(request);
-	rc = act(api, request, answer, &err);
+	rc = resources_find(&meaning, request->method, request->path, &err);
+	if (rc == 0)
+		rc = act(api, &meaning, request, answer, &err);
 	took_us = (uint64_t)(clock_ns() - start_ns) / 1000;
 
 	if (before == CONTROL_RUNNING && api->control->state == CONTROL_PAUSED)
 		latencies->pause_vm = took_us;
 	else if (before == CONTROL_PAUSED && api->control->state == CONTROL_RUNNING)
 		latencies->resume_vm = took_us;
-	request_metrics_count(&api->control->metrics, request->method, request->path, rc < 0);
+	operation_count(meaning.operation, &api->control->metrics, rc < 0);
 	if (rc < 0) {
 		answer_fault(answer, rc, &err);
 		log_warn("API: %s %s: %s", http_method_str(request->method), request->path,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The API of one microVM: requests to answers, by a table of routes (routes.c). Main thread. */
+/* The API of one microVM: requests to answers, by the table in resources.c. Main thread. */
 #ifndef MOTE_API_SOCKET_API_H
 #define MOTE_API_SOCKET_API_H
 

@@ -8,8 +8,7 @@
 #include <sys/stat.h>
 
 #include "api-socket/bodies.h"
-#include "api-socket/cpu_config.h"
-#include "base/array.h"
+#include "api-socket/resources.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -46,37 +45,11 @@ static int read_file(const char *what, const char *path, size_t max, char **text
 	return err_sys(err, -rc, "%s %s", what, name);
 }
 
-static const struct section {
-	const char *name;
-	/* NULL: known to Firecracker, not to mote yet; only an empty list or null is taken. */
-	const struct body *body;
-	bool list;	  /* of such bodies */
-	const char *file; /* it may be the path of a file that has it, which is called so */
-} sections[] = {
-	/* In the order in which they take effect. */
-	{ "logger", &body_logger },
-	{ "metrics", &body_metrics },
-	{ "boot-source", &body_boot_source },
-	{ "machine-config", &body_machine },
-	{ "cpu-config", &body_cpu_config, .file = "CPU template" },
-	{ "serial", &body_serial },
-	{ "drives", &body_drive, .list = true },
-	{ "network-interfaces", &body_network_interface, .list = true },
-	{ "vsock", &body_vsock },
-	{ "mmds-config", &body_mmds },
-	{ "balloon", NULL },
-	{ "entropy", NULL },
-	{ "pmem", NULL },
-	{ "memory-hotplug", NULL },
-};
-
-#define SECTIONS (ARRAY_SIZE(sections))
-
-static const struct section *find_section(const char *name)
+static const struct resource *find_section(const char *name)
 {
-	for (size_t i = 0; i < SECTIONS; i++) {
-		if (strcmp(sections[i].name, name) == 0)
-			return &sections[i];
+	for (const struct resource *resource = resources; resource->path; resource++) {
+		if (resource->section && strcmp(resource->section, name) == 0)
+			return resource;
 	}
 	return NULL;
 }
@@ -99,13 +72,13 @@ static int apply_list(const struct body *body, struct control *control, const js
 	return 0;
 }
 
-static int apply_from_file(const struct section *section, struct control *control, const char *path,
-			   struct err *err)
+static int apply_from_file(const struct resource *resource, struct control *control,
+			   const char *path, struct err *err)
 {
 	char *text = NULL;
 	json_t *object;
 	size_t size = 0;
-	int rc = read_file(section->file, path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
+	int rc = read_file(resource->file, path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
 
 	if (rc < 0)
 		return rc;
@@ -113,19 +86,21 @@ static int apply_from_file(const struct section *section, struct control *contro
 	free(text);
 	if (!object)
 		return -EINVAL;
-	rc = body_apply(section->body, control, object, err);
+	rc = body_apply(resource->operations[ON_PUT].body, control, object, err);
 	json_decref(object);
 	return rc;
 }
 
-static int apply_section(const struct section *section, struct control *control,
+static int apply_section(const struct resource *resource, struct control *control,
 			 const json_t *value, struct err *err)
 {
-	if (section->list)
-		return apply_list(section->body, control, value, err);
-	if (section->file && json_is_string(value))
-		return apply_from_file(section, control, json_string_value(value), err);
-	return body_apply(section->body, control, value, err);
+	const struct body *body = resource->operations[ON_PUT].body;
+
+	if (resource->list)
+		return apply_list(body, control, value, err);
+	if (resource->file && json_is_string(value))
+		return apply_from_file(resource, control, json_string_value(value), err);
+	return body_apply(body, control, value, err);
 }
 
 /* A file that was given no name is not the user's: what is wrong is told alone. */
@@ -136,37 +111,57 @@ static int section_fault(struct err *err, int rc, const char *path, const char *
 		     : err_set(err, rc, "%s", cause);
 }
 
-static int apply_sections(struct control *control, const json_t *file, const char *path,
-			  struct err *err)
+static int check_sections(const json_t *file, const char *path, struct err *err)
 {
 	const char *name;
 	json_t *value;
-	struct err cause;
 
 	json_object_foreach ((json_t *)(uintptr_t)file, name, value) {
-		const struct section *section = find_section(name);
+		const struct resource *resource = find_section(name);
 
-		if (!section) {
+		if (!resource) {
 			log_warn("configuration file %s: %s: unknown section, ignored", path, name);
 			continue;
 		}
-		if (!section->body && !json_is_null(value) &&
+		if (!resource->operations[ON_PUT].body && !json_is_null(value) &&
 		    !(json_is_array(value) && json_array_size(value) == 0))
 			return section_fault(err, ENOTSUP, path, name, "not supported yet");
 	}
-	for (size_t i = 0; i < SECTIONS; i++) {
-		const json_t *body = json_object_get(file, sections[i].name);
+	return 0;
+}
+
+static int apply_sections(struct control *control, const json_t *file, bool early, const char *path,
+			  struct err *err)
+{
+	struct err cause;
+
+	for (const struct resource *resource = resources; resource->path; resource++) {
+		const json_t *value =
+			resource->section ? json_object_get(file, resource->section) : NULL;
 		int rc;
 
-		if (!sections[i].body || !body || json_is_null(body))
+		if (!resource->operations[ON_PUT].body || resource->early != early || !value ||
+		    json_is_null(value))
 			continue;
-		rc = apply_section(&sections[i], control, body, &cause);
+		rc = apply_section(resource, control, value, &cause);
 		if (rc < 0)
-			return section_fault(err, -rc, path, sections[i].name, cause.text);
+			return section_fault(err, -rc, path, resource->section, cause.text);
 	}
-	if (!json_is_object(json_object_get(file, "boot-source")))
-		return section_fault(err, EINVAL, path, "boot-source", "the section is missing");
 	return 0;
+}
+
+static int apply_file(struct control *control, const json_t *file, const char *path,
+		      struct err *err)
+{
+	int rc = check_sections(file, path, err);
+
+	if (rc == 0)
+		rc = apply_sections(control, file, true, path, err);
+	if (rc == 0)
+		rc = apply_sections(control, file, false, path, err);
+	if (rc == 0 && !json_is_object(json_object_get(file, "boot-source")))
+		return section_fault(err, EINVAL, path, "boot-source", "the section is missing");
+	return rc;
 }
 
 int config_text_apply(struct control *control, const char *text, size_t len, const char *path,
@@ -178,7 +173,7 @@ int config_text_apply(struct control *control, const char *text, size_t len, con
 
 	if (!file)
 		return err_set(err, EINVAL, "configuration file %s", cause.text);
-	rc = apply_sections(control, file, path, err);
+	rc = apply_file(control, file, path, err);
 	json_decref(file);
 	return rc;
 }

@@ -5,7 +5,6 @@
 #include <time.h>
 
 #include "api-socket/bodies.h"
-#include "api-socket/cpu_config.h"
 #include "base/array.h"
 #include "base/firecracker.h"
 #include "vmm/control.h"
@@ -30,66 +29,6 @@ json_t *describe_machine(const struct control *control, const char *id)
 {
 	(void)id;
 	return fields_write(body_machine.fields, &control->machine_config);
-}
-
-static json_t *describe_drives(const struct devices *devices)
-{
-	const struct device *device = NULL;
-	json_t *list = json_array();
-
-	while ((device = devices_next(devices, DEVICE_DRIVE, device)))
-		(void)json_array_append_new(list,
-					    fields_write(body_drive.fields, &device->config.drive));
-	return list;
-}
-
-static json_t *describe_interfaces(const struct devices *devices)
-{
-	const struct device *device = NULL;
-	json_t *list = json_array();
-
-	while ((device = devices_next(devices, DEVICE_INTERFACE, device)))
-		(void)json_array_append_new(list, fields_write(body_network_interface.fields,
-							       &device->config.interface));
-	return list;
-}
-
-json_t *describe_vm(const struct control *control, const char *id)
-{
-	/* What a VM of mote's never has, or what Firecracker does not tell. */
-	static const char *const nulls[] = { "balloon", "entropy", "logger", "memory-hotplug",
-					     "metrics" };
-	const struct devices *devices = &control->devices;
-	const struct device *vsock = devices_next(devices, DEVICE_VSOCK, NULL);
-	json_t *vm = json_object();
-
-	(void)id;
-	(void)json_object_set_new(vm, "boot-source",
-				  control->has_boot_source ? fields_write(body_boot_source.fields,
-									  &control->boot_source)
-							   : json_null());
-	(void)json_object_set_new(vm, "machine-config",
-				  fields_write(body_machine.fields, &control->machine_config));
-	(void)json_object_set_new(vm, "cpu-config",
-				  control->has_cpu_config ? fields_write(body_cpu_config.fields,
-									 &control->cpu_template)
-							  : json_null());
-	(void)json_object_set_new(vm, "drives", describe_drives(devices));
-	(void)json_object_set_new(vm, "network-interfaces", describe_interfaces(devices));
-	(void)json_object_set_new(vm, "vsock",
-				  vsock ? fields_write(body_vsock.fields, &vsock->config.vsock)
-					: json_null());
-	(void)json_object_set_new(vm, "mmds-config",
-				  control->has_mmds_config
-					  ? fields_write(body_mmds.fields, &control->mmds_config)
-					  : json_null());
-	if (control->serial.serial_out_path || control->serial.buffer_size > 0)
-		(void)json_object_set_new(vm, "serial",
-					  fields_write(body_serial.fields, &control->serial));
-	for (size_t i = 0; i < ARRAY_SIZE(nulls); i++)
-		(void)json_object_set_new(vm, nulls[i], json_null());
-	(void)json_object_set_new(vm, "pmem", json_array());
-	return vm;
 }
 
 static json_int_t now_ms(void)

@@ -14,8 +14,6 @@ struct vm_end;
 json_t *describe_instance(const struct control *control, const char *id);
 json_t *describe_version(const struct control *control, const char *id);
 json_t *describe_machine(const struct control *control, const char *id);
-/* The whole configuration; as a configuration file it makes the same VM. */
-json_t *describe_vm(const struct control *control, const char *id);
 
 /* What /events tells: the state that the VM is in; when its phases were reached; its end. */
 json_t *describe_state_event(const struct control *control);

@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api-socket/bodies.h"
+#include "api-socket/body.h"
 #include "api-socket/config_file.h"
-#include "api-socket/cpu_config.h"
-#include "base/array.h"
+#include "api-socket/resources.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "mmds/store.h"
@@ -16,24 +15,6 @@
 #include "vmm/control.h"
 #include "json/fields.h"
 #include "json/parse.h"
-
-static const struct body *const bodies[] = {
-	&body_boot_source,
-	&body_machine,
-	&body_machine_update,
-	&body_serial,
-	&body_drive,
-	&body_drive_update,
-	&body_network_interface,
-	&body_network_interface_update,
-	&body_vsock,
-	&body_mmds,
-	&body_logger,
-	&body_metrics,
-	&body_action,
-	&body_vm_state,
-	&body_cpu_config,
-};
 
 /* What is taken is printed as what gives it again. */
 static void read_body(const struct body *body, const json_t *value)
@@ -61,8 +42,14 @@ static void read_body(const struct body *body, const json_t *value)
 
 static void read_bodies(const json_t *value)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(bodies); i++)
-		read_body(bodies[i], value);
+	for (const struct resource *resource = resources; resource->path; resource++) {
+		for (unsigned int on = 0; on < RESOURCE_METHODS; on++) {
+			const struct body *body = resource->operations[on].body;
+
+			if (body && body->fields)
+				read_body(body, value);
+		}
+	}
 }
 
 /* As metadata: all of it can be read again, and a document as its own patch changes nothing. */

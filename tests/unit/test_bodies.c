@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
+#include "api-socket/resources.h"
 #include "base/array.h"
 
 #include <errno.h>
@@ -259,6 +259,45 @@ START_TEST(unknown_section_is_ignored)
 }
 END_TEST
 
+static void assert_told(const char *expected)
+{
+	json_t *vm = resources_describe(&control, "x"), *value;
+	char told[512] = "";
+	const char *name;
+
+	json_object_foreach (vm, name, value) {
+		strcat(told, name);
+		strcat(told, json_is_null(value) ? "- " : " ");
+	}
+	ck_assert_str_eq(told, expected);
+	json_decref(vm);
+}
+
+/* Clients of Firecracker's may compare it as text. */
+START_TEST(sections_are_told_in_their_order)
+{
+	assert_told("boot-source- machine-config cpu-config- drives network-interfaces vsock- "
+		    "mmds-config- balloon- entropy- logger- memory-hotplug- metrics- pmem ");
+	assert_applies("{" BOOT ", \"serial\": {\"buffer_size\": 4096}, \"cpu-config\": {},"
+		       " \"logger\": {\"level\": \"Info\"},"
+		       " \"vsock\": {\"guest_cid\": 3, \"uds_path\": \"v.sock\"},"
+		       " \"mmds-config\": {\"network_interfaces\": [], \"vsock_port\": 80}}");
+	assert_told("boot-source machine-config cpu-config drives network-interfaces vsock "
+		    "mmds-config serial balloon- entropy- logger- memory-hotplug- metrics- pmem ");
+}
+END_TEST
+
+/* What comes first says where the log and the counters of the others go. */
+START_TEST(logger_takes_effect_before_what_is_wrong)
+{
+	ck_assert_int_lt(apply("{" BOOT ", \"machine-config\": 7,"
+			       " \"logger\": {\"log_path\": \"vm.log\"}}"),
+			 0);
+	assert_contains(err.text, "machine-config: ");
+	ck_assert_str_eq(control.logger.log_path, "vm.log");
+}
+END_TEST
+
 START_TEST(failed_reconfiguration_leaves_the_machine_as_it_was)
 {
 	assert_applies(MACHINE("\"vcpu_count\": 2, \"mem_size_mib\": 256"));
@@ -326,13 +365,14 @@ END_TEST
 
 Suite *bodies_suite(void)
 {
-	Suite *suite = SUITE("bodies", set_up, tear_down, whole_configuration_is_applied,
-			     deep_nesting_is_refused, unknown_section_is_ignored,
-			     failed_reconfiguration_leaves_the_machine_as_it_was,
-			     failed_reconfiguration_leaves_the_boot_source_as_it_was,
-			     file_is_read_and_applied, missing_file_is_named,
-			     directory_is_no_configuration, file_of_more_than_1_mib_is_refused,
-			     text_that_is_not_utf8_is_refused);
+	Suite *suite = SUITE(
+		"bodies", set_up, tear_down, whole_configuration_is_applied,
+		deep_nesting_is_refused, unknown_section_is_ignored,
+		sections_are_told_in_their_order, logger_takes_effect_before_what_is_wrong,
+		failed_reconfiguration_leaves_the_machine_as_it_was,
+		failed_reconfiguration_leaves_the_boot_source_as_it_was, file_is_read_and_applied,
+		missing_file_is_named, directory_is_no_configuration,
+		file_of_more_than_1_mib_is_refused, text_that_is_not_utf8_is_refused);
 
 	add_table_test(suite, set_up, tear_down, good_configuration_is_taken,
 		       ARRAY_SIZE(good_configs));

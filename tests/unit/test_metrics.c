@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "api-socket/bodies.h"
-#include "api-socket/request_metrics.h"
+#include "api-socket/resources.h"
 #include "base/err.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
@@ -493,6 +493,14 @@ START_TEST(control_takes_an_output_before_the_start_only)
 }
 END_TEST
 
+static void count_request(enum http_method method, const char *path, bool failed)
+{
+	struct meaning meaning;
+
+	(void)resources_find(&meaning, method, path, &err);
+	operation_count(meaning.operation, &metrics, failed);
+}
+
 START_TEST(requests_are_counted_by_their_path)
 {
 	static const struct {
@@ -513,16 +521,30 @@ START_TEST(requests_are_counted_by_their_path)
 		  "network_fails" },
 	};
 
-	request_metrics_count(&metrics, HTTP_GET, "/nowhere", true);
-	request_metrics_count(&metrics, HTTP_PUT, "/drives", true);
-	request_metrics_count(&metrics, HTTP_DELETE, "/drives/a", false);
+	count_request(HTTP_GET, "/nowhere", true);
+	count_request(HTTP_PUT, "/drives", true);
+	count_request(HTTP_DELETE, "/drives/a", false);
 	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
 		ck_assert_int_eq(total(requests[i].group, requests[i].counter), 0);
-		request_metrics_count(&metrics, requests[i].method, requests[i].path, false);
-		request_metrics_count(&metrics, requests[i].method, requests[i].path, true);
+		count_request(requests[i].method, requests[i].path, false);
+		count_request(requests[i].method, requests[i].path, true);
 		ck_assert_int_eq(total(requests[i].group, requests[i].counter), 2);
 		if (requests[i].fails)
 			ck_assert_int_eq(total(requests[i].group, requests[i].fails), 1);
+	}
+}
+END_TEST
+
+START_TEST(request_with_a_bad_id_is_counted_as_failed)
+{
+	static const char *const paths[] = { "/drives/", "/drives/a/b" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+		struct meaning meaning;
+
+		ck_assert_int_eq(resources_find(&meaning, HTTP_PUT, paths[i], &err), -ENOENT);
+		operation_count(meaning.operation, &metrics, true);
+		ck_assert_int_eq(total("put_api_requests", "drive_fails"), (int)i + 1);
 	}
 }
 END_TEST
@@ -532,7 +554,8 @@ Suite *metrics_suite(void)
 	return SUITE("metrics", set_up, tear_down, line_tells_what_came_since_the_last,
 		     asking_for_totals_does_not_change_the_next_line, values_are_told_as_they_are,
 		     processors_are_added_up, requests_are_counted_by_their_path,
-		     every_group_is_there, line_is_firecrackers_and_totals_are_what_is_counted,
+		     request_with_a_bad_id_is_counted_as_failed, every_group_is_there,
+		     line_is_firecrackers_and_totals_are_what_is_counted,
 		     lines_have_the_labels_asked_for, tables_fit, everything_fits_into_the_buffer,
 		     prometheus_text_is_well_formed, output_is_private_and_appended_to,
 		     second_output_is_refused, output_that_cannot_be_opened_is_named,
