@@ -8,6 +8,7 @@
 #include "base/guest_memory.h"
 #include "mmds/store.h"
 #include "virtio/block/block.h"
+#include "virtio/vsock/vsock.h"
 #include "vmm/control.h"
 #include "vmm/kvm/cpu_template_named.h"
 #include "json/fields.h"
@@ -41,7 +42,7 @@ static const struct field boot_source_fields[] = {
 
 static const struct field machine_fields[] = {
 	{ "vcpu_count", FIELD_INTEGER, .required = true, FIELD_AT(machine_config, vcpu_count),
-	  .min = 1, .max = CONFIG_VCPU_MAX },
+	  .min = CONFIG_VCPU_MIN, .max = CONFIG_VCPU_MAX },
 	{ "mem_size_mib", FIELD_INTEGER, .required = true, FIELD_AT(machine_config, mem_size_mib),
 	  .min = CONFIG_MEMORY_MIN_MIB, .max = CONFIG_MEMORY_MAX_MIB },
 	{ "smt", FIELD_BOOL, FIELD_AT(machine_config, smt) },
@@ -139,7 +140,7 @@ static const struct field network_interface_update_fields[] = {
 
 static const struct field vsock_fields[] = {
 	{ "guest_cid", FIELD_INTEGER, .required = true, FIELD_AT(vsock_device_config, guest_cid),
-	  .min = 3, .max = UINT32_MAX - 1 },
+	  .min = VSOCK_GUEST_CID_MIN, .max = VSOCK_GUEST_CID_MAX },
 	{ "uds_path", FIELD_STRING, .min = 1, .required = true,
 	  FIELD_AT(vsock_device_config, uds_path) },
 	{ "vsock_id", FIELD_STRING, FIELD_AT(vsock_device_config, vsock_id) },

@@ -11,6 +11,8 @@
 
 #include "base/rate_limiter.h"
 
+/* The bounds that bodies and control both hold. */
+#define CONFIG_VCPU_MIN 1
 #define CONFIG_VCPU_MAX 32
 #define CONFIG_MEMORY_MIN_MIB 1
 #define CONFIG_MEMORY_MAX_MIB (16 * 1024 * 1024)
@@ -25,8 +27,8 @@ struct boot_source_config {
 };
 
 struct machine_config {
-	int64_t vcpu_count;   /* 1 to CONFIG_VCPU_MAX; with smt 1 or even */
-	int64_t mem_size_mib; /* CONFIG_MEMORY_MIN_MIB and more */
+	int64_t vcpu_count;   /* CONFIG_VCPU_MIN to _MAX; with smt 1 or even */
+	int64_t mem_size_mib; /* CONFIG_MEMORY_MIN_MIB to _MAX_MIB */
 	bool smt;
 	bool track_dirty_pages; /* for snapshots; without effect until they exist */
 	int huge_pages;		/* enum huge_pages */
@@ -89,7 +91,7 @@ struct network_interface_update {
 };
 
 struct vsock_device_config {
-	int64_t guest_cid; /* 3 to 2^32 - 2 */
+	int64_t guest_cid; /* VSOCK_GUEST_CID_MIN to _MAX */
 	char *uds_path;
 	char *vsock_id; /* deprecated, without effect */
 };

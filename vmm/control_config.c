@@ -170,9 +170,9 @@ int control_set_machine(struct control *control, const struct machine_config *co
 
 	if (rc < 0)
 		return rc;
-	if (config->vcpu_count < 1 || config->vcpu_count > CONFIG_VCPU_MAX)
-		return err_set(err, EINVAL, "vcpu_count: %lld is not between 1 and %d",
-			       (long long)config->vcpu_count, CONFIG_VCPU_MAX);
+	if (config->vcpu_count < CONFIG_VCPU_MIN || config->vcpu_count > CONFIG_VCPU_MAX)
+		return err_set(err, EINVAL, "vcpu_count: %lld is not between %d and %d",
+			       (long long)config->vcpu_count, CONFIG_VCPU_MIN, CONFIG_VCPU_MAX);
 	if (config->smt && config->vcpu_count > 1 && config->vcpu_count % 2)
 		return err_set(err, EINVAL, "vcpu_count: with smt it is 1 or even, not %lld",
 			       (long long)config->vcpu_count);

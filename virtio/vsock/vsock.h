@@ -16,8 +16,12 @@
 struct err;
 struct vsock;
 
+/* The others are reserved (virtio 1.2, 5.10.4). */
+#define VSOCK_GUEST_CID_MIN 3
+#define VSOCK_GUEST_CID_MAX (UINT32_MAX - 1)
+
 struct vsock_config {
-	uint64_t guest_cid;   /* 3 to 2^32 - 2 */
+	uint64_t guest_cid;   /* VSOCK_GUEST_CID_MIN to _MAX */
 	const char *uds_path; /* its directory must exist */
 	/* The device that is closed if this one opens: its socket at the same path is taken over;
 	   or NULL. Neither is attached. */
