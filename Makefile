@@ -83,7 +83,7 @@ LIB_host := $(BUILD)/libhost.a
 LIB_cli := $(BUILD)/libcli.a
 LIB_jailer := $(BUILD)/libjailer.a
 # Of system calls, in vmm/policies.
-POLICIES := main vcpu block keeper
+POLICIES := main vcpu block creator
 # What of mote-init can be tested outside a guest.
 GUEST_PARTS := bytes failure program rlimits stream users
 OBJ_guest := $(GUEST_PARTS:%=$(BUILD)/obj/guest/%.o)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "api-socket/bodies.h"
+#include "api-socket/file.h"
 #include "api-socket/resources.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -16,34 +17,6 @@
 #include "json/parse.h"
 
 #define CONFIG_FILE_SIZE_MAX (1 << 20)
-
-/* A whole regular file of at most `max` bytes, to be freed; `what` it is begins the sentence. */
-static int read_file(const char *what, const char *path, size_t max, char **text, size_t *len,
-		     struct err *err)
-{
-	CLEANUP_FD int fd = fd_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	const char *name = fd_name(path);
-	struct stat st;
-	int rc;
-
-	if (fd < 0)
-		return err_sys(err, -fd, "%s %s", what, name);
-	if (fstat(fd, &st) < 0)
-		return err_sys(err, errno, "%s %s", what, name);
-	if (!S_ISREG(st.st_mode) || (uintmax_t)st.st_size > max)
-		return err_set(err, EINVAL, "%s %s: not a regular file of at most %zu bytes", what,
-			       name, max);
-	*len = (size_t)st.st_size;
-	*text = malloc(*len + 1);
-	if (!*text)
-		return err_sys(err, ENOMEM, "%s %s", what, name);
-	rc = fd_pread_exact(fd, *text, *len, 0);
-	if (rc == 0)
-		return 0;
-	free(*text);
-	*text = NULL;
-	return err_sys(err, -rc, "%s %s", what, name);
-}
 
 static const struct resource *find_section(const char *name)
 {
@@ -78,7 +51,7 @@ static int apply_from_file(const struct resource *resource, struct control *cont
 	char *text = NULL;
 	json_t *object;
 	size_t size = 0;
-	int rc = read_file(resource->file, path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
+	int rc = file_read(resource->file, path, CONFIG_FILE_SIZE_MAX, &text, &size, err);
 
 	if (rc < 0)
 		return rc;
@@ -130,8 +103,8 @@ static int check_sections(const json_t *file, const char *path, struct err *err)
 	return 0;
 }
 
-static int apply_sections(struct control *control, const json_t *file, bool early, const char *path,
-			  struct err *err)
+int config_apply(struct control *control, const json_t *file, bool early, const char *path,
+		 struct err *err)
 {
 	struct err cause;
 
@@ -156,9 +129,9 @@ static int apply_file(struct control *control, const json_t *file, const char *p
 	int rc = check_sections(file, path, err);
 
 	if (rc == 0)
-		rc = apply_sections(control, file, true, path, err);
+		rc = config_apply(control, file, true, path, err);
 	if (rc == 0)
-		rc = apply_sections(control, file, false, path, err);
+		rc = config_apply(control, file, false, path, err);
 	if (rc == 0 && !json_is_object(json_object_get(file, "boot-source")))
 		return section_fault(err, EINVAL, path, "boot-source", "the section is missing");
 	return rc;
@@ -182,7 +155,7 @@ int config_file_apply(struct control *control, const char *path, struct err *err
 {
 	size_t len = 0;
 	char *text = NULL;
-	int rc = read_file("configuration file", path, CONFIG_FILE_SIZE_MAX, &text, &len, err);
+	int rc = file_read("configuration file", path, CONFIG_FILE_SIZE_MAX, &text, &len, err);
 
 	if (rc < 0)
 		return rc;
@@ -197,7 +170,7 @@ int metadata_file_apply(struct control *control, const char *path, struct err *e
 	size_t len = 0;
 	char *text = NULL;
 	json_t *data;
-	int rc = read_file("metadata file", path, control->mmds_size_limit + CONFIG_FILE_SIZE_MAX,
+	int rc = file_read("metadata file", path, control->mmds_size_limit + CONFIG_FILE_SIZE_MAX,
 			   &text, &len, err);
 
 	if (rc < 0)

@@ -9,11 +9,11 @@
 #include "api-socket/bodies.h"
 #include "api-socket/cpu_config.h"
 #include "api-socket/describe.h"
+#include "api-socket/snapshot.h"
 #include "base/err.h"
 #include "vmm/control.h"
 #include "json/fields.h"
 
-static const char no_snapshots[] = "snapshots are not supported yet";
 static const char no_device[] =
 	"there is no such device: mote's are drives, network interfaces and "
 	"a vsock";
@@ -120,8 +120,9 @@ const struct resource resources[] = {
 		[ON_PATCH] = { &body_metadata_update, PATCHES(mmds) } } },
 	{ "/serial", .section = "serial", .left_out = true, .configured = serial,
 	  .operations[ON_PUT] = { &body_serial, PUTS(serial) } },
-	{ "/snapshot/create", .operations[ON_PUT] = { .missing = no_snapshots } },
-	{ "/snapshot/load", .operations[ON_PUT] = { .missing = no_snapshots } },
+	{ "/snapshot/create", .operations[ON_PUT] = { &body_snapshot_create } },
+	{ "/snapshot/load", .deprecated = "mem_file_path",
+	  .operations[ON_PUT] = { &body_snapshot_load } },
 	{ "/balloon", .section = "balloon",
 	  .operations = {
 		[ON_GET] = { .missing = no_device },

@@ -212,12 +212,14 @@ static void close_run(struct run *run)
 	run->control.state_changed = NULL;
 	api_close(&run->api);
 	control_close(&run->control);
+	creator_close(&run->control.creator);
 	event_base_free(run->base);
 }
 
 int main(int argc, char **argv)
 {
 	struct run run = { .status = EXIT_FAILURE };
+	struct creator creator = { .fd = -1 };
 	struct vmm_options options;
 	struct err err;
 	int status;
@@ -237,6 +239,8 @@ int main(int argc, char **argv)
 	log_debug("Running Firecracker v" FIRECRACKER_VERSION " (mote-vmm %s)", MOTE_VERSION);
 	if (options.wants_pci)
 		log_warn("--enable-pci: mote has no PCI; its devices are on virtio-mmio");
+	if (options.api_sock && creator_open(&creator, !options.no_seccomp, &err) < 0)
+		return fail(EXIT_FAILURE, &err);
 	event_set_log_callback(on_libevent_log);
 	run.base = open_loop();
 	if (!run.base) {
@@ -245,6 +249,7 @@ int main(int argc, char **argv)
 	}
 	if (control_open(&run.control, run.base, &err) < 0)
 		return fail(EXIT_FAILURE, &err);
+	run.control.creator = creator;
 	run.control.mmds_size_limit = options.mmds_size_limit;
 	run.control.boot_timer = options.boot_timer;
 	run.control.filtered = !options.no_seccomp;

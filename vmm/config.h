@@ -104,6 +104,14 @@ struct mmds_config {
 	int64_t vsock_port; /* mote's own: of the host, where it answers, too; 0: none */
 };
 
+struct snapshot_create_config {
+	char *snapshot_path;
+	char *mem_file_path;
+	int snapshot_type; /* enum snapshot_type */
+};
+
+enum snapshot_type { SNAPSHOT_FULL, SNAPSHOT_DIFF };
+
 void drive_config_free(struct drive_config *config);
 void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
@@ -113,5 +121,6 @@ void mmds_config_free(struct mmds_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void logger_config_free(struct logger_config *config);
 void serial_config_free(struct serial_config *config);
+void snapshot_create_config_free(struct snapshot_create_config *config);
 
 #endif

@@ -70,6 +70,8 @@ static const struct {
 	[CONTROL_OP_FLUSH_METRICS] = { "Flushing the metrics", STARTED },
 	[CONTROL_OP_PAUSE] = { "Pausing", STARTED },
 	[CONTROL_OP_RESUME] = { "Resuming", STARTED },
+	[CONTROL_OP_SAVE] = { "Creating a snapshot", 1u << CONTROL_PAUSED },
+	[CONTROL_OP_LOAD] = { "Loading a snapshot", BEFORE },
 	[CONTROL_OP_SEND_CTRL_ALT_DEL] = { "SendCtrlAltDel", STARTED },
 	[CONTROL_OP_STOP] = { "Stopping", STARTED },
 };
@@ -110,7 +112,7 @@ static void stop_asking(struct control *control)
 	fd_close(&control->asked_fd);
 }
 
-static void close_running(struct control *control)
+void control_close_machine(struct control *control)
 {
 	stop_asking(control);
 	vcpu_group_stop(&control->machine.vcpus);
@@ -126,7 +128,7 @@ void control_close(struct control *control)
 {
 	/* What it counts is about to go. */
 	metrics_close(&control->metrics);
-	close_running(control);
+	control_close_machine(control);
 	control_close_config(control);
 }
 
@@ -243,7 +245,7 @@ static int confine_block(struct err *err)
 	return seccomp_enter(SECCOMP_BLOCK, err);
 }
 
-static int open_machine(struct control *control, struct err *err)
+int control_create_machine(struct control *control, struct err *err)
 {
 	struct virtio_device *list[LAYOUT_VIRTIO_MAX];
 	const struct machine_parts parts = {
@@ -253,6 +255,32 @@ static int open_machine(struct control *control, struct err *err)
 		.device_count = devices_list(&control->devices, list),
 		.serial_fd = control->serial_fd,
 	};
+	int rc = machine_create(&control->machine, &parts, err);
+
+	if (rc < 0)
+		return rc;
+	control->machine.process_start_ns = control->process_start_ns;
+	control->machine.console_ring = &control->console_ring;
+	control->machine.boot_timer_logged = control->boot_timer;
+	control->machine.vcpus.filtered = control->filtered;
+	return 0;
+}
+
+int control_attach_machine(struct control *control, struct err *err)
+{
+	int rc = watch(control, err);
+
+	if (rc == 0 && control->has_mmds_config)
+		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config,
+				      control->base, err);
+	if (rc == 0)
+		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
+				    control->filtered ? confine_block : NULL, err);
+	return rc;
+}
+
+static int open_machine(struct control *control, struct err *err)
+{
 	int rc;
 
 	free(control->files.cmdline);
@@ -261,26 +289,11 @@ static int open_machine(struct control *control, struct err *err)
 		(enum cpu_template_name)control->machine_config.cpu_template, err);
 	if (rc == 0)
 		rc = control_check_cmdline(control->files.cmdline, err);
-	if (rc < 0)
-		return rc;
-	rc = machine_create(&control->machine, &parts, err);
-	if (rc < 0)
-		return rc;
-	control->machine.process_start_ns = control->process_start_ns;
-	control->machine.console_ring = &control->console_ring;
-	control->machine.boot_timer_logged = control->boot_timer;
-	rc = machine_boot(&control->machine, &control->files, err);
 	if (rc == 0)
-		rc = watch(control, err);
-	if (rc == 0 && control->has_mmds_config)
-		rc = devices_set_mmds(&control->devices, control->mmds, &control->mmds_config,
-				      control->base, err);
+		rc = control_create_machine(control, err);
 	if (rc == 0)
-		rc = devices_attach(&control->devices, &control->machine.memory, control->base,
-				    control->filtered ? confine_block : NULL, err);
-	if (rc < 0)
-		close_running(control);
-	return rc;
+		rc = machine_boot(&control->machine, &control->files, err);
+	return rc < 0 ? rc : control_attach_machine(control, err);
 }
 
 static void add_metrics(struct control *control)
@@ -302,6 +315,19 @@ static uint64_t microseconds_since(int64_t start_ns)
 	return (uint64_t)(clock_ns() - start_ns) / 1000;
 }
 
+int control_begin(struct control *control, enum control_state state, struct err *err)
+{
+	/* There is no way back from it: the last that can fail. */
+	int rc = control->filtered ? seccomp_enter(SECCOMP_MAIN, err) : 0;
+
+	if (rc < 0)
+		return rc;
+	add_metrics(control);
+	(void)metrics_write(&control->metrics);
+	set_state(control, state);
+	return 0;
+}
+
 int control_start(struct control *control, struct err *err)
 {
 	int rc = control_check(control, CONTROL_OP_START, err);
@@ -311,19 +337,12 @@ int control_start(struct control *control, struct err *err)
 	if (!control->has_boot_source)
 		return err_set(err, EINVAL, "boot-source: no kernel has been configured");
 	rc = open_machine(control, err);
-	if (rc < 0)
-		return rc;
-	control->machine.vcpus.filtered = control->filtered;
-	/* There is no way back from it: the last that can fail. */
-	if (control->filtered)
-		rc = seccomp_enter(SECCOMP_MAIN, err);
+	if (rc == 0)
+		rc = control_begin(control, CONTROL_RUNNING, err);
 	if (rc < 0) {
-		close_running(control);
+		control_close_machine(control);
 		return rc;
 	}
-	add_metrics(control);
-	(void)metrics_write(&control->metrics);
-	set_state(control, CONTROL_RUNNING);
 	vcpu_group_resume(&control->machine.vcpus);
 	return 0;
 }

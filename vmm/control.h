@@ -21,8 +21,10 @@
 #include "vmm/kvm/cpu_template.h"
 #include "vmm/machine.h"
 #include "vmm/metrics.h"
+#include "vmm/snapshot/creator.h"
 
 struct err;
+struct state_reader;
 
 enum control_state {
 	CONTROL_NOT_STARTED,
@@ -49,6 +51,7 @@ struct control {
 	struct serial_config serial; /* owned */
 	int serial_fd;		     /* owned unless it is standard output itself */
 	struct console_ring console_ring;
+	struct creator creator;	  /* of files; without one there is no snapshot */
 	bool boot_timer;	  /* log the boot time and its phases */
 	bool filtered;		  /* from the start on, every thread is under its seccomp policy */
 	int64_t process_start_ns; /* CLOCK_MONOTONIC */
@@ -133,6 +136,30 @@ int control_start(struct control *control, struct err *err);
  */
 int control_pause(struct control *control, struct err *err);
 int control_resume(struct control *control, struct err *err);
+/*
+ * Writes a VM that is paused to two new files, which take the place of what is there once they are
+ * whole: its state with `config`, the text of what was configured, and its memory. It stays paused.
+ * 0 or -errno with err set, and nothing of it is left. Returns when the disk has it.
+ */
+int control_save(struct control *control, const struct snapshot_create_config *files,
+		 const char *config, struct err *err);
+/*
+ * The other way, in the place of control_start(), of what `sections` says, from SNAPSHOT_MACHINE
+ * on. The devices are configured as they were. The VM is paused afterwards. 0 or -errno with err
+ * set; then nothing is configured any more of machine, devices and metadata.
+ */
+struct control_load {
+	int memory_fd;	     /* not owned; its content has to stay as it is */
+	bool clock_realtime; /* the time that has passed since has passed for the guest's clocks */
+};
+
+int control_load(struct control *control, struct state_reader *sections,
+		 const struct control_load *load, struct err *err);
+/* Forgets machine, devices and metadata as they are configured; of a VM that is not started. */
+void control_forget_config(struct control *control);
+/* Whether nothing is configured that would be in a snapshot's way. 0 or -EBUSY with err set. */
+int control_check_load(const struct control *control, struct err *err);
+
 /*
  * Presses Ctrl, Alt and Del, which a paused guest sees once it is resumed. Without a keyboard
  * driver in the guest nothing comes of it but a line in the log.

@@ -45,11 +45,21 @@ static void close_files(struct boot_files *files)
 	files->cmdline = NULL;
 }
 
+static const struct machine_config machine_default = { .vcpu_count = 1, .mem_size_mib = 128 };
+
+void control_forget_config(struct control *control)
+{
+	devices_close(&control->devices);
+	mmds_config_free(&control->mmds_config);
+	control->has_mmds_config = false;
+	control->machine_config = machine_default;
+}
+
 int control_open_config(struct control *control, struct err *err)
 {
 	int rc;
 
-	control->machine_config = (struct machine_config){ .vcpu_count = 1, .mem_size_mib = 128 };
+	control->machine_config = machine_default;
 	control->mmds_size_limit = MMDS_SIZE_LIMIT;
 	control->files.initrd_fd = -1;
 	control->asked_fd = -1;

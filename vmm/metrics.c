@@ -39,14 +39,14 @@ static const struct metric get_request_table[] = {
 	{ NULL },
 };
 static const struct metric latency_table[] = {
-	METRIC_NEVER("full_create_snapshot"),
+	METRIC(latency_metrics, full_create_snapshot),
 	METRIC_NEVER("diff_create_snapshot"),
-	METRIC_NEVER("load_snapshot"),
+	METRIC(latency_metrics, load_snapshot),
 	METRIC(latency_metrics, pause_vm),
 	METRIC(latency_metrics, resume_vm),
-	METRIC_NEVER("vmm_full_create_snapshot"),
+	METRIC(latency_metrics, vmm_full_create_snapshot),
 	METRIC_NEVER("vmm_diff_create_snapshot"),
-	METRIC_NEVER("vmm_load_snapshot"),
+	METRIC(latency_metrics, vmm_load_snapshot),
 	METRIC(latency_metrics, vmm_pause_vm),
 	METRIC(latency_metrics, vmm_resume_vm),
 	{ NULL },

@@ -71,8 +71,12 @@ struct api_server_metrics {
 
 /* Microseconds that the last one took; values, too. */
 struct latency_metrics {
-	uint64_t pause_vm; /* with the request's own part */
+	uint64_t full_create_snapshot; /* with the request's own part, as the next three */
+	uint64_t load_snapshot;
+	uint64_t pause_vm;
 	uint64_t resume_vm;
+	uint64_t vmm_full_create_snapshot;
+	uint64_t vmm_load_snapshot;
 	uint64_t vmm_pause_vm;
 	uint64_t vmm_resume_vm;
 };

@@ -14,7 +14,7 @@ extern const struct sock_filter policy_vcpu[];
 extern const unsigned short policy_vcpu_length;
 extern const struct sock_filter policy_block[];
 extern const unsigned short policy_block_length;
-extern const struct sock_filter policy_keeper[];
-extern const unsigned short policy_keeper_length;
+extern const struct sock_filter policy_creator[];
+extern const unsigned short policy_creator_length;
 
 #endif

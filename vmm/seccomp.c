@@ -28,7 +28,7 @@ static const struct {
 	[SECCOMP_MAIN] = { "main", policy_main, &policy_main_length },
 	[SECCOMP_VCPU] = { "vcpu", policy_vcpu, &policy_vcpu_length },
 	[SECCOMP_BLOCK] = { "block", policy_block, &policy_block_length },
-	[SECCOMP_KEEPER] = { "keeper", policy_keeper, &policy_keeper_length },
+	[SECCOMP_CREATOR] = { "creator", policy_creator, &policy_creator_length },
 };
 
 /* The policy for this process. At level Debug its refusals are signals that a handler sees. */

@@ -9,7 +9,7 @@
 
 struct err;
 
-enum seccomp_role { SECCOMP_MAIN, SECCOMP_VCPU, SECCOMP_BLOCK, SECCOMP_KEEPER };
+enum seccomp_role { SECCOMP_MAIN, SECCOMP_VCPU, SECCOMP_BLOCK, SECCOMP_CREATOR };
 
 /*
  * Puts the calling thread under its role's policy. 0 or -errno with err set. The sanitizers need

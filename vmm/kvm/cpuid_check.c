@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "base/array.h"
 #include "base/err.h"
@@ -247,10 +248,27 @@ int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host,
 	return rc;
 }
 
-int cpuid_check(int dev_fd, const union cpuid_table *guest, struct err *err)
+static void add_features(union cpuid_table *to, const union cpuid_table *from)
 {
-	union cpuid_table host;
+	for (uint32_t i = 0; i < to->kvm.nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &to->kvm.entries[i];
+
+		entry->eax |= value_of(from, entry->function, entry->index, EAX);
+		entry->ebx |= value_of(from, entry->function, entry->index, EBX);
+		entry->ecx |= value_of(from, entry->function, entry->index, ECX);
+		entry->edx |= value_of(from, entry->function, entry->index, EDX);
+	}
+}
+
+int cpuid_check(int dev_fd, int vcpu_fd, const union cpuid_table *guest, struct err *err)
+{
+	union cpuid_table host, new = { .kvm.nent = CPUID_ENTRIES };
 	int rc = cpuid_get_supported(dev_fd, &host, err);
 
-	return rc < 0 ? rc : cpuid_compare(guest, &host, err);
+	if (rc < 0)
+		return rc;
+	if (ioctl(vcpu_fd, KVM_GET_CPUID2, &new.kvm) < 0)
+		return err_sys(err, errno, "/dev/kvm: KVM_GET_CPUID2");
+	add_features(&host, &new);
+	return cpuid_compare(guest, &host, err);
 }

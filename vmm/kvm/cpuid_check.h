@@ -17,7 +17,10 @@ void cpuid_code(const struct state_codec *codec, union cpuid_table *table);
  */
 int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host, struct err *err);
 
-/* The same for this host. Or -errno of /dev/kvm. */
-int cpuid_check(int dev_fd, const union cpuid_table *guest, struct err *err);
+/*
+ * The same for this host, on which the vCPU is new: what KVM supports, and what it lets every guest
+ * see whatever it is told. Or -errno of /dev/kvm.
+ */
+int cpuid_check(int dev_fd, int vcpu_fd, const union cpuid_table *guest, struct err *err);
 
 #endif

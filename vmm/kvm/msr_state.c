@@ -16,6 +16,8 @@
 #define KVM_FIRST UINT32_C(0x4b564d00)
 #define KVM_COUNT 256
 #define MSRS_MAX (LISTED_MAX + KVM_COUNT)
+/* KVM takes fewer than 256 in one call. */
+#define BATCH_MAX 255
 
 #define MSR_TSC 0x10
 #define MSR_TSC_DEADLINE 0x6e0
@@ -66,8 +68,21 @@ static int list(const struct kvm *kvm, union values *values, struct err *err)
 	return 0;
 }
 
-/* An ioctl on `count` of the registers from `first`; how many KVM took, or -errno. */
-static int exchange(int vcpu_fd, unsigned long request, union values *part,
+union batch {
+	struct kvm_msrs kvm;
+	char room[sizeof(struct kvm_msrs) + BATCH_MAX * sizeof(struct kvm_msr_entry)];
+};
+
+static uint32_t batch_of(uint32_t count)
+{
+	return count < BATCH_MAX ? count : BATCH_MAX;
+}
+
+/*
+ * An ioctl on `count` of the registers from `first`: how many KVM took, the next one being the one
+ * that it refuses; or -errno.
+ */
+static int exchange(int vcpu_fd, unsigned long request, union batch *part,
 		    const struct kvm_msr_entry *first, uint32_t count)
 {
 	int done;
@@ -81,22 +96,21 @@ static int exchange(int vcpu_fd, unsigned long request, union values *part,
 /* Drops those that KVM refuses to read, at each of which it stops. */
 static int read_all(int vcpu_fd, union values *values, struct err *err)
 {
-	CLEANUP_VALUES union values *part = calloc(1, sizeof(*part));
 	const uint32_t count = values->kvm.nmsrs;
 	struct kvm_msr_entry *entries = values->kvm.entries;
+	union batch part;
 
-	if (!part)
-		return err_sys(err, ENOMEM, "vCPU state");
 	values->kvm.nmsrs = 0;
 	for (uint32_t at = 0; at < count;) {
-		int done = exchange(vcpu_fd, KVM_GET_MSRS, part, entries + at, count - at);
+		uint32_t asked = batch_of(count - at);
+		int done = exchange(vcpu_fd, KVM_GET_MSRS, &part, entries + at, asked);
 
 		if (done < 0)
 			return err_sys(err, -done, "/dev/kvm: KVM_GET_MSRS");
-		memmove(entries + values->kvm.nmsrs, part->kvm.entries,
+		memmove(entries + values->kvm.nmsrs, part.kvm.entries,
 			(size_t)done * sizeof(*entries));
 		values->kvm.nmsrs += (uint32_t)done;
-		at += (uint32_t)done + 1;
+		at += (uint32_t)done + ((uint32_t)done < asked);
 	}
 	return 0;
 }
@@ -146,24 +160,26 @@ int msr_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_lapic_st
 }
 
 /* Whether it has that value already: some can be read, and not written. */
-static bool has_value(int vcpu_fd, union values *part, const struct kvm_msr_entry *entry)
+static bool has_value(int vcpu_fd, union batch *part, const struct kvm_msr_entry *entry)
 {
 	return exchange(vcpu_fd, KVM_GET_MSRS, part, entry, 1) == 1 &&
 	       part->kvm.entries[0].data == entry->data;
 }
 
-static int set(int vcpu_fd, union values *part, const struct kvm_msr_entry *entries, uint32_t count,
-	       struct err *err)
+static int set(int vcpu_fd, const struct kvm_msr_entry *entries, uint32_t count, struct err *err)
 {
+	union batch part;
+
 	for (uint32_t at = 0; at < count;) {
-		int done = exchange(vcpu_fd, KVM_SET_MSRS, part, entries + at, count - at);
+		uint32_t asked = batch_of(count - at);
+		int done = exchange(vcpu_fd, KVM_SET_MSRS, &part, entries + at, asked);
 
 		if (done < 0)
 			return err_sys(err, -done, "/dev/kvm: KVM_SET_MSRS");
 		at += (uint32_t)done;
-		if (at == count)
-			break;
-		if (!has_value(vcpu_fd, part, &entries[at]))
+		if ((uint32_t)done == asked)
+			continue;
+		if (!has_value(vcpu_fd, &part, &entries[at]))
 			return err_set(err, ENOTSUP,
 				       "MSR 0x%x: this host does not take the guest's value 0x%llx",
 				       entries[at].index, (unsigned long long)entries[at].data);
@@ -175,12 +191,11 @@ static int set(int vcpu_fd, union values *part, const struct kvm_msr_entry *entr
 int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
 {
 	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
-	CLEANUP_VALUES union values *part = calloc(1, sizeof(*part));
 	struct kvm_msr_entry deadline = { 0 };
 	uint32_t count = state_get_u32(in);
 	int rc;
 
-	if (!values || !part)
+	if (!values)
 		return err_sys(err, ENOMEM, "vCPU state");
 	if (count > MSRS_MAX)
 		return err_set(err, EINVAL, "vCPU state: %u MSRs, and at most %d are possible",
@@ -196,6 +211,6 @@ int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
 	}
 	if (in->failed)
 		return err_set(err, EINVAL, "vCPU state: its MSRs are cut off");
-	rc = set(vcpu_fd, part, values->kvm.entries, values->kvm.nmsrs, err);
-	return rc == 0 && deadline.data ? set(vcpu_fd, part, &deadline, 1, err) : rc;
+	rc = set(vcpu_fd, values->kvm.entries, values->kvm.nmsrs, err);
+	return rc == 0 && deadline.data ? set(vcpu_fd, &deadline, 1, err) : rc;
 }

@@ -300,7 +300,7 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, struct state_reader *
 	if (registers->xsave_size > size || registers->xsave_size < sizeof(struct kvm_xsave))
 		return err_set(err, ENOTSUP, "the guest's XSAVE area has %u bytes, this host's %u",
 			       registers->xsave_size, size);
-	rc = cpuid_check(kvm->dev_fd, &cpuid, err);
+	rc = cpuid_check(kvm->dev_fd, vcpu_fd, &cpuid, err);
 	if (rc == 0)
 		rc = set_tsc_khz(kvm, vcpu_fd, registers->tsc_khz, err);
 	if (rc == 0)

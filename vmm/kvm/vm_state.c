@@ -75,6 +75,13 @@ static void code_chip(const struct state_codec *codec, struct kvm_irqchip *chip)
 		code_pic(codec, &chip->chip.pic);
 }
 
+static void code_clock(const struct state_codec *codec, struct kvm_clock_data *clock)
+{
+	STATE_CODE(codec, clock->clock);
+	STATE_CODE(codec, clock->flags);
+	STATE_CODE(codec, clock->realtime);
+}
+
 static const uint32_t chips[] = {
 	KVM_IRQCHIP_PIC_MASTER,
 	KVM_IRQCHIP_PIC_SLAVE,
@@ -92,7 +99,7 @@ int vm_state_save(const struct kvm *kvm, struct state_writer *out, struct err *e
 	code_pit(&codec, &pit);
 	if (ioctl(kvm->vm_fd, KVM_GET_CLOCK, &clock) < 0)
 		return err_sys(err, errno, "/dev/kvm: KVM_GET_CLOCK");
-	STATE_CODE(&codec, clock.clock);
+	code_clock(&codec, &clock);
 	for (size_t i = 0; i < ARRAY_SIZE(chips); i++) {
 		struct kvm_irqchip chip = { .chip_id = chips[i] };
 
@@ -117,7 +124,8 @@ static int restore_chip(const struct kvm *kvm, uint32_t id, const struct state_c
 	return 0;
 }
 
-int vm_state_restore(const struct kvm *kvm, struct state_reader *in, struct err *err)
+int vm_state_restore(const struct kvm *kvm, bool clock_realtime, struct state_reader *in,
+		     struct err *err)
 {
 	const struct state_codec codec = { .in = in };
 	struct kvm_clock_data clock = { 0 };
@@ -125,7 +133,12 @@ int vm_state_restore(const struct kvm *kvm, struct state_reader *in, struct err 
 	int rc = 0;
 
 	code_pit(&codec, &pit);
-	STATE_CODE(&codec, clock.clock);
+	code_clock(&codec, &clock);
+	if (clock_realtime && !(clock.flags & KVM_CLOCK_REALTIME))
+		return err_set(err, ENOTSUP,
+			       "clock_realtime: KVM did not tell the time when the "
+			       "snapshot was made");
+	clock.flags = clock_realtime ? KVM_CLOCK_REALTIME : 0;
 	if (ioctl(kvm->vm_fd, KVM_SET_PIT2, &pit) < 0)
 		return err_sys(err, errno, "/dev/kvm: KVM_SET_PIT2");
 	if (ioctl(kvm->vm_fd, KVM_SET_CLOCK, &clock) < 0)

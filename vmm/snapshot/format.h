@@ -14,6 +14,7 @@
 struct err;
 
 #define SNAPSHOT_FORMAT_VERSION 1
+#define SNAPSHOT_CONFIG_VERSION 1
 
 /* In this order; those that are of one each are there for each vCPU, or virtio device. */
 enum snapshot_section {
@@ -24,6 +25,7 @@ enum snapshot_section {
 	SNAPSHOT_SERIAL,
 	SNAPSHOT_I8042,
 	SNAPSHOT_VIRTIO, /* of one, in the order of the bus */
+	SNAPSHOT_CONSOLE, /* what it wrote to its serial port */
 };
 
 /* A file with nothing in it yet, and what makes it whole. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "vmm/snapshot/keeper.h"
+#include "vmm/snapshot/creator.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +19,8 @@
 
 #define FILES_MAX 2
 #define SUFFIX ".part"
-/* Where the keeper has its end of the socket. */
-#define KEEPER_FD 3
+/* Where the creator has its end of the socket. */
+#define CREATOR_FD 3
 
 enum verb { CREATE, KEEP, DROP };
 
@@ -34,7 +34,7 @@ struct answer {
 	int rc; /* 0 or -errno */
 };
 
-/* The keeper's own. */
+/* The creator's own. */
 struct file {
 	bool used;
 	char path[PATH_MAX];
@@ -144,7 +144,7 @@ static bool reply(int rc, int fd)
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control);
 	}
-	sent = sendmsg(KEEPER_FD, &message, MSG_NOSIGNAL) == (ssize_t)sizeof(answer);
+	sent = sendmsg(CREATOR_FD, &message, MSG_NOSIGNAL) == (ssize_t)sizeof(answer);
 	if (fd >= 0)
 		close(fd);
 	return sent;
@@ -173,7 +173,7 @@ static void serve_all(void)
 	const size_t least = offsetof(struct request, path) + sizeof("x");
 	ssize_t n;
 
-	while ((n = read(KEEPER_FD, &request, sizeof(request))) >= (ssize_t)least) {
+	while ((n = read(CREATOR_FD, &request, sizeof(request))) >= (ssize_t)least) {
 		if (((const char *)&request)[n - 1] != '\0' || !serve(&request))
 			break;
 	}
@@ -183,47 +183,47 @@ static void serve_all(void)
 	}
 }
 
-static _Noreturn void become_keeper(int fd, bool filtered)
+static _Noreturn void become_creator(int fd, bool filtered)
 {
 	struct err err;
 
-	prctl(PR_SET_NAME, "mote-keeper");
-	if (dup2(fd, KEEPER_FD) == KEEPER_FD && close_range(KEEPER_FD + 1, UINT_MAX, 0) == 0 &&
-	    close_range(0, KEEPER_FD - 1, 0) == 0 &&
-	    (!filtered || seccomp_enter(SECCOMP_KEEPER, &err) == 0))
+	prctl(PR_SET_NAME, "mote-creator");
+	if (dup2(fd, CREATOR_FD) == CREATOR_FD && close_range(CREATOR_FD + 1, UINT_MAX, 0) == 0 &&
+	    close_range(0, CREATOR_FD - 1, 0) == 0 &&
+	    (!filtered || seccomp_enter(SECCOMP_CREATOR, &err) == 0))
 		serve_all();
 	_exit(EXIT_SUCCESS);
 }
 
-int keeper_open(struct keeper *keeper, bool filtered, struct err *err)
+int creator_open(struct creator *creator, bool filtered, struct err *err)
 {
 	int ends[2];
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		return err_sys(err, errno, "keeper of files: its socket");
+		return err_sys(err, errno, "creator of files: its socket");
 	pid = fork();
 	if (pid == 0)
-		become_keeper(ends[1], filtered);
+		become_creator(ends[1], filtered);
 	close(ends[1]);
 	if (pid < 0) {
-		int rc = err_sys(err, errno, "keeper of files: its process");
+		int rc = err_sys(err, errno, "creator of files: its process");
 
 		close(ends[0]);
 		return rc;
 	}
-	keeper->fd = ends[0];
+	creator->fd = ends[0];
 	return 0;
 }
 
-void keeper_close(struct keeper *keeper)
+void creator_close(struct creator *creator)
 {
-	if (keeper->fd > 0)
-		fd_close(&keeper->fd);
+	if (creator->fd > 0)
+		fd_close(&creator->fd);
 }
 
 /* The answer, and the descriptor that comes with it, or -1. */
-static int receive(const struct keeper *keeper, int *fd)
+static int receive(const struct creator *creator, int *fd)
 {
 	struct answer answer;
 	struct iovec iov = { &answer, sizeof(answer) };
@@ -241,7 +241,7 @@ static int receive(const struct keeper *keeper, int *fd)
 	ssize_t n;
 
 	do {
-		n = recvmsg(keeper->fd, &message, MSG_CMSG_CLOEXEC);
+		n = recvmsg(creator->fd, &message, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	if (n != (ssize_t)sizeof(answer))
 		return n < 0 ? -errno : -EPIPE;
@@ -252,7 +252,7 @@ static int receive(const struct keeper *keeper, int *fd)
 	return answer.rc;
 }
 
-static int ask(const struct keeper *keeper, enum verb verb, const char *path, uint64_t size,
+static int ask(const struct creator *creator, enum verb verb, const char *path, uint64_t size,
 	       int *fd, struct err *err)
 {
 	struct request request = { .verb = verb, .size = size };
@@ -265,32 +265,32 @@ static int ask(const struct keeper *keeper, enum verb verb, const char *path, ui
 		return err_sys(err, path_size == 1 ? EINVAL : ENAMETOOLONG, "snapshot file %s",
 			       path);
 	memcpy(request.path, path, path_size);
-	if (send(keeper->fd, &request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size)
+	if (send(creator->fd, &request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size)
 		return err_sys(err, errno, "snapshot file %s: the process that creates it", path);
-	rc = receive(keeper, fd);
+	rc = receive(creator, fd);
 	return rc < 0 ? err_sys(err, -rc, "snapshot file %s", path) : 0;
 }
 
-int keeper_create(struct keeper *keeper, const char *path, uint64_t size, struct err *err)
+int creator_create(struct creator *creator, const char *path, uint64_t size, struct err *err)
 {
-	int fd, rc = ask(keeper, CREATE, path, size, &fd, err);
+	int fd, rc = ask(creator, CREATE, path, size, &fd, err);
 
 	if (rc == 0 && fd < 0)
 		rc = err_sys(err, EPROTO, "snapshot file %s", path);
 	return rc < 0 ? rc : fd;
 }
 
-int keeper_keep(struct keeper *keeper, const char *path, struct err *err)
+int creator_keep(struct creator *creator, const char *path, struct err *err)
 {
 	int none;
 
-	return ask(keeper, KEEP, path, 0, &none, err);
+	return ask(creator, KEEP, path, 0, &none, err);
 }
 
-void keeper_drop(struct keeper *keeper, const char *path)
+void creator_drop(struct creator *creator, const char *path)
 {
 	struct err err;
 	int none;
 
-	(void)ask(keeper, DROP, path, 0, &none, &err);
+	(void)ask(creator, DROP, path, 0, &none, &err);
 }
