@@ -430,6 +430,25 @@ START_TEST(hostile_value_is_refused)
 }
 END_TEST
 
+/* The device's wish for notifications is the available index: there seems to be more for ever. */
+START_TEST(rings_that_lie_on_each_other_keep_nobody_busy)
+{
+	const size_t tx = driver_own_section(&guest.driver) - 16 - 2 * 31;
+	uint64_t used;
+
+	replace();
+	memcpy(&used, saved.data + tx + 19, sizeof(used));
+	used -= 2;
+	memcpy(saved.data + tx + 11, &used, sizeof(used));
+	saved.data[tx + 27] = 1;
+	driver_move(&guest.driver, vsock_device(guest.vsock), &saved);
+	virtio_device_thaw(vsock_device(guest.vsock));
+	for (unsigned int i = 0; i < 8; i++)
+		event_base_loop(guest.driver.base, EVLOOP_NONBLOCK | EVLOOP_ONCE);
+	ck_assert_uint_eq(guest.vsock->metrics.tx_packets_count, 0);
+}
+END_TEST
+
 START_TEST(mangled_state_is_refused_or_harmless)
 {
 	give_event_buffers(2);
@@ -451,7 +470,8 @@ Suite *vsock_state_suite(void)
 		      reset_by_the_driver_needs_no_event, packets_of_before_wait_in_the_tx_queue,
 		      driver_without_an_event_queue, device_that_needs_a_reset,
 		      broken_event_queue_breaks_the_device, event_in_pieces,
-		      cid_is_the_one_that_was_saved, mangled_state_is_refused_or_harmless);
+		      cid_is_the_one_that_was_saved, rings_that_lie_on_each_other_keep_nobody_busy,
+		      mangled_state_is_refused_or_harmless);
 
 	add_table_test(suite, set_up, tear_down, driver_notifies_when_it_has_taken_the_event, 2);
 	add_table_test(suite, set_up, tear_down, event_buffer_that_cannot_hold_it_breaks_the_device,
