@@ -74,10 +74,10 @@ void driver_move(struct driver *driver, struct virtio_device *device,
 void driver_restore_fails(struct driver *driver, const struct state_writer *saved,
 			  const char *sentence);
 /*
- * Restores what was saved with each byte changed in several ways, and with each section cut or longer,
- * into the device, which no driver uses. What is refused, all of another length among it, names the
- * device and leaves it as it was; with the rest it goes on, for a turn, and is reset. Frees what
- * was saved.
+ * Restores what was saved into the device, which no driver uses: with each byte changed in several
+ * ways, and with each section cut or longer. What is refused, all of another length among it, names
+ * the device and leaves it as it was; with the rest it goes on, for a turn, and is reset. What was
+ * saved is freed.
  */
 void driver_try_mangled(struct driver *driver, struct state_writer *saved);
 /* Where the section of the device type's own begins in what was saved, its header before it. */
