@@ -258,29 +258,22 @@ static int take_metadata_update(struct control *control, const json_t *object, s
 	return rc < 0 ? rc : mmds_patch(mmds, object, err);
 }
 
-static void owns_nothing(const void *config)
-{
-	(void)config;
-}
-
-BODY(boot_source, boot_source_fields, boot_source_config, control_set_boot_source,
-     boot_source_config_free);
-BODY(machine, machine_fields, machine_config, control_set_machine, owns_nothing);
-BODY(machine_update, machine_fields, machine_config, control_set_machine, owns_nothing,
-     .before = machine_before, .nothing = "no field is there that is to be changed");
-BODY(serial, serial_fields, serial_config, control_set_serial, serial_config_free);
-BODY(drive, drive_fields, drive_config, control_set_drive, drive_config_free);
-BODY(drive_update, drive_update_fields, drive_update, control_update_drive, drive_update_free,
+BODY(boot_source, boot_source_fields, boot_source_config, control_set_boot_source);
+BODY(machine, machine_fields, machine_config, control_set_machine);
+BODY(machine_update, machine_fields, machine_config, control_set_machine, .before = machine_before,
+     .nothing = "no field is there that is to be changed");
+BODY(serial, serial_fields, serial_config, control_set_serial);
+BODY(drive, drive_fields, drive_config, control_set_drive);
+BODY(drive_update, drive_update_fields, drive_update, control_update_drive,
      .nothing = "neither path_on_host nor rate_limiter is there");
-BODY(network_interface, network_interface_fields, network_interface_config, control_set_interface,
-     network_interface_config_free);
+BODY(network_interface, network_interface_fields, network_interface_config, control_set_interface);
 BODY(network_interface_update, network_interface_update_fields, network_interface_update,
-     control_update_interface, network_interface_update_free);
-BODY(vsock, vsock_fields, vsock_device_config, control_set_vsock, vsock_device_config_free);
-BODY(mmds, mmds_fields, mmds_config, control_set_mmds, mmds_config_free);
-BODY(logger, logger_fields, logger_config, control_set_logger, logger_config_free);
-BODY(metrics, metrics_fields, metrics_config, control_set_metrics, metrics_config_free);
-BODY(action, action_fields, action, act, owns_nothing);
-BODY(vm_state, vm_state_fields, vm_state, change_state, owns_nothing);
+     control_update_interface);
+BODY(vsock, vsock_fields, vsock_device_config, control_set_vsock);
+BODY(mmds, mmds_fields, mmds_config, control_set_mmds);
+BODY(logger, logger_fields, logger_config, control_set_logger);
+BODY(metrics, metrics_fields, metrics_config, control_set_metrics);
+BODY(action, action_fields, action, act);
+BODY(vm_state, vm_state_fields, vm_state, change_state);
 const struct body body_metadata = { .take = take_metadata };
 const struct body body_metadata_update = { .take = take_metadata_update };

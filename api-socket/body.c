@@ -38,7 +38,7 @@ int body_apply(const struct body *body, struct control *control, const json_t *o
 	rc = read_body(body, control, object, config, err);
 	if (rc == 0)
 		rc = body->set(control, config, err);
-	body->free(config);
+	fields_free(body->fields, config);
 	free(config);
 	return rc;
 }

@@ -14,9 +14,8 @@ struct field;
 struct body {
 	const struct field *fields;
 	size_t size; /* of their struct, which begins as zeroes */
-	/* May take what the struct owns. */
+	/* May take what the struct owns; what its fields own is freed otherwise. */
 	int (*set)(struct control *control, void *config, struct err *err);
-	void (*free)(void *config);
 	/* A change of this struct, which owns nothing; no field is required. NULL: it is none. */
 	const void *(*before)(const struct control *control);
 	/* The sentence if no field is given but those that are required; NULL: that is fine. */
@@ -25,18 +24,13 @@ struct body {
 	int (*take)(struct control *control, const json_t *object, struct err *err);
 };
 
-/* Its setter and free function take a `struct type`. What else it has follows. */
-#define BODY(name, table, type, setter, freer, ...)                                                \
+/* Its setter takes a `struct type`. What else it has follows. */
+#define BODY(name, table, type, setter, ...)                                                       \
 	static int set_##name(struct control *control, void *config, struct err *err)              \
 	{                                                                                          \
 		return setter(control, (struct type *)config, err);                                \
 	}                                                                                          \
-	static void free_##name(void *config)                                                      \
-	{                                                                                          \
-		freer((struct type *)config);                                                      \
-	}                                                                                          \
-	const struct body body_##name = { table, sizeof(struct type), set_##name, free_##name,     \
-					  ##__VA_ARGS__ }
+	const struct body body_##name = { table, sizeof(struct type), set_##name, ##__VA_ARGS__ }
 
 /* 0 or -errno with err naming the field; a call that fails changes nothing. */
 int body_apply(const struct body *body, struct control *control, const json_t *object,

@@ -205,4 +205,4 @@ static const struct field template_fields[] = {
 	{ NULL },
 };
 
-BODY(cpu_config, template_fields, cpu_template, control_set_cpu_config, cpu_template_free);
+BODY(cpu_config, template_fields, cpu_template, control_set_cpu_config);

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "json/internal.h"
 
 /*
  * Of a value, a sentence begins with where in it the fault is, and each that it is in puts its own
@@ -21,11 +22,6 @@ static int read_members(const json_t *object, const struct field *fields, bool a
 static int no_memory(struct err *err)
 {
 	return err_set(err, ENOMEM, ": %s", strerror(ENOMEM));
-}
-
-static int64_t load_integer(const struct field *field, const void *from)
-{
-	return field->size == sizeof(uint32_t) ? *(const uint32_t *)from : *(const int64_t *)from;
 }
 
 static int read_integer(const json_t *value, const struct field *field, void *to, struct err *err)
@@ -118,6 +114,77 @@ static int read_empty(const json_t *value, const struct field *field, struct err
 	return err_set(err, EINVAL, ": %s", field->why);
 }
 
+bool fields_zero(const char *bytes, size_t size)
+{
+	while (size > 0 && bytes[size - 1] == 0)
+		size--;
+	return size == 0;
+}
+
+char *fields_next_entry(const struct field *field, const char *config, const char *before)
+{
+	const size_t size = field->each->size;
+	char *entries = *(char *const *)(config + field->offset);
+	size_t at = before ? (size_t)(before - entries) + size : 0;
+
+	if (!entries || (field->count ? at == *(const size_t *)(config + field->count) * size
+				      : fields_zero(entries + at, size)))
+		return NULL;
+	return entries + at;
+}
+
+static void free_value(const struct field *field, char *config);
+
+static void free_list(const struct field *field, char *config)
+{
+	char **entries = (char **)(config + field->offset), *entry = NULL;
+
+	while ((entry = fields_next_entry(field, config, entry)))
+		free_value(field->each, entry);
+	free(*entries);
+	*entries = NULL;
+	if (field->count)
+		*(size_t *)(config + field->count) = 0;
+}
+
+static void free_slots(const struct field *field, char *slot)
+{
+	for (const char *const *name = field->each->fields->choices; *name; name++) {
+		free_value(field->each, slot);
+		slot += field->each->size;
+	}
+}
+
+static void free_value(const struct field *field, char *config)
+{
+	char *from = config + field->offset;
+
+	switch (field->type) {
+	case FIELD_STRING:
+	case FIELD_TEXTS:
+		free(*(char **)from);
+		*(char **)from = NULL;
+		break;
+	case FIELD_OBJECT:
+		fields_free(field->fields, from);
+		break;
+	case FIELD_LIST:
+		free_list(field, config);
+		break;
+	case FIELD_SLOTS:
+		free_slots(field, from);
+		break;
+	default:
+		break;
+	}
+}
+
+void fields_free(const struct field *fields, void *config)
+{
+	for (; fields->name; fields++)
+		free_value(fields, config);
+}
+
 static int fault_in_entry(struct err *err, int rc, size_t i, const struct err *cause)
 {
 	return err_set(err, -rc, "[%zu]%s", i, cause->text);
@@ -137,9 +204,8 @@ static int read_list(const json_t *list, const struct field *field, char *config
 	entries = calloc(count + 1, size);
 	if (!entries)
 		return no_memory(err);
+	free_list(field, config);
 	memcpy(config + field->offset, &entries, sizeof(entries));
-	if (field->count)
-		*(size_t *)(config + field->count) = 0;
 	for (size_t i = 0; i < count; i++) {
 		int rc = read_value(json_array_get(list, i), field->each, entries + i * size,
 				    &cause);
@@ -305,152 +371,4 @@ bool fields_given(const json_t *object, const struct field *fields, bool besides
 			return true;
 	}
 	return false;
-}
-
-static bool given(const struct field *field, const void *config);
-
-static bool object_given(const struct field *fields, const void *config)
-{
-	bool any = false;
-
-	for (; fields->name; fields++) {
-		if (fields->type != FIELD_INTEGER)
-			any |= given(fields, config);
-		else if (load_integer(fields, (const char *)config + fields->offset) != 0)
-			any = true;
-		else if (fields->required)
-			return false;
-	}
-	return any;
-}
-
-static bool given(const struct field *field, const void *config)
-{
-	const void *from = (const char *)config + field->offset;
-	int64_t integer;
-
-	switch (field->type) {
-	case FIELD_STRING:
-	case FIELD_TEXTS:
-		return *(char *const *)from != NULL;
-	case FIELD_INTEGER:
-		integer = load_integer(field, from);
-		return integer >= field->min && integer <= field->max &&
-		       (integer != 0 || !field->null_if_absent);
-	case FIELD_OBJECT:
-		return object_given(field->fields, from);
-	case FIELD_CHOICE:
-		return !field->first_left_out || *(const int *)from != 0;
-	case FIELD_BOOL:
-	case FIELD_WORD:
-	case FIELD_LIST:
-	case FIELD_SLOTS:
-		return true;
-	case FIELD_KEY:
-	case FIELD_EMPTY:
-	case FIELD_ABSENT:
-		return false;
-	}
-	return false;
-}
-
-static bool is_zero(const char *bytes, size_t size)
-{
-	while (size > 0 && bytes[size - 1] == 0)
-		size--;
-	return size == 0;
-}
-
-static json_t *write_value(const struct field *field, const char *config);
-
-static json_t *write_list(const struct field *field, const char *config)
-{
-	const char *entry = *(const char *const *)(config + field->offset);
-	size_t left = field->count ? *(const size_t *)(config + field->count) : SIZE_MAX;
-	json_t *list = json_array();
-
-	for (; list && entry && left > 0; entry += field->each->size, left--) {
-		if (!field->count && is_zero(entry, field->each->size))
-			break;
-		if (json_array_append_new(list, write_value(field->each, entry)) < 0) {
-			json_decref(list);
-			return NULL;
-		}
-	}
-	return list;
-}
-
-static json_t *write_slots(const struct field *field, const char *slot)
-{
-	const struct field *key = field->each->fields;
-	json_t *list = json_array();
-
-	for (size_t i = 0; list && key->choices[i]; i++, slot += field->each->size) {
-		json_t *object;
-
-		if (is_zero(slot, field->each->size))
-			continue;
-		object = json_pack("{s:s}", key->name, key->choices[i]);
-		if (json_object_update_new(object, fields_write(key + 1, slot)) < 0 ||
-		    json_array_append(list, object) < 0) {
-			json_decref(list);
-			list = NULL;
-		}
-		json_decref(object);
-	}
-	return list;
-}
-
-static json_t *write_value(const struct field *field, const char *config)
-{
-	const void *from = config + field->offset;
-	char word[FIELD_WORD_SIZE];
-
-	switch (field->type) {
-	case FIELD_STRING:
-		return json_string(*(char *const *)from);
-	case FIELD_TEXTS:
-		return json_loads(*(char *const *)from, 0, NULL);
-	case FIELD_INTEGER:
-		return json_integer(load_integer(field, from));
-	case FIELD_CHOICE:
-		return json_string(field->choices[*(const int *)from]);
-	case FIELD_WORD:
-		field->print(field, from, word);
-		return json_string(word);
-	case FIELD_BOOL:
-		return json_boolean(*(const bool *)from);
-	case FIELD_OBJECT:
-		return fields_write(field->fields, from);
-	case FIELD_LIST:
-		return write_list(field, config);
-	case FIELD_SLOTS:
-		return write_slots(field, from);
-	case FIELD_KEY:
-	case FIELD_EMPTY:
-	case FIELD_ABSENT:
-		break;
-	}
-	return NULL;
-}
-
-json_t *fields_write(const struct field *fields, const void *from)
-{
-	json_t *object = json_object();
-
-	for (; object && fields->name; fields++) {
-		json_t *value;
-
-		if (fields->required || given(fields, from))
-			value = write_value(fields, from);
-		else if (fields->null_if_absent)
-			value = json_null();
-		else
-			continue;
-		if (json_object_set_new(object, fields->name, value) < 0) {
-			json_decref(object);
-			return NULL;
-		}
-	}
-	return object;
 }

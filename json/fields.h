@@ -72,8 +72,8 @@ struct field {
 	.offset = offsetof(struct type, member), .count = offsetof(struct type, number)
 
 /*
- * Null stands for a field that is not given. What the struct has of lists before is not freed. 0 or
- * -errno with err set and part of the struct filled, which the caller frees in any case.
+ * Null stands for a field that is not given. 0 or -errno with err set and part of the struct
+ * filled, which the caller frees in any case.
  */
 int fields_read(const json_t *object, const struct field *fields, void *to, struct err *err);
 /* The same, but no field is required. */
@@ -81,6 +81,9 @@ int fields_read_some(const json_t *object, const struct field *fields, void *to,
 
 /* Whether a field is given, other than null; with besides_required, one that is not required. */
 bool fields_given(const json_t *object, const struct field *fields, bool besides_required);
+
+/* Frees what the struct owns by its table, and forgets it; the rest stays. */
+void fields_free(const struct field *fields, void *config);
 
 /*
  * The other way: an object that fields_read takes, owned by the caller; NULL without memory. What

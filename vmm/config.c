@@ -41,13 +41,6 @@ void drive_config_free(struct drive_config *config)
 	memset(config, 0, sizeof(*config));
 }
 
-void drive_update_free(struct drive_update *update)
-{
-	free(update->drive_id);
-	free(update->path_on_host);
-	memset(update, 0, sizeof(*update));
-}
-
 void network_interface_config_free(struct network_interface_config *config)
 {
 	free(config->iface_id);
@@ -55,12 +48,6 @@ void network_interface_config_free(struct network_interface_config *config)
 	free(config->passt_socket);
 	free(config->guest_mac);
 	memset(config, 0, sizeof(*config));
-}
-
-void network_interface_update_free(struct network_interface_update *update)
-{
-	free(update->iface_id);
-	memset(update, 0, sizeof(*update));
 }
 
 void vsock_device_config_free(struct vsock_device_config *config)

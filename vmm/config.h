@@ -113,9 +113,7 @@ struct snapshot_create_config {
 enum snapshot_type { SNAPSHOT_FULL, SNAPSHOT_DIFF };
 
 void drive_config_free(struct drive_config *config);
-void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
-void network_interface_update_free(struct network_interface_update *update);
 void vsock_device_config_free(struct vsock_device_config *config);
 void mmds_config_free(struct mmds_config *config);
 void boot_source_config_free(struct boot_source_config *config);

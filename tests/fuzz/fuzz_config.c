@@ -34,8 +34,8 @@ static void read_body(const struct body *body, const json_t *value)
 	} else {
 		REQUIRE(err.text[0]);
 	}
-	body->free(config);
-	body->free(again);
+	fields_free(body->fields, config);
+	fields_free(body->fields, again);
 	free(config);
 	free(again);
 }

@@ -110,15 +110,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-	for (size_t i = 0; i < picture.shape_count; i++) {
-		free(picture.shapes[i].name);
-		free(picture.shapes[i].corners);
-	}
-	free(picture.shapes);
-	for (char **text = picture.tags; text && *text; text++)
-		free(*text);
-	free(picture.tags);
-	free(picture.path);
+	fields_free(fields, &picture);
 }
 
 static int read_picture(const char *text)
@@ -234,6 +226,29 @@ static const struct {
 	{ WITH("\"sound\": true"), "sound: not supported yet" },
 };
 
+START_TEST(what_was_read_before_is_replaced)
+{
+	ck_assert_int_eq(read_picture(whole), 0);
+	ck_assert_int_eq(read_picture("{\"letter\": \"b\", \"tags\": [\"x\"], \"shapes\": []}"), 0);
+	ck_assert_str_eq(picture.tags[0], "x");
+	ck_assert_ptr_null(picture.tags[1]);
+	ck_assert_uint_eq(picture.shape_count, 0);
+	ck_assert_uint_eq(picture.path_count, 1);
+}
+END_TEST
+
+START_TEST(what_is_owned_is_freed_and_forgotten)
+{
+	ck_assert_int_eq(read_picture(whole), 0);
+	fields_free(fields, &picture);
+	ck_assert_ptr_null(picture.shapes);
+	ck_assert_uint_eq(picture.shape_count, 0);
+	ck_assert_ptr_null(picture.tags);
+	ck_assert_ptr_null(picture.path);
+	ck_assert_int_eq(picture.size.x, 5);
+}
+END_TEST
+
 START_TEST(fault_is_named_with_its_place)
 {
 	ck_assert_msg(read_picture(bad[_i].text) < 0, "taken: %s", bad[_i].text);
@@ -283,6 +298,7 @@ Suite *fields_suite(void)
 		SUITE("fields", set_up, tear_down, everything_is_read_into_its_place,
 		      everything_is_written_as_it_was_read,
 		      what_is_not_given_is_left_out_or_null_or_an_empty_list,
+		      what_was_read_before_is_replaced, what_is_owned_is_freed_and_forgotten,
 		      what_is_no_object_is_said_without_a_name, nothing_is_required_of_a_change,
 		      null_and_what_is_required_is_no_change);
 
