@@ -70,7 +70,7 @@ static const struct field token_bucket_fields[] = {
 	  FIELD_AT(token_bucket_config, refill_time), .max = INT64_MAX },
 	{ "one_time_burst", FIELD_INTEGER, FIELD_AT(token_bucket_config, one_time_burst),
 	  .max = INT64_MAX, .null_if_absent = true },
-	{ NULL, .others_ignored = true },
+	{ NULL, .others = OTHERS_LOGGED },
 };
 
 static const struct field rate_limiter_fields[] = {
@@ -183,7 +183,7 @@ static const struct field metrics_fields[] = {
 	{ "emit_id", FIELD_BOOL, FIELD_AT(metrics_config, emit_id) },
 	{ "properties", FIELD_TEXTS, FIELD_AT(metrics_config, properties),
 	  .max = METRICS_PROPERTIES_MAX },
-	{ NULL, .others_ignored = true },
+	{ NULL, .others = OTHERS_LOGGED },
 };
 
 struct action {

@@ -179,11 +179,12 @@ static int set_command(struct run_options *options, char **words, struct err *er
 	const struct image_config *image = &options->image_config;
 	struct session_request *request = &options->request;
 	const char *const entrypoint = options->settings.entrypoint;
-	json_t *env;
+	json_t *env = json_array();
 
-	env = json_array();
-	json_array_extend(env, image->env);
-	json_array_extend(env, request->env);
+	if (image_config_add(env, image->env) < 0 || json_array_extend(env, request->env) < 0) {
+		json_decref(env);
+		return err_set(err, ENOMEM, "the command: no memory");
+	}
 	json_decref(request->env);
 	request->env = env;
 	request_add_terminal(request);

@@ -7,13 +7,13 @@
 
 struct err;
 
+/* All owned; NULL where the image says nothing. */
 struct image_config {
-	json_t *json;	    /* owned; NULL if the image says nothing. The rest is in it, or NULL */
-	json_t *entrypoint; /* lists of strings */
-	json_t *cmd;
-	json_t *env;
-	const char *workdir;
-	const char *user;
+	char **entrypoint; /* lists that end with NULL */
+	char **cmd;
+	char **env;
+	char *workdir;
+	char *user;
 	int stop_signal; /* 0: it says nothing about it */
 };
 
@@ -22,8 +22,11 @@ int image_config_open(struct image_config *config, const char *image, struct err
 /* Safe on a zeroed object. */
 void image_config_close(struct image_config *config);
 
+/* Appends words, which need not be UTF-8 nor be there, to a list. 0 or -ENOMEM. */
+int image_config_add(json_t *list, char *const *words);
+
 /*
- * The entry point, then `words`, which need not be UTF-8, or the image's command if there are none.
+ * The entry point, then `words` or the image's command if there are none.
  * Another entry point, unless NULL, stands for both of the image's; "" for none. A new list; NULL
  * without memory.
  */

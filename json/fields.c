@@ -322,12 +322,12 @@ static int read_members(const json_t *object, const struct field *fields, bool a
 		const struct field *field = find_field(fields, name);
 		int rc;
 
-		if (!field->name && field->others_ignored) {
-			ignored = name;
+		if (!field->name && field->others == OTHERS_REFUSED)
+			return err_set(err, EINVAL, ".%s: unknown field", name);
+		if (!field->name) {
+			ignored = field->others == OTHERS_LOGGED ? name : NULL;
 			continue;
 		}
-		if (!field->name)
-			return err_set(err, EINVAL, ".%s: unknown field", name);
 		rc = read_field(value, field, all && field->required, to, err);
 		if (rc < 0)
 			return rc;

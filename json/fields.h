@@ -61,8 +61,8 @@ struct field {
 	const char *why;
 	bool first_left_out; /* of choices, when written */
 	bool null_if_absent; /* written as null where it is as good as not given, be it 0 */
-	/* Of the last entry: what no other is for is no error, but a line in the log. */
-	bool others_ignored;
+	/* Of the last entry: what becomes of fields that no other is for. */
+	enum { OTHERS_REFUSED, OTHERS_LOGGED, OTHERS_IGNORED } others;
 };
 
 #define FIELD_AT(type, member)                                                                     \

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/array.h"
 #include "base/err.h"
 #include "cli/image_build.h"
+#include "host/image_config.h"
 #include "tests/unit/suites.h"
 #include "tests/unit/support.h"
 
@@ -140,6 +142,68 @@ START_TEST(references)
 }
 END_TEST
 
+static int open_config(struct image_config *config, const char *text, struct err *err)
+{
+	write_text("x.json", text);
+	return image_config_open(config, "x.erofs", err);
+}
+
+START_TEST(what_the_store_keeps_is_what_is_run)
+{
+	static char *const given[] = { "given", NULL }, *const none[] = { NULL };
+	struct image_config config;
+	struct err err;
+	json_t *command;
+
+	ck_assert_int_eq(open_config(&config,
+				     "{\"entrypoint\": [\"a\"], \"cmd\": [\"b\", \"c\"],"
+				     " \"env\": null, \"workdir\": \"\", \"user\": \"nobody\","
+				     " \"stop_signal\": \"SIGQUIT\", \"oci\": {\"os\": 1}}",
+				     &err),
+			 0);
+	ck_assert_ptr_null(config.env);
+	ck_assert_ptr_null(config.workdir);
+	ck_assert_str_eq(config.user, "nobody");
+	ck_assert_int_eq(config.stop_signal, SIGQUIT);
+	command = image_config_command(&config, NULL, none);
+	ck_assert_uint_eq(json_array_size(command), 3);
+	ck_assert_str_eq(json_string_value(json_array_get(command, 2)), "c");
+	json_decref(command);
+	command = image_config_command(&config, NULL, given);
+	ck_assert_uint_eq(json_array_size(command), 2);
+	ck_assert_str_eq(json_string_value(json_array_get(command, 1)), "given");
+	json_decref(command);
+	image_config_close(&config);
+	ck_assert_ptr_null(config.cmd);
+}
+END_TEST
+
+START_TEST(what_the_store_keeps_must_make_sense)
+{
+	static const struct {
+		const char *text;
+		const char *says;
+	} bad[] = {
+		{ "{\"cmd\": \"true\"}", "cmd: a list is expected" },
+		{ "{\"env\": [\"A=1\", 1]}", "env[1]: a string is expected" },
+		{ "{\"workdir\": 1}", "workdir: a string is expected" },
+		{ "{\"stop_signal\": \"SIGX\"}", "stop_signal: there is no signal SIGX" },
+		{ "{\"stop_signal\": 3}", "stop_signal: a string is expected" },
+		{ "[]", "an object is expected" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct image_config config;
+		struct err err = { "" };
+
+		ck_assert_int_eq(open_config(&config, bad[i].text, &err), -EINVAL);
+		assert_contains(err.text, "image x.erofs: its configuration: ");
+		assert_contains(err.text, bad[i].says);
+		image_config_close(&config);
+	}
+}
+END_TEST
+
 Suite *image_suite(void)
 {
 	Suite *suite = suite_create("image");
@@ -147,6 +211,8 @@ Suite *image_suite(void)
 
 	tcase_add_test(tests, configuration_of_an_image);
 	tcase_add_test(tests, configuration_that_is_none);
+	tcase_add_test(tests, what_the_store_keeps_is_what_is_run);
+	tcase_add_test(tests, what_the_store_keeps_must_make_sense);
 	tcase_add_test(tests, names);
 	tcase_add_test(tests, references);
 	suite_add_tcase(suite, tests);
