@@ -144,25 +144,6 @@ static const struct field load_fields[] = {
 	{ NULL },
 };
 
-static void free_overrides(struct override *list, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		free(list[i].id);
-		free(list[i].path);
-	}
-	free(list);
-}
-
-static void load_config_free(struct load_config *config)
-{
-	free(config->snapshot_path);
-	free(config->mem_file_path);
-	free(config->mem_backend.path);
-	free_overrides(config->drives, config->drive_count);
-	free_overrides(config->interfaces, config->interface_count);
-	free(config->vsock.path);
-}
-
 /* The text of what was configured, to be freed; NULL without memory. */
 static char *saved_config(const struct control *control)
 {
@@ -361,5 +342,5 @@ static int load(struct control *control, const struct load_config *config, struc
 	return config->resume_vm ? control_resume(control, err) : 0;
 }
 
-BODY(snapshot_create, create_fields, snapshot_create_config, create, snapshot_create_config_free);
-BODY(snapshot_load, load_fields, load_config, load, load_config_free);
+BODY(snapshot_create, create_fields, snapshot_create_config, create);
+BODY(snapshot_load, load_fields, load_config, load);

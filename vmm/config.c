@@ -20,13 +20,6 @@ void logger_config_free(struct logger_config *config)
 	memset(config, 0, sizeof(*config));
 }
 
-void snapshot_create_config_free(struct snapshot_create_config *config)
-{
-	free(config->snapshot_path);
-	free(config->mem_file_path);
-	memset(config, 0, sizeof(*config));
-}
-
 void serial_config_free(struct serial_config *config)
 {
 	free(config->serial_out_path);

@@ -119,6 +119,5 @@ void mmds_config_free(struct mmds_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void logger_config_free(struct logger_config *config);
 void serial_config_free(struct serial_config *config);
-void snapshot_create_config_free(struct snapshot_create_config *config);
 
 #endif

@@ -14,8 +14,6 @@
 #include "vmm/snapshot/format.h"
 #include "vmm/snapshot/memory.h"
 
-#define CONSOLE_VERSION 1
-
 static int save_state(struct control *control, const char *config, struct state_writer *file,
 		      struct err *err)
 {
@@ -29,7 +27,7 @@ static int save_state(struct control *control, const char *config, struct state_
 	rc = machine_save(&control->machine, file, err);
 	if (rc < 0)
 		return rc;
-	section = state_begin(file, SNAPSHOT_CONSOLE, CONSOLE_VERSION);
+	section = state_begin(file, SNAPSHOT_CONSOLE, CONSOLE_RING_STATE_VERSION);
 	console_ring_save(&control->console_ring, file);
 	state_end(file, section);
 	snapshot_end(file);
@@ -126,7 +124,8 @@ int control_check_load(const struct control *control, struct err *err)
 static int restore_console(struct control *control, struct state_reader *sections, struct err *err)
 {
 	struct state_section section;
-	int rc = snapshot_next(sections, SNAPSHOT_CONSOLE, CONSOLE_VERSION, &section, err);
+	int rc = snapshot_next(sections, SNAPSHOT_CONSOLE, CONSOLE_RING_STATE_VERSION, &section,
+			       err);
 
 	if (rc == 0)
 		rc = console_ring_restore(&control->console_ring, &section.body, section.version,

@@ -13,7 +13,7 @@
 
 /* Of each section that is written here. */
 #define MACHINE_VERSION 1
-#define DEVICE_VERSION 1
+#define VIRTIO_VERSION 1
 
 static void save_size(const struct machine *machine, struct state_writer *file)
 {
@@ -40,15 +40,15 @@ static int save_vcpus(const struct machine *machine, struct state_writer *file, 
 
 static void save_devices(const struct machine *machine, struct state_writer *file)
 {
-	size_t section = state_begin(file, SNAPSHOT_SERIAL, DEVICE_VERSION);
+	size_t section = state_begin(file, SNAPSHOT_SERIAL, SERIAL_STATE_VERSION);
 
 	serial_save(&machine->serial, file);
 	state_end(file, section);
-	section = state_begin(file, SNAPSHOT_I8042, DEVICE_VERSION);
+	section = state_begin(file, SNAPSHOT_I8042, I8042_STATE_VERSION);
 	i8042_save(&machine->i8042, file);
 	state_end(file, section);
 	for (unsigned int i = 0; i < machine->virtio_count; i++) {
-		section = state_begin(file, SNAPSHOT_VIRTIO, DEVICE_VERSION);
+		section = state_begin(file, SNAPSHOT_VIRTIO, VIRTIO_VERSION);
 		virtio_mmio_save(&machine->virtio[i], file);
 		state_end(file, section);
 	}
@@ -114,20 +114,20 @@ static int restore_vcpus(struct machine *machine, struct state_reader *sections,
 static int restore_devices(struct machine *machine, struct state_reader *sections, struct err *err)
 {
 	struct state_section section;
-	int rc = snapshot_next(sections, SNAPSHOT_SERIAL, DEVICE_VERSION, &section, err);
+	int rc = snapshot_next(sections, SNAPSHOT_SERIAL, SERIAL_STATE_VERSION, &section, err);
 
 	if (rc == 0)
 		rc = serial_restore(&machine->serial, &section.body, section.version, err);
 	if (rc == 0)
 		rc = snapshot_done(&section, err);
 	if (rc == 0)
-		rc = snapshot_next(sections, SNAPSHOT_I8042, DEVICE_VERSION, &section, err);
+		rc = snapshot_next(sections, SNAPSHOT_I8042, I8042_STATE_VERSION, &section, err);
 	if (rc == 0)
 		rc = i8042_restore(&machine->i8042, &section.body, section.version, err);
 	if (rc == 0)
 		rc = snapshot_done(&section, err);
 	for (unsigned int i = 0; i < machine->virtio_count && rc == 0; i++) {
-		rc = snapshot_next(sections, SNAPSHOT_VIRTIO, DEVICE_VERSION, &section, err);
+		rc = snapshot_next(sections, SNAPSHOT_VIRTIO, VIRTIO_VERSION, &section, err);
 		if (rc == 0)
 			rc = virtio_mmio_restore(&machine->virtio[i], &section.body, err);
 		if (rc == 0)
