@@ -7,7 +7,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -Wno-missing-field-initializers -ff
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
 GUESTS := hello waits cpu counter flood exits echo highmem files smp-1 smp-3 smp-31 block net vsock latency registers \
-	stall badring badtransport badblock badnet badvsock \
+	stall dirty badring badtransport badblock badnet badvsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -80,7 +80,8 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_LIB) $(SRC_base) $(SRC_json) $(SRC_virt
 		-fno-sanitize-recover=all -Ibuild/include/tests -o $@ $(filter %.c,$^) \
 		-ljansson -lhttp_parser -levent_core -luring -larchive -lext2fs -lcom_err -pthread
 
-BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/%,$(wildcard tests/bench/*_bench.c tests/bench/*_init.c))
+$(BUILD)/api_bench $(BUILD)/snapshot_bench: $(BUILD)/obj/tests/bench/client.o
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(LIB_base)
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_all)

@@ -14,7 +14,8 @@
 #include "vmm/snapshot/format.h"
 #include "vmm/snapshot/memory.h"
 
-static int save_state(struct control *control, const char *config, struct state_writer *file,
+static int save_state(struct control *control, const char *config,
+		      const struct memory_pieces *pieces, struct state_writer *file,
 		      struct err *err)
 {
 	size_t section;
@@ -24,7 +25,7 @@ static int save_state(struct control *control, const char *config, struct state_
 	section = state_begin(file, SNAPSHOT_CONFIG, SNAPSHOT_CONFIG_VERSION);
 	state_put_bytes(file, config, strlen(config));
 	state_end(file, section);
-	rc = machine_save(&control->machine, file, err);
+	rc = machine_save(&control->machine, pieces, file, err);
 	if (rc < 0)
 		return rc;
 	section = state_begin(file, SNAPSHOT_CONSOLE, CONSOLE_RING_STATE_VERSION);
@@ -37,7 +38,8 @@ static int save_state(struct control *control, const char *config, struct state_
 			    : 0;
 }
 
-static int write_memory(struct control *control, const char *path, struct err *err)
+static int write_memory(struct control *control, const char *path, struct memory_pieces *pieces,
+			struct err *err)
 {
 	const struct guest_memory *memory = &control->machine.memory;
 	CLEANUP_FD int fd = creator_create(&control->creator, path, memory_file_size(memory), err);
@@ -45,7 +47,7 @@ static int write_memory(struct control *control, const char *path, struct err *e
 
 	if (fd < 0)
 		return fd;
-	if (memory_file_write(memory, fd, &cause) < 0)
+	if (memory_file_write(memory, fd, pieces, &cause) < 0)
 		return err_set(err, EIO, "snapshot file %s: %s", path, cause.text);
 	return fdatasync(fd) < 0 ? err_sys(err, errno, "snapshot file %s", path) : 0;
 }
@@ -64,29 +66,21 @@ static int write_state(struct control *control, const char *path, const struct s
 	return rc < 0 ? err_sys(err, -rc, "snapshot file %s", path) : 0;
 }
 
-/* The state comes last: where it is, its memory is. */
 static int write_files(struct control *control, const struct snapshot_create_config *files,
-		       const struct state_writer *state, struct err *err)
+		       const char *config, struct err *err)
 {
-	int rc = write_memory(control, files->mem_file_path, err);
+	CLEANUP_STATE_WRITER struct state_writer state = { 0 };
+	CLEANUP_MEMORY_PIECES struct memory_pieces pieces = { 0 };
+	int rc = write_memory(control, files->mem_file_path, &pieces, err);
 
 	if (rc == 0)
-		rc = write_state(control, files->snapshot_path, state, err);
-	if (rc == 0)
-		rc = creator_keep(&control->creator, files->mem_file_path, err);
-	if (rc == 0)
-		rc = creator_keep(&control->creator, files->snapshot_path, err);
-	if (rc < 0) {
-		creator_drop(&control->creator, files->mem_file_path);
-		creator_drop(&control->creator, files->snapshot_path);
-	}
-	return rc;
+		rc = save_state(control, config, &pieces, &state, err);
+	return rc < 0 ? rc : write_state(control, files->snapshot_path, &state, err);
 }
 
 int control_save(struct control *control, const struct snapshot_create_config *files,
 		 const char *config, struct err *err)
 {
-	CLEANUP_STATE_WRITER struct state_writer state = { 0 };
 	const int64_t start_ns = clock_ns();
 	int rc = control_check(control, CONTROL_OP_SAVE, err);
 
@@ -98,13 +92,22 @@ int control_save(struct control *control, const struct snapshot_create_config *f
 		return err_set(err, EINVAL, "snapshot_path and mem_file_path are the same file");
 	if (control->creator.fd <= 0)
 		return err_set(err, ENOTSUP, "snapshots: this VMM was started without an API");
-	rc = save_state(control, config, &state, err);
+	rc = write_files(control, files, config, err);
+	/* An older state goes first, and the new one comes last: where one is, its memory is. */
 	if (rc == 0)
-		rc = write_files(control, files, &state, err);
+		rc = creator_clear(&control->creator, files->snapshot_path, err);
 	if (rc == 0)
-		control->metrics.latencies.vmm_full_create_snapshot =
-			(uint64_t)(clock_ns() - start_ns) / NS_PER_US;
-	return rc;
+		rc = creator_keep(&control->creator, files->mem_file_path, err);
+	if (rc == 0)
+		rc = creator_keep(&control->creator, files->snapshot_path, err);
+	if (rc < 0) {
+		creator_drop(&control->creator, files->mem_file_path);
+		creator_drop(&control->creator, files->snapshot_path);
+		return rc;
+	}
+	control->metrics.latencies.vmm_full_create_snapshot =
+		(uint64_t)(clock_ns() - start_ns) / NS_PER_US;
+	return 0;
 }
 
 int control_check_load(const struct control *control, struct err *err)

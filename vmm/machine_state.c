@@ -13,6 +13,7 @@
 
 /* Of each section that is written here. */
 #define MACHINE_VERSION 1
+#define MEMORY_VERSION 1
 #define VIRTIO_VERSION 1
 
 static void save_size(const struct machine *machine, struct state_writer *file)
@@ -54,12 +55,16 @@ static void save_devices(const struct machine *machine, struct state_writer *fil
 	}
 }
 
-int machine_save(const struct machine *machine, struct state_writer *file, struct err *err)
+int machine_save(const struct machine *machine, const struct memory_pieces *pieces,
+		 struct state_writer *file, struct err *err)
 {
 	size_t section;
 	int rc;
 
 	save_size(machine, file);
+	section = state_begin(file, SNAPSHOT_MEMORY, MEMORY_VERSION);
+	memory_pieces_save(pieces, file);
+	state_end(file, section);
 	rc = save_vcpus(machine, file, err);
 	if (rc < 0)
 		return rc;
@@ -143,7 +148,9 @@ int machine_restore(struct machine *machine, int memory_fd, bool clock_realtime,
 	int rc = check_size(machine, sections, err);
 
 	if (rc == 0)
-		rc = memory_file_map(&machine->memory, memory_fd, err);
+		rc = snapshot_next(sections, SNAPSHOT_MEMORY, MEMORY_VERSION, &section, err);
+	if (rc == 0)
+		rc = memory_file_map(&machine->memory, memory_fd, &section.body, err);
 	if (rc < 0)
 		return rc;
 	machine->phases.kernel_loaded_ns = clock_ns();

@@ -11,9 +11,14 @@
 
 struct err;
 struct machine;
+struct memory_pieces;
 
-/* Adds its sections; its vCPUs are paused and its devices frozen. 0 or -errno with err set. */
-int machine_save(const struct machine *machine, struct state_writer *file, struct err *err);
+/*
+ * Adds its sections; its vCPUs are paused and its devices frozen, and its memory was written so. 0
+ * or -errno with err set.
+ */
+int machine_save(const struct machine *machine, const struct memory_pieces *pieces,
+		 struct state_writer *file, struct err *err);
 
 /*
  * In the place of machine_boot(), once the devices are attached: its memory becomes that file's,

@@ -22,7 +22,7 @@
 /* Where the creator has its end of the socket. */
 #define CREATOR_FD 3
 
-enum verb { CREATE, KEEP, DROP };
+enum verb { CREATE, CLEAR, KEEP, DROP };
 
 struct request {
 	enum verb verb;
@@ -104,6 +104,15 @@ static int sync_folder(char *path)
 	return rc;
 }
 
+static int clear(const char *path)
+{
+	const struct file *file = find(path);
+
+	if (!file)
+		return -ENOENT;
+	return unlink(file->path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
 static int keep(const char *path)
 {
 	struct file *file = find(path);
@@ -158,6 +167,8 @@ static bool serve(const struct request *request)
 	case CREATE:
 		rc = create(request->path, request->size);
 		return reply(rc < 0 ? rc : 0, rc);
+	case CLEAR:
+		return reply(clear(request->path), -1);
 	case KEEP:
 		return reply(keep(request->path), -1);
 	case DROP:
@@ -278,6 +289,13 @@ int creator_create(struct creator *creator, const char *path, uint64_t size, str
 	if (rc == 0 && fd < 0)
 		rc = err_sys(err, EPROTO, "snapshot file %s", path);
 	return rc < 0 ? rc : fd;
+}
+
+int creator_clear(struct creator *creator, const char *path, struct err *err)
+{
+	int none;
+
+	return ask(creator, CLEAR, path, 0, &none, err);
 }
 
 int creator_keep(struct creator *creator, const char *path, struct err *err)

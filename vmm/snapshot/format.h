@@ -20,11 +20,12 @@ struct err;
 enum snapshot_section {
 	SNAPSHOT_CONFIG = 1, /* what of the machine was configured: JSON */
 	SNAPSHOT_MACHINE,    /* its size */
+	SNAPSHOT_MEMORY,     /* where the file of memory has data */
 	SNAPSHOT_VCPU,	     /* of one */
 	SNAPSHOT_VM,	     /* what KVM emulates beside them */
 	SNAPSHOT_SERIAL,
 	SNAPSHOT_I8042,
-	SNAPSHOT_VIRTIO, /* of one, in the order of the bus */
+	SNAPSHOT_VIRTIO,  /* of one, in the order of the bus */
 	SNAPSHOT_CONSOLE, /* what it wrote to its serial port */
 };
 

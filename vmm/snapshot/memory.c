@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,9 +17,10 @@
 #define STEP (UINT64_C(4) << 20)
 /*
  * Each piece that is mapped is a call, and an area of the process: a hole that is smaller is mapped
- * with what is around it.
+ * with what is around it, and all of them are once there are so many pieces.
  */
 #define HOLE_MIN (UINT64_C(256) << 10)
+#define PIECES_MAX 16384
 
 uint64_t memory_file_size(const struct guest_memory *memory)
 {
@@ -61,7 +63,31 @@ static uint64_t run_of(const uint8_t *from, uint64_t size, bool zero)
 	return at;
 }
 
-static int write_step(int fd, const uint8_t *from, uint64_t size, uint64_t offset)
+/* Notes that there is something, where nothing was noted yet. */
+static int add_piece(struct memory_pieces *pieces, uint64_t start, uint64_t end)
+{
+	struct memory_piece *last = pieces->count > 0 ? &pieces->list[pieces->count - 1] : NULL;
+	struct memory_piece *list;
+
+	if (last && (start - last->end < HOLE_MIN || pieces->count == PIECES_MAX)) {
+		last->end = end;
+		return 0;
+	}
+	if (pieces->count == pieces->room) {
+		size_t room = pieces->room ? 2 * pieces->room : 64;
+
+		list = realloc(pieces->list, room * sizeof(*list));
+		if (!list)
+			return -ENOMEM;
+		pieces->list = list;
+		pieces->room = room;
+	}
+	pieces->list[pieces->count++] = (struct memory_piece){ start, end };
+	return 0;
+}
+
+static int write_step(int fd, const uint8_t *from, uint64_t size, uint64_t offset,
+		      struct memory_pieces *pieces)
 {
 	for (uint64_t at = 0; at < size;) {
 		uint64_t used;
@@ -69,7 +95,11 @@ static int write_step(int fd, const uint8_t *from, uint64_t size, uint64_t offse
 
 		at += run_of(from + at, size - at, true);
 		used = run_of(from + at, size - at, false);
+		if (used == 0)
+			break;
 		rc = write_all(fd, from + at, used, offset + at);
+		if (rc == 0)
+			rc = add_piece(pieces, offset + at, offset + at + used);
 		if (rc < 0)
 			return rc;
 		at += used;
@@ -77,7 +107,8 @@ static int write_step(int fd, const uint8_t *from, uint64_t size, uint64_t offse
 	return 0;
 }
 
-static int write_region(int fd, const struct guest_memory_region *region)
+static int write_region(int fd, const struct guest_memory_region *region,
+			struct memory_pieces *pieces)
 {
 	for (uint64_t at = 0; at < region->size; at += STEP) {
 		const uint64_t size = region->size - at < STEP ? region->size - at : STEP;
@@ -85,35 +116,44 @@ static int write_region(int fd, const struct guest_memory_region *region)
 
 		/* A wish: without it each page is brought in when it is looked at. */
 		(void)madvise(region->host + at, size, MADV_POPULATE_READ);
-		rc = write_step(fd, region->host + at, size, region->base + at);
+		rc = write_step(fd, region->host + at, size, region->base + at, pieces);
 		if (rc < 0)
 			return rc;
 	}
 	return 0;
 }
 
-int memory_file_write(const struct guest_memory *memory, int fd, struct err *err)
+int memory_file_write(const struct guest_memory *memory, int fd, struct memory_pieces *pieces,
+		      struct err *err)
 {
 	int rc = 0;
 
 	for (unsigned int i = 0; i < memory->region_count && rc == 0; i++)
-		rc = write_region(fd, &memory->regions[i]);
+		rc = write_region(fd, &memory->regions[i], pieces);
 	return rc < 0 ? err_sys(err, -rc, "writing guest memory") : 0;
 }
 
-/* Guest physical addresses, and offsets in the file. */
-struct piece {
-	uint64_t start;
-	uint64_t end;
-};
-
-static int map(const struct guest_memory_region *region, int fd, const struct piece *piece)
+void memory_pieces_free(struct memory_pieces *pieces)
 {
-	uint8_t *host = region->host + (piece->start - region->base);
-	const uint64_t size = piece->end - piece->start;
+	free(pieces->list);
+	*pieces = (struct memory_pieces){ 0 };
+}
 
-	if (size == 0)
-		return 0;
+void memory_pieces_save(const struct memory_pieces *pieces, struct state_writer *out)
+{
+	for (size_t i = 0; i < pieces->count; i++) {
+		state_put_u64(out, pieces->list[i].start);
+		state_put_u64(out, pieces->list[i].end);
+	}
+}
+
+static int map(const struct guest_memory *memory, int fd, const struct memory_piece *piece)
+{
+	const uint64_t size = piece->end - piece->start;
+	void *host = guest_memory_range(memory, piece->start, size);
+
+	if (!host || piece->start % GUEST_PAGE_SIZE || piece->end % GUEST_PAGE_SIZE)
+		return -EINVAL;
 	if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
 		 (off_t)piece->start) == MAP_FAILED ||
 	    madvise(host, size, MADV_DONTDUMP) < 0)
@@ -121,45 +161,8 @@ static int map(const struct guest_memory_region *region, int fd, const struct pi
 	return 0;
 }
 
-/* The next pages with data from `at`, up to `end`: 1; 0 if there are none; or -errno. */
-static int next_data(int fd, uint64_t at, uint64_t end, struct piece *piece)
-{
-	off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
-
-	if (data < 0 && errno != ENXIO)
-		return -errno;
-	if (data < 0 || (uint64_t)data >= end)
-		return 0;
-	hole = lseek(fd, data, SEEK_HOLE);
-	if (hole < 0)
-		return -errno;
-	piece->start = (uint64_t)data & ~(GUEST_PAGE_SIZE - 1);
-	piece->end = ((uint64_t)hole + GUEST_PAGE_SIZE - 1) & ~(GUEST_PAGE_SIZE - 1);
-	if (piece->end > end)
-		piece->end = end;
-	return 1;
-}
-
-static int map_region(const struct guest_memory_region *region, int fd)
-{
-	const uint64_t end = region->base + region->size;
-	struct piece todo = { region->base, region->base }, next = todo;
-	int rc;
-
-	while ((rc = next_data(fd, next.end, end, &next)) > 0) {
-		if (todo.end > todo.start && next.start - todo.end < HOLE_MIN) {
-			todo.end = next.end;
-			continue;
-		}
-		rc = map(region, fd, &todo);
-		if (rc < 0)
-			break;
-		todo = next;
-	}
-	return rc < 0 ? rc : map(region, fd, &todo);
-}
-
-int memory_file_map(const struct guest_memory *memory, int fd, struct err *err)
+int memory_file_map(const struct guest_memory *memory, int fd, struct state_reader *pieces,
+		    struct err *err)
 {
 	struct stat st;
 	int rc = 0;
@@ -171,7 +174,14 @@ int memory_file_map(const struct guest_memory *memory, int fd, struct err *err)
 			       "its memory file is not a regular file of %llu bytes, as the "
 			       "guest's memory has",
 			       (unsigned long long)memory_file_size(memory));
-	for (unsigned int i = 0; i < memory->region_count && rc == 0; i++)
-		rc = map_region(&memory->regions[i], fd);
+	for (unsigned int i = 0; pieces->left > 0 && rc == 0; i++) {
+		struct memory_piece piece = { .start = state_get_u64(pieces) };
+
+		piece.end = state_get_u64(pieces);
+		if (pieces->failed || i == PIECES_MAX)
+			rc = -EINVAL;
+		else
+			rc = map(memory, fd, &piece);
+	}
 	return rc < 0 ? err_sys(err, -rc, "mapping guest memory") : 0;
 }
