@@ -106,7 +106,7 @@ help:
 	@echo "make fuzz       fuzz the parsers, SECONDS=60 each"
 	@echo "make mutate     break the product in many ways, and see a test fail for each"
 	@echo "make soak       the long tests"
-	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools;"
+	@echo "make bench      measure; BENCH=GROUP for one of boot start memory api block net vsock image jail tools snapshot;"
 	@echo "                ROUNDS=1 is the least work, 5 the usual"
 	@echo "make as-docker  ask podman what programs find, for tests/linux/test_as_docker.py"
 	@echo "make policies   count the system calls that a running VM's threads may make"

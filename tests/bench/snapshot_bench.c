@@ -42,6 +42,17 @@ static void wait_for_word(int out, const char *word)
 	fail(word);
 }
 
+/* The agent connects to port 52 of the host when it is ready. */
+static int listen_for_agent(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = VSOCK "_52" };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 1) < 0)
+		fail(VSOCK "_52");
+	return fd;
+}
+
 static int connect_guest(unsigned int port)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = VSOCK };
@@ -112,16 +123,18 @@ static void configure(const struct client *client, const char *kernel, const cha
 
 static void save(const char *vmm, const char *kind, const char *kernel, const char *initrd)
 {
+	bool agent = strcmp(kind, "exec") == 0;
+	int listener = agent ? listen_for_agent() : -1;
 	struct client client;
 	int64_t start;
 
 	client_open(&client, vmm);
 	configure(&client, kernel, initrd);
-	if (strcmp(kind, "exec") == 0)
-		wait_for_word(client.out, "agent");
-	else
+	if (!agent)
 		wait_for_word(client.out, "ready");
-	if (strcmp(kind, "exec") == 0)
+	else if (accept(listener, NULL, NULL) < 0)
+		fail("the agent");
+	else
 		exec_true();
 	start = now_ns();
 	request(&client, "PATCH /vm", "{\"state\": \"Paused\"}");

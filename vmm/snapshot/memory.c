@@ -154,10 +154,19 @@ static int map(const struct guest_memory *memory, int fd, const struct memory_pi
 
 	if (!host || piece->start % GUEST_PAGE_SIZE || piece->end % GUEST_PAGE_SIZE)
 		return -EINVAL;
-	if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-		 (off_t)piece->start) == MAP_FAILED ||
-	    madvise(host, size, MADV_DONTDUMP) < 0)
-		return -errno;
+	return mmap(host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+		    (off_t)piece->start) == MAP_FAILED
+		       ? -errno
+		       : 0;
+}
+
+/* All of it again, in one call, for the pieces that were mapped. */
+static int keep_out_of_core_dumps(const struct guest_memory *memory)
+{
+	for (unsigned int i = 0; i < memory->region_count; i++) {
+		if (madvise(memory->regions[i].host, memory->regions[i].size, MADV_DONTDUMP) < 0)
+			return -errno;
+	}
 	return 0;
 }
 
@@ -183,5 +192,7 @@ int memory_file_map(const struct guest_memory *memory, int fd, struct state_read
 		else
 			rc = map(memory, fd, &piece);
 	}
+	if (rc == 0)
+		rc = keep_out_of_core_dumps(memory);
 	return rc < 0 ? err_sys(err, -rc, "mapping guest memory") : 0;
 }
