@@ -10,12 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api-socket/file.h"
 #include "api-socket/http.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/firecracker.h"
 #include "base/log.h"
 #include "base/record.h"
+#include "base/state.h"
+#include "vmm/snapshot/format.h"
 
 #define ID_LENGTH_MAX 64
 #define DEFAULT_API_SOCK "/run/firecracker.socket"
@@ -52,6 +55,9 @@ static const char usage[] =
 	"  --start-time-cpu-us TIME, --parent-cpu-time-us TIME\n"
 	"                        the processor time of before that is not its own, and its "
 	"parent's\n"
+	"  --snapshot-version    print the version of the snapshots that are written and read\n"
+	"  --describe-snapshot FILE\n"
+	"                        print the version of that snapshot's state, if it is whole\n"
 	"  --version, --help\n"
 	"\n"
 	"Exit status: 0 the guest powered off or reset, or was stopped; 160 its kernel panicked;\n"
@@ -114,6 +120,35 @@ static int take_fd_name(const char *option, const char *text)
 	return 0;
 }
 
+/* As Firecracker's, whose versions have three parts. */
+static int print_snapshot_version(void)
+{
+	printf("v%d.0.0\n", SNAPSHOT_FORMAT_VERSION);
+	return -1;
+}
+
+/* All versions that are read are one, so that there is no other to tell. */
+static int describe_snapshot(const char *path)
+{
+	struct state_reader sections;
+	struct err err, cause;
+	char *bytes;
+	size_t size;
+	int rc = file_read("--describe-snapshot", path, STATE_SIZE_MAX, &bytes, &size, &err);
+
+	if (rc == 0) {
+		rc = snapshot_check((const uint8_t *)bytes, size, &sections, &cause);
+		if (rc < 0)
+			(void)err_set(&err, -rc, "--describe-snapshot %s: %s", path, cause.text);
+		free(bytes);
+	}
+	if (rc == 0)
+		return print_snapshot_version();
+	fprintf(stderr, "mote-vmm: %s\n", err.text);
+	record_error(err.text);
+	return EXIT_FAILURE;
+}
+
 enum option_number {
 	API_SOCK,
 	NO_API,
@@ -137,7 +172,8 @@ enum option_number {
 	FD_NAME,
 	ENABLE_PCI,
 	SECCOMP_FILTER,
-	SNAPSHOTS,
+	SNAPSHOT_VERSION,
+	DESCRIBE_SNAPSHOT,
 	VERSION,
 	HELP,
 };
@@ -165,8 +201,8 @@ static const struct option names[] = {
 	{ "fd-name", required_argument, NULL, FD_NAME },
 	{ "enable-pci", no_argument, NULL, ENABLE_PCI },
 	{ "seccomp-filter", required_argument, NULL, SECCOMP_FILTER },
-	{ "snapshot-version", no_argument, NULL, SNAPSHOTS },
-	{ "describe-snapshot", required_argument, NULL, SNAPSHOTS },
+	{ "snapshot-version", no_argument, NULL, SNAPSHOT_VERSION },
+	{ "describe-snapshot", required_argument, NULL, DESCRIBE_SNAPSHOT },
 	{ "version", no_argument, NULL, VERSION },
 	{ "help", no_argument, NULL, HELP },
 	{ NULL, 0, NULL, 0 },
@@ -246,8 +282,10 @@ static int take(int option, const char *name, struct vmm_options *options, bool 
 		return 0;
 	case SECCOMP_FILTER:
 		return bad(name, optarg, "a filter of one's own is not possible: mote's is fixed");
-	case SNAPSHOTS:
-		return bad(name, optarg ? optarg : "", "snapshots are not supported yet");
+	case SNAPSHOT_VERSION:
+		return print_snapshot_version();
+	case DESCRIBE_SNAPSHOT:
+		return describe_snapshot(optarg);
 	case VERSION:
 		/* The first line is what clients of Firecracker's parse. */
 		printf("Firecracker v" FIRECRACKER_VERSION "\nmote-vmm %s\n", MOTE_VERSION);

@@ -29,9 +29,9 @@ struct vmm_options {
 };
 
 /*
- * Sets the log's level and format, where records go, and what descriptors are called, too. 0;
- * EXIT_BAD_ARGUMENTS with the cause printed; or -1 if the answer is printed and nothing is left to
- * do.
+ * Sets the log's level and format, where records go, and what descriptors are called, too. 0; the
+ * status to exit with, the cause being printed; or -1 if the answer is printed and nothing is left
+ * to do.
  */
 int vmm_options_parse(int argc, char **argv, struct vmm_options *options);
 

@@ -103,7 +103,7 @@ def test_transcript_of_the_readme(tmp_path):
 
 
 POSSIBLE = {"always": {"Not started", "Running", "Paused"}, "before the start": {"Not started"},
-            "after the start": {"Running", "Paused"}}
+            "after the start": {"Running", "Paused"}, "while paused": {"Paused"}}
 
 
 def documented_routes():

@@ -45,6 +45,7 @@ BODIES = [(method, path, operation["requestBody"]["content"]["application/json"]
 BODIES_WITH_FIELDS = [row for row in BODIES if "/schemas/Metadata'" not in str(row[2]["schema"])]
 # For requests of what exists only after others, which need privileges.
 NEEDS_NETWORK = ("/network-interfaces/{iface_id}", "/mmds/config")
+SNAPSHOTS = ("/snapshot/create", "/snapshot/load")
 
 
 def named(table):
@@ -166,7 +167,7 @@ def test_examples_are_valid(method, path, content):
 def configure(vmm, skip=()):
     """The examples of all PUTs that configure something."""
     for method, path, content in BODIES:
-        if method == "PUT" and path not in ("/actions", *skip):
+        if method == "PUT" and path not in ("/actions", *SNAPSHOTS, *skip):
             vmm.put(concrete(path), content["example"])
 
 

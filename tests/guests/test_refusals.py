@@ -114,6 +114,11 @@ REFUSED = {
     "PATCH /mmds": [],
     "PUT /actions": [(NOT_STARTED, {"action_type": "SendCtrlAltDel"}),
                      (RUNNING, {"action_type": "InstanceStart"})],
+    "PUT /snapshot/create": [(None, {"snapshot_path": "{data}", "mem_file_path": "{other}"})],
+    "PUT /snapshot/load": [
+        (None, {"snapshot_path": "{data}", "mem_file_path": "{other}"}),
+        (None, {"snapshot_path": "{data}"}),
+    ],
     "PATCH /vm": [(NOT_STARTED, {"state": "Resumed"}), (NOT_STARTED, {"state": "Paused"})],
 }
 # What no body at all, an empty one and one with a field too many are refused for, wherever they go.

@@ -14,7 +14,7 @@ from support import BUILD, TIME_LIMIT, TOP, wait_until
 
 POLICIES = TOP / "vmm" / "policies"
 COMPILER = TOP / "build" / "compile-policy"
-ROLES = ["main", "vcpu", "block"]
+ROLES = ["main", "vcpu", "block", "creator"]
 
 
 def status(task):
@@ -73,6 +73,8 @@ def test_counts_are_the_documented_ones():
     assert (f"{counts['main']} in one thread, {counts['vcpu']} a vCPU, {counts['block']} a drive's"
             in line)
     assert f"what the {counts['main']}, {counts['vcpu']} and {counts['block']} calls reach" in page
+    (line,) = [line for line in page.splitlines() if line.startswith("| creator of files |")]
+    assert f"a policy of {counts['creator']} calls" in line
     assert int(counts["main"]) <= 81 and int(counts["vcpu"]) <= 20 and int(counts["block"]) <= 20
 
 
@@ -120,10 +122,19 @@ def test_every_system_call_is_tried_and_only_those_listed_pass(role):
 
 KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_STATS_FD = 0xae80, 0x8090ae81, 0x8138ae83, 0xaece
 KVM_SET_REGS, KVM_GET_VCPU_EVENTS, KVM_GET_DEBUGREGS = 0x4090ae82, 0x8040ae9f, 0x8080aea1
+# What the main thread reads of KVM for a snapshot, and the calls with which it would be changed.
+KVM_STATE_READ = [
+    0xae03, 0x8030ae7c, 0xc008ae91, KVM_GET_DEBUGREGS, 0xc208ae62, 0x8400ae8e, 0x8004ae98, 0xc008ae88,
+    0xc004ae02, 0x8070ae9f, KVM_GET_REGS, KVM_GET_SREGS, 0xaea3, KVM_GET_VCPU_EVENTS, 0x8188aea6,
+    0x9000aea4, 0x9000aecf]
+KVM_STATE_WRITTEN = [
+    0x4030ae7b, 0x4008ae90, 0x4080aea2, 0x8208ae63, 0x4400ae8f, 0x4004ae99, 0x4008ae89, 0x4070aea0,
+    KVM_SET_REGS, 0x4138ae84, 0xaea2, 0x4040aea0, 0x4188aea7, 0x5000aea5, 0xaead]
 BLKDISCARD, BLKZEROOUT, TUNSETOFFLOAD, TUNSETIFF = 0x1277, 0x127f, 0x400454d0, 0x400454ca
 BLKGETSIZE64, BLKSSZGET, BLKPBSZGET = 0x80081272, 0x1268, 0x127b
 TCSETS, TIOCSTI, TIOCSCTTY, SIOCGIFNAME, FIONREAD = 0x5402, 0x5412, 0x540e, 0x8910, 0x541b
 TMPFILE = 0o20000000 | os.O_DIRECTORY
+NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 ABOVE = 1 << 32
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -131,8 +142,8 @@ READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 ARGUMENTS = {
     ("main", "ioctl"): (
         [(-1, number) for number in (BLKDISCARD, BLKGETSIZE64, BLKSSZGET, BLKPBSZGET,
-                                     KVM_GET_STATS_FD, TCSETS)],
-        [(-1, number) for number in (BLKZEROOUT, TUNSETIFF, TUNSETOFFLOAD, TIOCSTI, TIOCSCTTY,
+                                     KVM_GET_STATS_FD, TCSETS, *KVM_STATE_READ)],
+        [(-1, number) for number in (*KVM_STATE_WRITTEN, BLKZEROOUT, TUNSETIFF, TUNSETOFFLOAD, TIOCSTI, TIOCSCTTY,
                                      SIOCGIFNAME, FIONREAD, KVM_RUN, KVM_SET_REGS, 0xae01,
                                      ABOVE | BLKDISCARD)]),
     ("main", "io_uring_register"): (
@@ -170,6 +181,12 @@ ARGUMENTS = {
     ("block", "ioctl"): ([(-1, BLKDISCARD)],
                          [(-1, number) for number in (BLKZEROOUT, BLKGETSIZE64, KVM_RUN, TIOCSTI,
                                                       ABOVE | BLKDISCARD)]),
+    ("creator", "openat"): (
+        [(-1, 0, NEW_FILE), (-1, 0, NEW_FILE | os.O_RDWR), (-1, 0, os.O_DIRECTORY | os.O_CLOEXEC)],
+        [(-1, 0, flags) for flags in
+         (0, os.O_CLOEXEC, os.O_RDWR | os.O_CLOEXEC, os.O_CREAT | os.O_CLOEXEC, TMPFILE | os.O_CLOEXEC,
+          NEW_FILE & ~os.O_EXCL, NEW_FILE & ~os.O_NOFOLLOW, NEW_FILE & ~os.O_CLOEXEC,
+          NEW_FILE | os.O_TRUNC, os.O_DIRECTORY, os.O_DIRECTORY | os.O_CLOEXEC | os.O_RDWR)]),
 }
 
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * try_syscalls main|vcpu|block FIRST LAST: makes each system call, with arguments that are all -1,
+ * try_syscalls main|vcpu|block|creator FIRST LAST: makes each system call, with arguments that are all -1,
  * in a process of its own under that role's policy, and prints the numbers of those that the policy
  * lets pass.
  *
- * try_syscalls main|vcpu|block CALL... does so with arguments that are given: a CALL is its number
+ * try_syscalls ROLE CALL... does so with arguments that are given: a CALL is its number
  * and up to six of them, with commas between, "own" being the number of the process and "other"
  * another's. Prints those that pass.
  */
@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/err.h"
 #include "vmm/seccomp.h"
 
@@ -29,6 +30,7 @@ static const char *const roles[] = {
 	[SECCOMP_MAIN] = "main",
 	[SECCOMP_VCPU] = "vcpu",
 	[SECCOMP_BLOCK] = "block",
+	[SECCOMP_CREATOR] = "creator",
 };
 
 static const long ALL_ONES[6] = { -1, -1, -1, -1, -1, -1 };
@@ -106,7 +108,7 @@ static void try_calls(enum seccomp_role role, char **calls)
 
 int main(int argc, char **argv)
 {
-	for (unsigned int role = 0; argc > 2 && role < 3; role++) {
+	for (unsigned int role = 0; argc > 2 && role < ARRAY_SIZE(roles); role++) {
 		if (strcmp(argv[1], roles[role]) != 0)
 			continue;
 		if (argc == 4 && !strchr(argv[2], ','))
