@@ -7,7 +7,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -Wall -Wextra -Wno-missing-field-initializers -ff
 	-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,--no-warn-rwx-segments $(if $(WERROR),-Werror)
 GUEST_LIB := tests/guests/lib/start.S tests/guests/lib/guest.c
 GUESTS := hello waits cpu counter flood exits echo highmem files smp-1 smp-3 smp-31 block net vsock latency registers \
-	stall dirty badring badtransport badblock badnet badvsock \
+	stall dirty ticks fill works badring badtransport badblock badnet badvsock \
 	ends-reset ends-triple-fault ends-panic ends-execute-mmio ends-halt ends-spin
 GUEST_BINARIES := $(GUESTS:%=build/guests/%)
 
@@ -26,6 +26,8 @@ GUEST_LIB_files := $(GUEST_LIB_block)
 GUEST_LIB_latency := $(GUEST_LIB_block)
 GUEST_LIB_stall := $(GUEST_LIB_block)
 GUEST_LIB_registers := $(call guest_lib,virtio)
+GUEST_LIB_ticks := $(call guest_lib,cpus)
+GUEST_LIB_works := $(call guest_lib,virtio block net vsock)
 GUEST_LIB_net := $(call guest_lib,virtio net)
 GUEST_LIB_vsock := $(call guest_lib,virtio vsock)
 BAD_GUESTS := $(filter bad%,$(GUESTS))
