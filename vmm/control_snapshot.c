@@ -2,6 +2,7 @@
 /* A VM to the files of a snapshot, and back. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -38,32 +39,78 @@ static int save_state(struct control *control, const char *config,
 			    : 0;
 }
 
-static int write_memory(struct control *control, const char *path, struct memory_pieces *pieces,
-			struct err *err)
+static int write_memory(const struct control *control, int fd, const char *path,
+			struct memory_pieces *pieces, struct err *err)
 {
-	const struct guest_memory *memory = &control->machine.memory;
-	CLEANUP_FD int fd = creator_create(&control->creator, path, memory_file_size(memory), err);
 	struct err cause;
 
-	if (fd < 0)
-		return fd;
-	if (memory_file_write(memory, fd, pieces, &cause) < 0)
+	if (memory_file_write(&control->machine.memory, fd, pieces, &cause) < 0)
 		return err_set(err, EIO, "snapshot file %s: %s", path, cause.text);
 	return fdatasync(fd) < 0 ? err_sys(err, errno, "snapshot file %s", path) : 0;
 }
 
-static int write_state(struct control *control, const char *path, const struct state_writer *file,
-		       struct err *err)
+static int write_state(int fd, const char *path, const struct state_writer *file, struct err *err)
 {
-	CLEANUP_FD int fd = creator_create(&control->creator, path, 0, err);
-	int rc;
+	int rc = fd_write_all(fd, file->data, file->size);
 
-	if (fd < 0)
-		return fd;
-	rc = fd_write_all(fd, file->data, file->size);
 	if (rc == 0 && fdatasync(fd) < 0)
 		rc = -errno;
 	return rc < 0 ? err_sys(err, -rc, "snapshot file %s", path) : 0;
+}
+
+/* A device, say, would have a file in its place. */
+static int check_place(const char *path, struct err *err)
+{
+	const size_t size = strlen(path), suffix_size = strlen(CREATOR_SUFFIX);
+	struct stat st;
+
+	if (size > suffix_size && strcmp(path + size - suffix_size, CREATOR_SUFFIX) == 0)
+		return err_set(err, EINVAL,
+			       "snapshot file %s: its name is one of files that are not whole "
+			       "yet, which end with " CREATOR_SUFFIX,
+			       path);
+	/* What else is wrong shows when the file is created. */
+	if (lstat(path, &st) < 0 || S_ISREG(st.st_mode))
+		return 0;
+	return err_set(err, EEXIST, "snapshot file %s: something is there that is no regular file",
+		       path);
+}
+
+static int same_file(struct err *err)
+{
+	return err_set(err, EINVAL, "snapshot_path and mem_file_path are the same file");
+}
+
+/* Both are there before anything is written, as what is wrong shows at once. */
+static int create_files(struct control *control, const struct snapshot_create_config *files,
+			int *memory_fd, int *state_fd, struct err *err)
+{
+	struct stat st;
+
+	*memory_fd = creator_create(&control->creator, files->mem_file_path,
+				    memory_file_size(&control->machine.memory), err);
+	if (*memory_fd < 0)
+		return *memory_fd;
+	*state_fd = creator_create(&control->creator, files->snapshot_path, 0, err);
+	if (*state_fd < 0)
+		return *state_fd;
+	/* By two names of one file: the second has taken the first's name, until it is whole. */
+	return fstat(*memory_fd, &st) == 0 && st.st_nlink == 0 ? same_file(err) : 0;
+}
+
+/*
+ * The state comes last, and one of before goes first: where it is, its memory is, at whichever step
+ * all of this ends.
+ */
+static int put_in_place(struct control *control, const struct snapshot_create_config *files,
+			struct err *err)
+{
+	int rc;
+
+	if (unlink(files->snapshot_path) < 0 && errno != ENOENT)
+		return err_sys(err, errno, "snapshot file %s", files->snapshot_path);
+	rc = creator_keep(&control->creator, files->mem_file_path, err);
+	return rc < 0 ? rc : creator_keep(&control->creator, files->snapshot_path, err);
 }
 
 static int write_files(struct control *control, const struct snapshot_create_config *files,
@@ -71,11 +118,23 @@ static int write_files(struct control *control, const struct snapshot_create_con
 {
 	CLEANUP_STATE_WRITER struct state_writer state = { 0 };
 	CLEANUP_MEMORY_PIECES struct memory_pieces pieces = { 0 };
-	int rc = write_memory(control, files->mem_file_path, &pieces, err);
+	CLEANUP_FD int memory_fd = -1;
+	CLEANUP_FD int state_fd = -1;
+	int rc = create_files(control, files, &memory_fd, &state_fd, err);
 
 	if (rc == 0)
+		rc = write_memory(control, memory_fd, files->mem_file_path, &pieces, err);
+	if (rc == 0)
 		rc = save_state(control, config, &pieces, &state, err);
-	return rc < 0 ? rc : write_state(control, files->snapshot_path, &state, err);
+	if (rc == 0)
+		rc = write_state(state_fd, files->snapshot_path, &state, err);
+	if (rc == 0)
+		rc = put_in_place(control, files, err);
+	if (rc < 0) {
+		creator_drop(&control->creator, files->mem_file_path);
+		creator_drop(&control->creator, files->snapshot_path);
+	}
+	return rc;
 }
 
 int control_save(struct control *control, const struct snapshot_create_config *files,
@@ -89,25 +148,18 @@ int control_save(struct control *control, const struct snapshot_create_config *f
 	if (files->snapshot_type == SNAPSHOT_DIFF)
 		return err_set(err, ENOTSUP, "snapshot_type: there are no diff snapshots yet");
 	if (strcmp(files->snapshot_path, files->mem_file_path) == 0)
-		return err_set(err, EINVAL, "snapshot_path and mem_file_path are the same file");
+		return same_file(err);
 	if (control->creator.fd <= 0)
 		return err_set(err, ENOTSUP, "snapshots: this VMM was started without an API");
-	rc = write_files(control, files, config, err);
-	/* An older state goes first, and the new one comes last: where one is, its memory is. */
+	rc = check_place(files->snapshot_path, err);
 	if (rc == 0)
-		rc = creator_clear(&control->creator, files->snapshot_path, err);
+		rc = check_place(files->mem_file_path, err);
 	if (rc == 0)
-		rc = creator_keep(&control->creator, files->mem_file_path, err);
+		rc = write_files(control, files, config, err);
 	if (rc == 0)
-		rc = creator_keep(&control->creator, files->snapshot_path, err);
-	if (rc < 0) {
-		creator_drop(&control->creator, files->mem_file_path);
-		creator_drop(&control->creator, files->snapshot_path);
-		return rc;
-	}
-	control->metrics.latencies.vmm_full_create_snapshot =
-		(uint64_t)(clock_ns() - start_ns) / NS_PER_US;
-	return 0;
+		control->metrics.latencies.vmm_full_create_snapshot =
+			(uint64_t)(clock_ns() - start_ns) / NS_PER_US;
+	return rc;
 }
 
 int control_check_load(const struct control *control, struct err *err)

@@ -18,11 +18,10 @@
 #include "vmm/seccomp.h"
 
 #define FILES_MAX 2
-#define SUFFIX ".part"
 /* Where the creator has its end of the socket. */
 #define CREATOR_FD 3
 
-enum verb { CREATE, CLEAR, KEEP, DROP };
+enum verb { CREATE, KEEP, DROP };
 
 struct request {
 	enum verb verb;
@@ -38,7 +37,7 @@ struct answer {
 struct file {
 	bool used;
 	char path[PATH_MAX];
-	char part[PATH_MAX + sizeof(SUFFIX)];
+	char part[PATH_MAX + sizeof(CREATOR_SUFFIX)];
 };
 
 static struct file files[FILES_MAX];
@@ -69,7 +68,7 @@ static int create(const char *path, uint64_t size)
 
 	if (!file || find(path))
 		return -EBUSY;
-	snprintf(file->part, sizeof(file->part), "%s" SUFFIX, path);
+	snprintf(file->part, sizeof(file->part), "%s" CREATOR_SUFFIX, path);
 	/* Of one that was killed meanwhile. */
 	if (unlink(file->part) < 0 && errno != ENOENT)
 		return -errno;
@@ -102,15 +101,6 @@ static int sync_folder(char *path)
 	rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
 	close(fd);
 	return rc;
-}
-
-static int clear(const char *path)
-{
-	const struct file *file = find(path);
-
-	if (!file)
-		return -ENOENT;
-	return unlink(file->path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int keep(const char *path)
@@ -167,8 +157,6 @@ static bool serve(const struct request *request)
 	case CREATE:
 		rc = create(request->path, request->size);
 		return reply(rc < 0 ? rc : 0, rc);
-	case CLEAR:
-		return reply(clear(request->path), -1);
 	case KEEP:
 		return reply(keep(request->path), -1);
 	case DROP:
@@ -289,13 +277,6 @@ int creator_create(struct creator *creator, const char *path, uint64_t size, str
 	if (rc == 0 && fd < 0)
 		rc = err_sys(err, EPROTO, "snapshot file %s", path);
 	return rc < 0 ? rc : fd;
-}
-
-int creator_clear(struct creator *creator, const char *path, struct err *err)
-{
-	int none;
-
-	return ask(creator, CLEAR, path, 0, &none, err);
 }
 
 int creator_keep(struct creator *creator, const char *path, struct err *err)

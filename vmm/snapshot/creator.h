@@ -13,6 +13,9 @@
 
 struct err;
 
+/* What a file's name ends with until it is kept. */
+#define CREATOR_SUFFIX ".part"
+
 struct creator {
 	int fd; /* owned; -1 or 0: there is none */
 };
@@ -30,8 +33,6 @@ void creator_close(struct creator *creator);
  * two at a time. A descriptor to write to, or -errno with err naming the file. Main thread.
  */
 int creator_create(struct creator *creator, const char *path, uint64_t size, struct err *err);
-/* Removes what is at `path` already, for which something was created. 0 or -errno with err set. */
-int creator_clear(struct creator *creator, const char *path, struct err *err);
 /*
  * Puts what was created for `path` there, in the place of what is there, and makes that last. 0 or
  * -errno with err set.
