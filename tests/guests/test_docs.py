@@ -92,6 +92,13 @@ def test_transcripts_of_the_api(tmp_path):
     run_and_compare([step for block in blocks for step in block], tmp_path)
 
 
+def test_transcripts_of_snapshots(tmp_path):
+    text = (TOP / "docs" / "snapshots.md").read_text(encoding="utf-8")
+    blocks = list(transcripts(text))
+    assert len(blocks) >= 3
+    run_and_compare([step for block in blocks for step in block], tmp_path)
+
+
 def test_transcript_of_the_readme(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("only root can make a network namespace and a tap device")
