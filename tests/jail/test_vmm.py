@@ -91,6 +91,48 @@ def test_api_socket_is_where_clients_look(jail):
     assert not (jail.root / "run").exists()
 
 
+COUNTER = 0x8000  # of counter.c
+
+
+def counted(jail):
+    """How far the guest was when it was saved."""
+    with open(jail.root / "vm.memory", "rb") as memory:
+        memory.seek(COUNTER)
+        return int.from_bytes(memory.read(8), "little")
+
+
+def save(vmm, jail):
+    vmm.patch("/vm", {"state": "Paused"})
+    vmm.put("/snapshot/create", {"snapshot_path": "/vm.snapshot", "mem_file_path": "vm.memory"})
+    for name in ("vm.snapshot", "vm.memory"):
+        info = (jail.root / name).stat()
+        assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (UID, GID, 0o600)
+    return counted(jail)
+
+
+def test_snapshot_goes_from_jail_to_jail(jail, base):
+    """As clients of Firecracker do it: its files are linked into the other root."""
+    put_guest(jail, "counter")
+    with jailed_api(jail) as vmm:
+        start(vmm)
+        before = save(vmm, jail)
+    other = Jail(base, exec_file=VMM)
+    other.root.mkdir(parents=True)
+    for name in ("vm.snapshot", "vm.memory"):
+        os.link(jail.root / name, other.root / name)
+    with jailed_api(other) as vmm:
+        vmm.put("/snapshot/load", {"snapshot_path": "/vm.snapshot", "resume_vm": True, "mem_backend": {
+            "backend_type": "File", "backend_path": "/vm.memory"}})
+
+        def has_counted():
+            more = save(vmm, other) > before
+            vmm.patch("/vm", {"state": "Resumed"})
+            return more
+        wait_until(has_counted, "the count to go on")
+    assert counted(jail) == before
+    assert {path.name for path in other.root.iterdir()} == {"vm.snapshot", "vm.memory"}
+
+
 def test_terminated_jailer_ends_the_guest_and_all(jail):
     put_guest(jail, "counter")
     with jailed_api(jail, options=["--cgroup", f"{MEMORY}=64M"]) as vmm:
