@@ -98,6 +98,19 @@ def test_processors_that_halt_and_loop(tmp_path, vmm, deadline):
         wait_for_more(vmm, tmp_path / "look", PINGS, before[1])
 
 
+@pytest.mark.parametrize("deadline", [0, 1])
+def test_timer_that_is_due_rings_once(tmp_path, vmm, deadline):
+    start(vmm, "ticks", mem_size_mib=16, deadline=deadline, hold=1)
+    says(vmm, "due\n")
+    snapshot = saved(vmm, tmp_path / "snapshot")
+    with loaded(tmp_path / "other", snapshot) as other:
+        other.action("SendCtrlAltDel")
+        says(other, "rang 1\n")
+    resume(vmm)
+    vmm.action("SendCtrlAltDel")
+    says(vmm, "rang 1\n")
+
+
 def test_memory_above_4_gib(tmp_path, vmm):
     start(vmm, "fill", mem_size_mib=5120, mib=8, high=1)
     says(vmm, "filled")

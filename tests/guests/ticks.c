@@ -3,6 +3,9 @@
  * Interrupts that each follow from the one before, so that one that is lost ends them: a timer's,
  * which is set anew when it has rung (`deadline=1`: by the processor's clock), and with `others=3`
  * what one processor sends to another that halts, as soon as it has come. One more halts for ever.
+ *
+ * With `hold=1` there is one that is due, and not taken before the keyboard has something to say;
+ * then it says how often that rang.
  */
 #include "cpus.h"
 #include "guest.h"
@@ -24,6 +27,15 @@
 #define TIMER_DIVIDE (LAPIC + 0x3e0)
 #define TIMER_BY_1 0xb
 #define IA32_TSC_DEADLINE 0x6e0
+
+#define LAPIC_REQUESTS (LAPIC + 0x200) /* 32 vectors in each 16 bytes */
+#define LVT_LINT0 (LAPIC + 0x350)
+#define LVT_MASKED 0x10000
+#define PORT_I8042_DATA 0x60
+#define I8042_HAS_DATA 0x01
+#define I8042_WRITE_CONFIG 0x60
+#define I8042_INTERRUPT 0x01
+#define LATER 100000000 /* by then what is due has come */
 
 #define TIMER_VECTOR 0x40
 #define PING_VECTOR 0x41
@@ -48,7 +60,7 @@ static volatile uint64_t *const ticks = (volatile uint64_t *)TICKS;
 static volatile uint64_t *const early = (volatile uint64_t *)EARLY;
 static volatile uint64_t *const pings = (volatile uint64_t *)PINGS;
 static volatile uint32_t pinged; /* its APIC's id, with bit 31; 0 before it is there */
-static bool by_deadline;
+static bool by_deadline, hold;
 static uint64_t deadline;
 
 static void arm(void)
@@ -71,7 +83,8 @@ static __attribute__((interrupt)) void on_timer(struct frame *frame)
 		(*early)++;
 	(*ticks)++;
 	write32(LAPIC_EOI, 0);
-	arm();
+	if (!hold)
+		arm();
 }
 
 static __attribute__((interrupt)) void on_ping(struct frame *frame)
@@ -128,11 +141,34 @@ static void run_other(unsigned int index)
 	}
 }
 
+static void tell_how_often_it_rings(void)
+{
+	uint64_t end;
+
+	/* The keyboard's interrupt is asked for, which what it says depends on, and not let in. */
+	write32(LVT_LINT0, LVT_MASKED);
+	outb(PORT_I8042_COMMAND, I8042_WRITE_CONFIG);
+	outb(PORT_I8042_DATA, I8042_INTERRUPT);
+	while (!(read32(LAPIC_REQUESTS + TIMER_VECTOR / 32 * 16) & 1u << TIMER_VECTOR % 32))
+		__asm__ volatile("pause");
+	guest_put("due\n");
+	while (!(inb(PORT_I8042_COMMAND) & I8042_HAS_DATA))
+		__asm__ volatile("pause");
+	end = guest_clock() + LATER;
+	__asm__ volatile("sti");
+	while (guest_clock() < end)
+		__asm__ volatile("pause");
+	guest_put("rang ");
+	guest_put_number(*ticks);
+	guest_put("\n");
+}
+
 void guest_main(void *zero_page)
 {
 	unsigned int others = guest_number(zero_page, "others", 0);
 
 	by_deadline = guest_number(zero_page, "deadline", 0);
+	hold = guest_number(zero_page, "hold", 0);
 	*ticks = *early = *pings = 0;
 	guest_map(LAPIC & ~UINT64_C(0x1fffff));
 	if (others > 0)
@@ -142,5 +178,7 @@ void guest_main(void *zero_page)
 	write32(LVT_TIMER, TIMER_VECTOR | (by_deadline ? TIMER_DEADLINE : 0));
 	guest_put("ticking\n");
 	arm();
+	if (hold)
+		tell_how_often_it_rings();
 	halt_between_interrupts();
 }
