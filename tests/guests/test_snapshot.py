@@ -345,13 +345,9 @@ def test_files_are_new_and_their_owners(tmp_path, vmm):
 
 # How a snapshot's writing may end.
 
-CREATOR = "mote-creator"
-
-
 def creator_of(vmm):
-    found = [pid for pid, parent, comm in running_processes()
-             if parent == vmm.process.pid and comm == CREATOR]
-    return found[0] if found else None
+    """The only process that a VMM starts; None if there is none."""
+    return next((pid for pid, parent, _ in running_processes() if parent == vmm.process.pid), None)
 
 
 def kill(vmm):
@@ -369,9 +365,10 @@ def is_gone(pid):
 def test_creator_ends_with_the_vmm(tmp_path, options):
     with start_api(tmp_path, *options) as vmm:
         ended = creator_of(vmm)
-        status = pathlib.Path(f"/proc/{ended}/status").read_text()
-        assert f"\nSeccomp:\t{0 if options else 2}\n" in status
-        assert len(os.listdir(f"/proc/{ended}/fd")) == 1
+        status = lambda: pathlib.Path(f"/proc/{ended}/status").read_text()
+        wait_until(lambda: f"\nSeccomp:\t{0 if options else 2}\n" in status(), "its policy")
+        wait_until(lambda: len(os.listdir(f"/proc/{ended}/fd")) == 1, "its only descriptor")
+        assert "\nName:\tmote-creator\n" in f"\n{status()}"
     wait_until(lambda: is_gone(ended), "its end")
     with start_api(tmp_path, *options, expect=-9) as vmm:
         killed = creator_of(vmm)

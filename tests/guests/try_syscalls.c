@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * try_syscalls main|vcpu|block|creator FIRST LAST: makes each system call, with arguments that are all -1,
- * in a process of its own under that role's policy, and prints the numbers of those that the policy
- * lets pass.
+ * try_syscalls main|vcpu|block|creator FIRST LAST: makes each system call, with arguments that are
+ * all -1, in a process of its own under that role's policy, and prints the numbers of those that
+ * the policy lets pass.
  *
  * try_syscalls ROLE CALL... does so with arguments that are given: a CALL is its number
  * and up to six of them, with commas between, "own" being the number of the process and "other"
