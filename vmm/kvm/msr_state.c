@@ -22,10 +22,6 @@
 #define MSR_TSC 0x10
 #define MSR_TSC_DEADLINE 0x6e0
 
-#define LAPIC_LVT_TIMER 0x320
-#define LVT_TIMER_MODE (UINT32_C(3) << 17)
-#define LVT_TIMER_TSC_DEADLINE (UINT32_C(2) << 17)
-
 /* KVM's flexible arrays, with room. */
 union list {
 	struct kvm_msr_list kvm;
@@ -115,30 +111,19 @@ static int read_all(int vcpu_fd, union values *values, struct err *err)
 	return 0;
 }
 
-static struct kvm_msr_entry *find(union values *values, uint32_t index)
+bool msr_state_deadline(int vcpu_fd, uint64_t *deadline)
 {
-	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
-		if (values->kvm.entries[i].index == index)
-			return &values->kvm.entries[i];
-	}
-	return NULL;
+	const struct kvm_msr_entry entry = { .index = MSR_TSC_DEADLINE };
+	union batch part;
+
+	if (exchange(vcpu_fd, KVM_GET_MSRS, &part, &entry, 1) != 1)
+		return false;
+	*deadline = part.kvm.entries[0].data;
+	return true;
 }
 
-/* A deadline that has passed reads as 0, and its interrupt may not have been delivered yet. */
-static void keep_timer(union values *values, const struct kvm_lapic_state *lapic)
-{
-	struct kvm_msr_entry *deadline = find(values, MSR_TSC_DEADLINE);
-	const struct kvm_msr_entry *tsc = find(values, MSR_TSC);
-	uint32_t timer;
-
-	memcpy(&timer, lapic->regs + LAPIC_LVT_TIMER, sizeof(timer));
-	if (deadline && tsc && deadline->data == 0 &&
-	    (timer & LVT_TIMER_MODE) == LVT_TIMER_TSC_DEADLINE)
-		deadline->data = tsc->data;
-}
-
-int msr_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_lapic_state *lapic,
-		   struct state_writer *out, struct err *err)
+int msr_state_save(const struct kvm *kvm, int vcpu_fd, uint64_t deadline, struct state_writer *out,
+		   struct err *err)
 {
 	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
 	int rc;
@@ -150,11 +135,12 @@ int msr_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_lapic_st
 		rc = read_all(vcpu_fd, values, err);
 	if (rc < 0)
 		return rc;
-	keep_timer(values, lapic);
 	state_put_u32(out, values->kvm.nmsrs);
 	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
-		state_put_u32(out, values->kvm.entries[i].index);
-		state_put_u64(out, values->kvm.entries[i].data);
+		const struct kvm_msr_entry *entry = &values->kvm.entries[i];
+
+		state_put_u32(out, entry->index);
+		state_put_u64(out, entry->index == MSR_TSC_DEADLINE ? deadline : entry->data);
 	}
 	return 0;
 }

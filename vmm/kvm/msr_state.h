@@ -6,18 +6,24 @@
 #ifndef MOTE_VMM_KVM_MSR_STATE_H
 #define MOTE_VMM_KVM_MSR_STATE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/state.h"
 
 struct err;
 struct kvm;
-struct kvm_lapic_state;
 
 /*
- * Adds them. A timer whose deadline KVM does not tell any more (it reads as 0 once it is due) comes
- * due at once after the restore. 0 or -errno with err set.
+ * When the timer of the local APIC is due, by the time-stamp counter; 0: not any more. False if the
+ * vCPU has no such register. It comes due on a vCPU that stands still, too: KVM then makes it 0 and
+ * puts the interrupt into the local APIC.
  */
-int msr_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_lapic_state *lapic,
-		   struct state_writer *out, struct err *err);
+bool msr_state_deadline(int vcpu_fd, uint64_t *deadline);
+
+/* Adds them, the deadline as it was when the local APIC was read. 0 or -errno with err set. */
+int msr_state_save(const struct kvm *kvm, int vcpu_fd, uint64_t deadline, struct state_writer *out,
+		   struct err *err);
 
 /*
  * Sets them, after CPUID and the local APIC; the timer's deadline after the counter that it counts

@@ -195,7 +195,6 @@ static int get_registers(const struct kvm *kvm, int vcpu_fd, struct registers *r
 		{ has_xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, &registers->xsave, "KVM_GET_XSAVE" },
 		EXCHANGE(KVM_GET_XCRS, &registers->xcrs),
 		EXCHANGE(KVM_GET_DEBUGREGS, &registers->debug),
-		EXCHANGE(KVM_GET_LAPIC, &registers->lapic),
 		EXCHANGE(KVM_GET_VCPU_EVENTS, &registers->events),
 	};
 	int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
@@ -210,23 +209,46 @@ static int get_registers(const struct kvm *kvm, int vcpu_fd, struct registers *r
 	return exchange_all(vcpu_fd, exchanges, ARRAY_SIZE(exchanges), err);
 }
 
+/*
+ * The local APIC, and its timer's deadline of the same moment: if it came due in between, the
+ * interrupt would be in neither of them, or in both.
+ */
+static int get_lapic(int vcpu_fd, struct registers *registers, uint64_t *deadline, struct err *err)
+{
+	uint64_t before;
+
+	*deadline = 0;
+	do {
+		bool has_deadline = msr_state_deadline(vcpu_fd, &before);
+
+		if (ioctl(vcpu_fd, KVM_GET_LAPIC, &registers->lapic) < 0)
+			return err_sys(err, errno, "/dev/kvm: KVM_GET_LAPIC");
+		if (!has_deadline || !msr_state_deadline(vcpu_fd, deadline))
+			return 0;
+	} while (*deadline != before);
+	return 0;
+}
+
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, struct state_writer *out, struct err *err)
 {
 	CLEANUP_REGISTERS struct registers *registers = calloc(1, sizeof(*registers));
 	const struct state_codec codec = { .out = out };
 	union cpuid_table cpuid = { .kvm.nent = CPUID_ENTRIES };
+	uint64_t deadline;
 	int rc;
 
 	if (!registers)
 		return err_sys(err, ENOMEM, "vCPU state");
 	rc = get_registers(kvm, vcpu_fd, registers, err);
+	if (rc == 0)
+		rc = get_lapic(vcpu_fd, registers, &deadline, err);
 	if (rc < 0)
 		return rc;
 	if (ioctl(vcpu_fd, KVM_GET_CPUID2, &cpuid.kvm) < 0)
 		return err_sys(err, errno, "/dev/kvm: KVM_GET_CPUID2");
 	cpuid_code(&codec, &cpuid);
 	code_registers(&codec, registers);
-	return msr_state_save(kvm, vcpu_fd, &registers->lapic, out, err);
+	return msr_state_save(kvm, vcpu_fd, deadline, out, err);
 }
 
 /* Whether the guest's clock, as it was promised, is this host's. */
