@@ -64,6 +64,8 @@
 	X(serial) \
 	X(serial_output) \
 	X(sleep) \
+	X(snapshot_format) \
+	X(snapshot_memory) \
 	X(state) \
 	X(tar) \
 	X(text) \
