@@ -85,17 +85,15 @@ static int same_file(struct err *err)
 static int create_files(struct control *control, const struct snapshot_create_config *files,
 			int *memory_fd, int *state_fd, struct err *err)
 {
-	struct stat st;
-
 	*memory_fd = creator_create(&control->creator, files->mem_file_path,
 				    memory_file_size(&control->machine.memory), err);
 	if (*memory_fd < 0)
 		return *memory_fd;
 	*state_fd = creator_create(&control->creator, files->snapshot_path, 0, err);
-	if (*state_fd < 0)
-		return *state_fd;
-	/* By two names of one file: the second has taken the first's name, until it is whole. */
-	return fstat(*memory_fd, &st) == 0 && st.st_nlink == 0 ? same_file(err) : 0;
+	/* By two names of one file. */
+	if (*state_fd == -EBUSY)
+		return same_file(err);
+	return *state_fd < 0 ? *state_fd : 0;
 }
 
 /*
@@ -105,11 +103,10 @@ static int create_files(struct control *control, const struct snapshot_create_co
 static int put_in_place(struct control *control, const struct snapshot_create_config *files,
 			struct err *err)
 {
-	int rc;
+	int rc = creator_clear(&control->creator, files->snapshot_path, err);
 
-	if (unlink(files->snapshot_path) < 0 && errno != ENOENT)
-		return err_sys(err, errno, "snapshot file %s", files->snapshot_path);
-	rc = creator_keep(&control->creator, files->mem_file_path, err);
+	if (rc == 0)
+		rc = creator_keep(&control->creator, files->mem_file_path, err);
 	return rc < 0 ? rc : creator_keep(&control->creator, files->snapshot_path, err);
 }
 

@@ -64,6 +64,7 @@
 	X(serial) \
 	X(serial_output) \
 	X(sleep) \
+	X(snapshot_creator) \
 	X(snapshot_format) \
 	X(snapshot_memory) \
 	X(state) \

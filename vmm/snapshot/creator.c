@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/array.h"
@@ -21,7 +22,7 @@
 /* Where the creator has its end of the socket. */
 #define CREATOR_FD 3
 
-enum verb { CREATE, KEEP, DROP };
+enum verb { CREATE, KEEP, DROP, CLEAR };
 
 struct request {
 	enum verb verb;
@@ -60,18 +61,49 @@ static struct file *find_free(void)
 	return NULL;
 }
 
+/* Whether one of the two would be kept where the other is. */
+static bool are_in_conflict(const struct file *file, const char *path, const char *part)
+{
+	return strcmp(file->path, path) == 0 || strcmp(file->path, part) == 0 ||
+	       strcmp(file->part, path) == 0;
+}
+
+static bool is_free(const char *path, const char *part)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i].used && are_in_conflict(&files[i], path, part))
+			return false;
+	}
+	return true;
+}
+
+/* Whether those that are being written are there still. */
+static bool are_whole(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i].used && rename(files[i].part, files[i].part) < 0)
+			return false;
+	}
+	return true;
+}
+
 /* The new file's descriptor, or -errno. */
 static int create(const char *path, uint64_t size)
 {
 	struct file *file = find_free();
 	int fd;
 
-	if (!file || find(path))
+	if (!file)
 		return -EBUSY;
 	snprintf(file->part, sizeof(file->part), "%s" CREATOR_SUFFIX, path);
+	if (!is_free(path, file->part))
+		return -EBUSY;
 	/* Of one that was killed meanwhile. */
 	if (unlink(file->part) < 0 && errno != ENOENT)
 		return -errno;
+	/* Or of the other one, whose path has another name. */
+	if (!are_whole())
+		return -EBUSY;
 	fd = open(file->part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
@@ -88,14 +120,17 @@ static int create(const char *path, uint64_t size)
 }
 
 /* That the name lasts, as the file does. */
-static int sync_folder(char *path)
+static int sync_folder(const char *path)
 {
-	char *slash = strrchr(path, '/');
+	static char folder[PATH_MAX];
+	char *slash;
 	int fd, rc;
 
+	strcpy(folder, path);
+	slash = strrchr(folder, '/');
 	if (slash)
-		slash[slash == path] = '\0';
-	fd = open(slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		slash[slash == folder] = '\0';
+	fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
@@ -113,6 +148,17 @@ static int keep(const char *path)
 		return -errno;
 	file->used = false;
 	return sync_folder(file->path);
+}
+
+static int clear(const char *path)
+{
+	struct file *file = find(path);
+
+	if (!file)
+		return -ENOENT;
+	if (unlink(path) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return sync_folder(path);
 }
 
 static int drop(const char *path)
@@ -161,6 +207,8 @@ static bool serve(const struct request *request)
 		return reply(keep(request->path), -1);
 	case DROP:
 		return reply(drop(request->path), -1);
+	case CLEAR:
+		return reply(clear(request->path), -1);
 	}
 	return false;
 }
@@ -173,7 +221,8 @@ static void serve_all(void)
 	ssize_t n;
 
 	while ((n = read(CREATOR_FD, &request, sizeof(request))) >= (ssize_t)least) {
-		if (((const char *)&request)[n - 1] != '\0' || !serve(&request))
+		if (((const char *)&request)[n - 1] != '\0' || request.path[0] == '\0' ||
+		    !serve(&request))
 			break;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -272,8 +321,13 @@ static int ask(const struct creator *creator, enum verb verb, const char *path, 
 
 int creator_create(struct creator *creator, const char *path, uint64_t size, struct err *err)
 {
-	int fd, rc = ask(creator, CREATE, path, size, &fd, err);
+	struct stat st;
+	int fd, rc;
 
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "snapshot file %s: what is there is not a regular file",
+			       path);
+	rc = ask(creator, CREATE, path, size, &fd, err);
 	if (rc == 0 && fd < 0)
 		rc = err_sys(err, EPROTO, "snapshot file %s", path);
 	return rc < 0 ? rc : fd;
@@ -284,6 +338,13 @@ int creator_keep(struct creator *creator, const char *path, struct err *err)
 	int none;
 
 	return ask(creator, KEEP, path, 0, &none, err);
+}
+
+int creator_clear(struct creator *creator, const char *path, struct err *err)
+{
+	int none;
+
+	return ask(creator, CLEAR, path, 0, &none, err);
 }
 
 void creator_drop(struct creator *creator, const char *path)

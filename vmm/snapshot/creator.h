@@ -30,7 +30,8 @@ void creator_close(struct creator *creator);
 
 /*
  * A new file of `size` bytes, all of it a hole, with mode 0600, which is not at `path` yet; at most
- * two at a time. A descriptor to write to, or -errno with err naming the file. Main thread.
+ * two at a time. What is at `path`, if anything, has to be a regular file. A descriptor to write
+ * to, or -errno with err naming the file. Main thread.
  */
 int creator_create(struct creator *creator, const char *path, uint64_t size, struct err *err);
 /*
@@ -38,6 +39,11 @@ int creator_create(struct creator *creator, const char *path, uint64_t size, str
  * -errno with err set.
  */
 int creator_keep(struct creator *creator, const char *path, struct err *err);
+/*
+ * Removes what is at `path`, for which there is a file to keep: from then until that is kept there
+ * is none. 0 or -errno with err set.
+ */
+int creator_clear(struct creator *creator, const char *path, struct err *err);
 /* Removes what was created for `path`, if anything. */
 void creator_drop(struct creator *creator, const char *path);
 
