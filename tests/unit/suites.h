@@ -26,6 +26,7 @@
 	X(control) \
 	X(cpu_config) \
 	X(cpuid) \
+	X(cpuid_check) \
 	X(device_state) \
 	X(err) \
 	X(fatal) \
