@@ -66,6 +66,7 @@
 	X(serial_output) \
 	X(sleep) \
 	X(snapshot_creator) \
+	X(snapshot_files) \
 	X(snapshot_format) \
 	X(snapshot_memory) \
 	X(state) \
