@@ -188,3 +188,66 @@ def test_old_file_loads(tmp_path, old):
         else:
             assert status == 400
             assert "this host" in answer["fault_message"] or "/dev/kvm" in answer["fault_message"]
+
+
+def file_of(sections):
+    """A state file of (kind, version, content), with a good checksum."""
+    content = b"MOTESNAP" + struct.pack("<II", 1, 62) + b"".join(
+        struct.pack("<IIQ", kind, version, len(body)) + body for kind, version, body in sections)
+    return content + struct.pack("<Q", crc_64_xz(content))
+
+
+def broken(sections):
+    """What is wrong, and the file."""
+    for number, (kind, version, body) in enumerate(sections):
+        before, after = sections[:number], sections[number + 1:]
+        name = f"{number} of kind {kind}"
+        for size in {len(body) // 2, len(body) - 1}:
+            yield f"{name} cut to {size}", before + [(kind, version, body[:size])] + after
+        if kind != 1:
+            yield f"{name} longer", before + [(kind, version, body + b"\0")] + after
+        yield f"{name} of version 2", before + [(kind, version + 1, body)] + after
+        yield f"{name} missing", before + after
+    sizes = struct.pack("<QII", 16 * MIB, 1, 3)
+    for at in range(0, 16, 4):
+        other = bytearray(sizes)
+        other[at] ^= 1
+        yield f"size at {at}", [sections[0], (2, 1, bytes(other))] + sections[2:]
+    yield "more", sections + [(9, 1, b"")]
+    # The vCPU's, which is the third, has three sizes in it.
+    kind, version, body = sections[2]
+    entries, = struct.unpack_from("<I", body)
+    xsave_at = 4 + 28 * entries + 8 + 18 * 8 + 8 * 23 + 2 * 10 + 7 * 8 + 4 * 8
+    xsave, = struct.unpack_from("<I", body, xsave_at)
+    assert xsave >= 4096
+    msrs_at = xsave_at + 4 + xsave + 12 + 6 * 8 + 1024 + 36
+    for at, what in ((0, "CPUID"), (xsave_at, "XSAVE"), (msrs_at, "MSRs")):
+        value, = struct.unpack_from("<I", body, at)
+        for count in (value + 1, (1 << 16) + 1, (1 << 32) - 1):
+            hostile = body[:at] + struct.pack("<I", count) + body[at + 4:]
+            yield f"{count} of {what}", sections[:2] + [(kind, version, hostile)] + sections[3:]
+
+
+def test_broken_files_are_refused(tmp_path):
+    """Each by a sentence; the same VMM loads, at the end, the file that they were made of."""
+    reader, sections = Reader(OLD_FILES[0].read_bytes()[16:-8]), []
+    while reader.at < len(reader.content):
+        kind, version, body = reader.section()
+        sections.append((kind, version, body.content))
+    with open(tmp_path / "memory", "wb") as memory:
+        memory.truncate(16 * MIB)
+    host.drive(tmp_path)
+    state = tmp_path / "state"
+    load = {"snapshot_path": str(state), "mem_file_path": str(tmp_path / "memory")}
+    with host.passt(tmp_path), start_api(tmp_path, cwd=tmp_path) as vmm:
+        assert vmm.state() == "Not started"
+        descriptors = vmm.descriptors()  # with this connection's
+        for what, others in broken(sections):
+            state.write_bytes(file_of(others))
+            status, answer = vmm.request("PUT", "/snapshot/load", load)
+            assert status == 400, what
+            assert answer["fault_message"].startswith(f"snapshot {state}: "), what
+            assert vmm.state() == "Not started" and vmm.descriptors() == descriptors, what
+        state.write_bytes(file_of(sections))
+        status, answer = vmm.request("PUT", "/snapshot/load", load)
+        assert status == 204 or "this host" in answer["fault_message"]
