@@ -251,3 +251,34 @@ def test_broken_files_are_refused(tmp_path):
         state.write_bytes(file_of(sections))
         status, answer = vmm.request("PUT", "/snapshot/load", load)
         assert status == 204 or "this host" in answer["fault_message"]
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({"drive_overrides": [{"drive_id": "no", "path_on_host": "scratch"}]},
+     "drive_overrides[0]: the snapshot has no no"),
+    ({"network_overrides": [{"iface_id": "eth1", "host_dev_name": "tap0"}]},
+     "network_overrides[0]: the snapshot has no eth1"),
+    ({"mem_backend": {"backend_type": "File", "backend_path": "memory"}},
+     "one of mem_backend and mem_file_path is needed, and only one is possible"),
+    ({"mem_file_path": None},
+     "one of mem_backend and mem_file_path is needed, and only one is possible"),
+    ({"mem_file_path": None, "mem_backend": {"backend_type": "Uffd", "backend_path": "memory"}},
+     "mem_backend.backend_type: Uffd is not there yet, only File"),
+    ({"huge_pages": "2M"}, "huge_pages: a file is not mapped by 2M pages"),
+    ({"mem_file_path": "."}, "its memory file is not a regular file of 16777216 bytes"),
+    ({"mem_file_path": "short"}, "its memory file is not a regular file of 16777216 bytes"),
+    ({"mem_file_path": "missing"}, "memory file missing: No such file or directory"),
+    ({"snapshot_path": "missing"}, "snapshot missing: No such file or directory"),
+    ({"snapshot_path": "memory"}, "snapshot memory: not a snapshot's state"),
+    ({"snapshot_path": "short"}, "snapshot short: not a regular file of at most 16777216 bytes"),
+], ids=lambda value: None if isinstance(value, str) else "-".join(value))
+def test_load_that_cannot_be(tmp_path, changes, sentence):
+    for name, size in (("memory", 16 * MIB), ("short", 16 * MIB + 1)):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(size)
+    host.drive(tmp_path)
+    load = {"snapshot_path": str(OLD_FILES[0]), "mem_file_path": "memory", **changes}
+    with host.passt(tmp_path), start_api(tmp_path, cwd=tmp_path) as vmm:
+        assert sentence in vmm.fault("PUT", "/snapshot/load", {
+            name: value for name, value in load.items() if value is not None})
+        assert vmm.state() == "Not started"
