@@ -114,7 +114,7 @@ static int create(const char *path, uint64_t size)
 		unlink(file->part);
 		return rc;
 	}
-	strcpy(file->path, path);
+	memcpy(file->path, path, strlen(path) + 1);
 	file->used = true;
 	return fd;
 }
@@ -126,7 +126,7 @@ static int sync_folder(const char *path)
 	char *slash;
 	int fd, rc;
 
-	strcpy(folder, path);
+	memcpy(folder, path, strlen(path) + 1);
 	slash = strrchr(folder, '/');
 	if (slash)
 		slash[slash == folder] = '\0';
