@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """State files by the tables of docs/snapshot-format.md, and files of before."""
 import json
+import os
 import re
 import struct
+import subprocess
 
 import pytest
 
@@ -282,3 +284,24 @@ def test_load_that_cannot_be(tmp_path, changes, sentence):
         assert sentence in vmm.fault("PUT", "/snapshot/load", {
             name: value for name, value in load.items() if value is not None})
         assert vmm.state() == "Not started"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a file")
+def test_state_that_cannot_be_replaced_keeps_its_memory(tmp_path):
+    """A newer memory beside an older state would load, and be neither."""
+    state, memory = tmp_path / "state", tmp_path / "memory"
+    state.write_bytes(b"old state")
+    memory.write_bytes(b"old memory")
+    subprocess.run(["mount", "--bind", state, state], check=True)
+    try:
+        with start_api(tmp_path) as vmm:
+            vmm.start("counter")
+            vmm.patch("/vm", {"state": "Paused"})
+            assert vmm.fault("PUT", "/snapshot/create", {
+                "snapshot_path": str(state), "mem_file_path": str(memory)}) == \
+                f"snapshot file {state}: Device or resource busy"
+            vmm.patch("/vm", {"state": "Resumed"})
+    finally:
+        subprocess.run(["umount", state], check=True)
+    assert state.read_bytes() == b"old state" and memory.read_bytes() == b"old memory"
+    assert not list(tmp_path.glob("*.part"))
