@@ -21,5 +21,8 @@ extern const struct body body_logger;
 extern const struct body body_metrics;
 extern const struct body body_action;
 extern const struct body body_vm_state;
+/* Of snapshot.c. */
+extern const struct body body_snapshot_create;
+extern const struct body body_snapshot_load;
 
 #endif

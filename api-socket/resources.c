@@ -9,7 +9,6 @@
 #include "api-socket/bodies.h"
 #include "api-socket/cpu_config.h"
 #include "api-socket/describe.h"
-#include "api-socket/snapshot.h"
 #include "base/err.h"
 #include "vmm/control.h"
 #include "json/fields.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "api-socket/snapshot.h"
-
+/* Snapshots, as the API asks for them: Firecracker's bodies. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api-socket/bodies.h"
 #include "api-socket/config_file.h"
 #include "api-socket/file.h"
 #include "api-socket/resources.h"
@@ -271,7 +271,7 @@ static int load_state(struct control *control, const struct load_config *config,
 		      const uint8_t *bytes, size_t size, int memory_fd, struct err *err)
 {
 	const struct control_load load = { memory_fd, config->clock_realtime };
-	struct state_section section;
+	struct state_section section = { 0 };
 	struct state_reader sections;
 	int rc = snapshot_check(bytes, size, &sections, err);
 

@@ -33,13 +33,6 @@ union values {
 	char room[sizeof(struct kvm_msrs) + MSRS_MAX * sizeof(struct kvm_msr_entry)];
 };
 
-static void free_values(union values **values)
-{
-	free(*values);
-}
-
-#define CLEANUP_VALUES __attribute__((cleanup(free_values)))
-
 static bool is_listed(const union values *values, uint32_t index)
 {
 	for (uint32_t i = 0; i < values->kvm.nmsrs; i++) {
@@ -122,15 +115,11 @@ bool msr_state_deadline(int vcpu_fd, uint64_t *deadline)
 	return true;
 }
 
-int msr_state_save(const struct kvm *kvm, int vcpu_fd, uint64_t deadline, struct state_writer *out,
-		   struct err *err)
+static int save(const struct kvm *kvm, int vcpu_fd, union values *values, uint64_t deadline,
+		struct state_writer *out, struct err *err)
 {
-	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
-	int rc;
+	int rc = list(kvm, values, err);
 
-	if (!values)
-		return err_sys(err, ENOMEM, "vCPU state");
-	rc = list(kvm, values, err);
 	if (rc == 0)
 		rc = read_all(vcpu_fd, values, err);
 	if (rc < 0)
@@ -143,6 +132,17 @@ int msr_state_save(const struct kvm *kvm, int vcpu_fd, uint64_t deadline, struct
 		state_put_u64(out, entry->index == MSR_TSC_DEADLINE ? deadline : entry->data);
 	}
 	return 0;
+}
+
+int msr_state_save(const struct kvm *kvm, int vcpu_fd, uint64_t deadline, struct state_writer *out,
+		   struct err *err)
+{
+	union values *values = calloc(1, sizeof(*values));
+	int rc = values ? save(kvm, vcpu_fd, values, deadline, out, err)
+			: err_sys(err, ENOMEM, "vCPU state");
+
+	free(values);
+	return rc;
 }
 
 /* Whether it has that value already: some can be read, and not written. */
@@ -174,15 +174,12 @@ static int set(int vcpu_fd, const struct kvm_msr_entry *entries, uint32_t count,
 	return 0;
 }
 
-int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
+static int restore(int vcpu_fd, union values *values, struct state_reader *in, struct err *err)
 {
-	CLEANUP_VALUES union values *values = calloc(1, sizeof(*values));
 	struct kvm_msr_entry deadline = { 0 };
 	uint32_t count = state_get_u32(in);
 	int rc;
 
-	if (!values)
-		return err_sys(err, ENOMEM, "vCPU state");
 	if (count > MSRS_MAX)
 		return err_set(err, EINVAL, "vCPU state: %u MSRs, and at most %d are possible",
 			       count, MSRS_MAX);
@@ -199,4 +196,13 @@ int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
 		return err_set(err, EINVAL, "vCPU state: its MSRs are cut off");
 	rc = set(vcpu_fd, values->kvm.entries, values->kvm.nmsrs, err);
 	return rc == 0 && deadline.data ? set(vcpu_fd, &deadline, 1, err) : rc;
+}
+
+int msr_state_restore(int vcpu_fd, struct state_reader *in, struct err *err)
+{
+	union values *values = calloc(1, sizeof(*values));
+	int rc = values ? restore(vcpu_fd, values, in, err) : err_sys(err, ENOMEM, "vCPU state");
+
+	free(values);
+	return rc;
 }

@@ -38,13 +38,6 @@ struct registers {
 	} xsave;
 };
 
-static void free_registers(struct registers **registers)
-{
-	free(*registers);
-}
-
-#define CLEANUP_REGISTERS __attribute__((cleanup(free_registers)))
-
 static void code_regs(const struct state_codec *codec, struct kvm_regs *regs)
 {
 	__u64 *const fields[] = {
@@ -217,7 +210,6 @@ static int get_lapic(int vcpu_fd, struct registers *registers, uint64_t *deadlin
 {
 	uint64_t before;
 
-	*deadline = 0;
 	do {
 		bool has_deadline = msr_state_deadline(vcpu_fd, &before);
 
@@ -229,17 +221,14 @@ static int get_lapic(int vcpu_fd, struct registers *registers, uint64_t *deadlin
 	return 0;
 }
 
-int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, struct state_writer *out, struct err *err)
+static int save(const struct kvm *kvm, int vcpu_fd, struct registers *registers,
+		struct state_writer *out, struct err *err)
 {
-	CLEANUP_REGISTERS struct registers *registers = calloc(1, sizeof(*registers));
 	const struct state_codec codec = { .out = out };
 	union cpuid_table cpuid = { .kvm.nent = CPUID_ENTRIES };
-	uint64_t deadline;
-	int rc;
+	uint64_t deadline = 0;
+	int rc = get_registers(kvm, vcpu_fd, registers, err);
 
-	if (!registers)
-		return err_sys(err, ENOMEM, "vCPU state");
-	rc = get_registers(kvm, vcpu_fd, registers, err);
 	if (rc == 0)
 		rc = get_lapic(vcpu_fd, registers, &deadline, err);
 	if (rc < 0)
@@ -249,6 +238,16 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, struct state_writer *out
 	cpuid_code(&codec, &cpuid);
 	code_registers(&codec, registers);
 	return msr_state_save(kvm, vcpu_fd, deadline, out, err);
+}
+
+int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, struct state_writer *out, struct err *err)
+{
+	struct registers *registers = calloc(1, sizeof(*registers));
+	int rc = registers ? save(kvm, vcpu_fd, registers, out, err)
+			   : err_sys(err, ENOMEM, "vCPU state");
+
+	free(registers);
+	return rc;
 }
 
 /* Whether the guest's clock, as it was promised, is this host's. */
@@ -305,16 +304,14 @@ static int set_events(int vcpu_fd, struct registers *registers, struct err *err)
 	return rc;
 }
 
-int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, struct state_reader *in, struct err *err)
+static int restore(const struct kvm *kvm, int vcpu_fd, struct registers *registers,
+		   struct state_reader *in, struct err *err)
 {
-	CLEANUP_REGISTERS struct registers *registers = calloc(1, sizeof(*registers));
 	const struct state_codec codec = { .in = in };
-	union cpuid_table cpuid;
+	union cpuid_table cpuid = { 0 };
 	uint32_t size = xsave_size(kvm);
 	int rc;
 
-	if (!registers)
-		return err_sys(err, ENOMEM, "vCPU state");
 	cpuid_code(&codec, &cpuid);
 	code_registers(&codec, registers);
 	if (in->failed)
@@ -330,4 +327,14 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, struct state_reader *
 	if (rc == 0)
 		rc = msr_state_restore(vcpu_fd, in, err);
 	return rc < 0 ? rc : set_events(vcpu_fd, registers, err);
+}
+
+int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, struct state_reader *in, struct err *err)
+{
+	struct registers *registers = calloc(1, sizeof(*registers));
+	int rc = registers ? restore(kvm, vcpu_fd, registers, in, err)
+			   : err_sys(err, ENOMEM, "vCPU state");
+
+	free(registers);
+	return rc;
 }

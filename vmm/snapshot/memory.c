@@ -73,7 +73,7 @@ static int add_piece(struct memory_pieces *pieces, uint64_t start, uint64_t end)
 		last->end = end;
 		return 0;
 	}
-	if (pieces->count == pieces->room) {
+	if (!pieces->list || pieces->count == pieces->room) {
 		size_t room = pieces->room ? 2 * pieces->room : 64;
 
 		list = realloc(pieces->list, room * sizeof(*list));
