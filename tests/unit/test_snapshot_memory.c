@@ -18,16 +18,20 @@
 #define LOW_END GIB(3)
 #define HIGH_START GIB(4)
 
+#define HOLE_MIN (UINT64_C(256) << 10)
+#define PIECES_MAX 16384
+
 static struct guest_memory memory, other;
+static struct state_writer section;
 static struct err err;
 static int fd;
 
-/* In the memory of the machine, whatever is under the current folder: it is sparse, and SEEK_DATA
- * tells. */
+/* The file is sparse, and SEEK_DATA tells, whatever is under the current folder. */
 static void set_up(void)
 {
 	memset(&memory, 0, sizeof(memory));
 	memset(&other, 0, sizeof(other));
+	section = (struct state_writer){ 0 };
 	fd = memfd_create("memory", MFD_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
 }
@@ -36,6 +40,7 @@ static void tear_down(void)
 {
 	guest_memory_close(&memory);
 	guest_memory_close(&other);
+	state_writer_free(&section);
 	close(fd);
 }
 
@@ -56,12 +61,49 @@ static uint8_t *at(const struct guest_memory *of, uint64_t addr)
 
 static void save(void)
 {
-	ck_assert_msg(memory_file_write(&memory, fd, &err) == 0, "%s", err.text);
+	CLEANUP_MEMORY_PIECES struct memory_pieces pieces = { 0 };
+
+	ck_assert_msg(memory_file_write(&memory, fd, &pieces, &err) == 0, "%s", err.text);
+	memory_pieces_save(&pieces, &section);
+}
+
+static void add_piece(uint64_t start, uint64_t end)
+{
+	state_put_u64(&section, start);
+	state_put_u64(&section, end);
+}
+
+static int try_map(int file)
+{
+	struct state_reader pieces = { .at = section.data, .left = section.size };
+	int rc;
+
+	err.text[0] = '\0';
+	rc = memory_file_map(&other, file, &pieces, &err);
+	if (rc == 0)
+		ck_assert(state_is_done(&pieces));
+	return rc;
 }
 
 static void map(void)
 {
-	ck_assert_msg(memory_file_map(&other, fd, &err) == 0, "%s", err.text);
+	ck_assert_msg(try_map(fd) == 0, "%s", err.text);
+}
+
+static void check_piece(size_t index, uint64_t start, uint64_t end)
+{
+	struct state_reader pieces = { .at = section.data, .left = section.size };
+
+	ck_assert_uint_gt(section.size, index * 2 * sizeof(uint64_t));
+	for (size_t i = 0; i < 2 * index; i++)
+		(void)state_get_u64(&pieces);
+	ck_assert_uint_eq(state_get_u64(&pieces), start);
+	ck_assert_uint_eq(state_get_u64(&pieces), end);
+}
+
+static size_t saved_pieces(void)
+{
+	return section.size / (2 * sizeof(uint64_t));
 }
 
 /* Where data begins from there on, or -1. */
@@ -171,19 +213,38 @@ START_TEST(gap_is_a_hole)
 }
 END_TEST
 
-/* Data in the gap is nobody's memory: a file may have it, and nothing is mapped for it. */
-START_TEST(data_in_the_gap_is_left_alone)
+/* What no piece has is not the file's, whatever the file has there. */
+START_TEST(only_pieces_are_mapped)
 {
 	set_size(LOW_END + MIB(8));
-	ck_assert_int_eq(pwrite(fd, "x", 1, LOW_END - 1), 1);
-	ck_assert_int_eq(pwrite(fd, "xxxxxxxx", 8, LOW_END - 4), 8);
-	ck_assert_int_eq(pwrite(fd, "y", 1, HIGH_START - PAGE), 1);
+	ck_assert_int_eq(pwrite(fd, "x", 1, MIB(1)), 1);
+	ck_assert_int_eq(pwrite(fd, "y", 1, MIB(2)), 1);
+	ck_assert_int_eq(pwrite(fd, "z", 1, LOW_END), 1);
+	add_piece(MIB(1), MIB(1) + PAGE);
 	map();
 	ck_assert_uint_eq(count_pieces(), 1);
-	ck_assert_uint_eq(at(&other, LOW_END - PAGE)[PAGE - 1], 'x');
+	ck_assert_uint_eq(at(&other, MIB(1))[0], 'x');
+	ck_assert(all_bytes(at(&other, MIB(1) + PAGE), MIB(2), 0));
+	ck_assert(all_bytes(at(&other, LOW_END - PAGE), PAGE, 0));
 	ck_assert(all_bytes(at(&other, HIGH_START), PAGE, 0));
-	/* After the first region is a guard, which is still one. */
-	ck_assert_ptr_null(guest_memory_range(&other, LOW_END, 1));
+}
+END_TEST
+
+/* A copy that has lost its holes is larger, and the same memory. */
+START_TEST(file_without_holes_is_the_same)
+{
+	static uint8_t zeros[MIB(1)];
+
+	set_size(MIB(16));
+	at(&memory, MIB(8))[0] = 1;
+	for (uint64_t offset = 0; offset < MIB(16); offset += MIB(1))
+		ck_assert_int_eq(pwrite(fd, zeros, MIB(1), (off_t)offset), MIB(1));
+	save();
+	map();
+	ck_assert_uint_eq(saved_pieces(), 1);
+	ck_assert_uint_eq(count_pieces(), 1);
+	ck_assert_mem_eq(guest_memory_range(&other, 0, MIB(16)),
+			 guest_memory_range(&memory, 0, MIB(16)), MIB(16));
 }
 END_TEST
 
@@ -232,7 +293,7 @@ START_TEST(file_to_read_only_is_enough)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	read_only = open(path, O_RDONLY | O_CLOEXEC);
 	ck_assert_int_ge(read_only, 0);
-	ck_assert_int_eq(memory_file_map(&other, read_only, &err), 0);
+	ck_assert_int_eq(try_map(read_only), 0);
 	close(read_only);
 	at(&other, MIB(1))[1] = 2;
 	ck_assert_mem_eq(at(&other, MIB(1)), "\1\2", 2);
@@ -242,29 +303,36 @@ END_TEST
 /* A piece for each would be too many areas for a process; one for all would bring in the holes. */
 START_TEST(pieces_merge_across_small_holes)
 {
-	static const uint64_t small = 256 << 10;
-
 	set_size(MIB(16));
 	at(&memory, MIB(1))[0] = 1;
-	at(&memory, MIB(1) + small)[0] = 1; /* one page less than that between them */
+	at(&memory, MIB(1) + HOLE_MIN)[0] = 1; /* one page less than that between them */
+	/* Where two steps of the writer meet. */
+	at(&memory, MIB(4) - PAGE)[0] = 1;
+	at(&memory, MIB(4))[0] = 1;
 	save();
+	ck_assert_uint_eq(saved_pieces(), 2);
+	check_piece(0, MIB(1), MIB(1) + HOLE_MIN + PAGE);
+	check_piece(1, MIB(4) - PAGE, MIB(4) + PAGE);
 	map();
-	ck_assert_uint_eq(count_pieces(), 1);
+	ck_assert_uint_eq(count_pieces(), 2);
+	ck_assert_uint_eq(at(&other, MIB(1) + HOLE_MIN)[0], 1);
 }
 END_TEST
 
 START_TEST(pieces_do_not_merge_across_large_holes)
 {
-	static const uint64_t small = 256 << 10;
-
 	set_size(MIB(16));
 	at(&memory, MIB(1))[0] = 1;
-	at(&memory, MIB(1) + small + PAGE)[0] = 1;
+	at(&memory, MIB(1) + PAGE + HOLE_MIN)[0] = 1;
 	at(&memory, MIB(8))[0] = 1;
 	save();
+	ck_assert_uint_eq(saved_pieces(), 3);
+	check_piece(0, MIB(1), MIB(1) + PAGE);
+	check_piece(1, MIB(1) + PAGE + HOLE_MIN, MIB(1) + 2 * PAGE + HOLE_MIN);
+	check_piece(2, MIB(8), MIB(8) + PAGE);
 	map();
 	ck_assert_uint_eq(count_pieces(), 3);
-	ck_assert_uint_eq(at(&other, MIB(1) + small + PAGE)[0], 1);
+	ck_assert_uint_eq(at(&other, MIB(1) + PAGE + HOLE_MIN)[0], 1);
 	ck_assert_uint_eq(at(&other, MIB(8))[0], 1);
 }
 END_TEST
@@ -283,21 +351,122 @@ START_TEST(holes_stay_untouched_memory)
 }
 END_TEST
 
-/* Data that begins and ends anywhere, as in a file that another program has made. */
-START_TEST(data_need_not_end_with_a_page)
+/* As all of guest memory is: whether it came from the file or not. */
+START_TEST(pieces_are_in_no_core_dump)
+{
+	char *line = NULL;
+	size_t room = 0;
+	unsigned int count = 0;
+	bool ours = false;
+	FILE *areas;
+
+	set_size(MIB(16));
+	at(&memory, MIB(1))[0] = 1;
+	at(&memory, MIB(8))[0] = 1;
+	save();
+	map();
+	areas = fopen("/proc/self/smaps", "r");
+	ck_assert_ptr_nonnull(areas);
+	while (getline(&line, &room, areas) > 0) {
+		if (strstr(line, "memfd:memory"))
+			ours = true;
+		if (!ours || strncmp(line, "VmFlags:", 8) != 0)
+			continue;
+		assert_contains(line, " dd");
+		count++;
+		ours = false;
+	}
+	free(line);
+	fclose(areas);
+	ck_assert_uint_eq(count, 2);
+}
+END_TEST
+
+/* Of those before it, which are good, some may be mapped then: the microVM is not made. */
+static void refuse_piece(uint64_t start, uint64_t end)
+{
+	section.size = 0;
+	add_piece(0, PAGE);
+	add_piece(start, end);
+	ck_assert_int_eq(try_map(fd), -EINVAL);
+	ck_assert_str_eq(err.text, "mapping guest memory: Invalid argument");
+}
+
+START_TEST(hostile_pieces_are_refused)
+{
+	const uint64_t end = HIGH_START + MIB(8);
+
+	set_size(LOW_END + MIB(8));
+	/* Nothing, and less. */
+	refuse_piece(MIB(1), MIB(1));
+	refuse_piece(MIB(2), MIB(1));
+	refuse_piece(UINT64_MAX - PAGE + 1, 0);
+	refuse_piece(PAGE, UINT64_MAX - PAGE + 1);
+	/* Outside, beside the end, across the gap, in it. */
+	refuse_piece(end, end + PAGE);
+	refuse_piece(end - PAGE, end + PAGE);
+	refuse_piece(UINT64_MAX - 2 * PAGE + 1, UINT64_MAX - PAGE + 1);
+	refuse_piece(LOW_END - PAGE, LOW_END + PAGE);
+	refuse_piece(LOW_END - PAGE, HIGH_START + PAGE);
+	refuse_piece(LOW_END, LOW_END + PAGE);
+	refuse_piece(HIGH_START - PAGE, HIGH_START);
+	refuse_piece(HIGH_START - PAGE, HIGH_START + PAGE);
+	/* Within pages. */
+	refuse_piece(MIB(1) + 1, MIB(1) + PAGE);
+	refuse_piece(MIB(1), MIB(1) + 1);
+	refuse_piece(MIB(1) + 512, MIB(1) + PAGE + 512);
+	/* Of those that were mapped, nothing has come to lie elsewhere. */
+	ck_assert_uint_eq(count_pieces(), 1);
+	ck_assert(all_bytes(at(&other, LOW_END - PAGE), PAGE, 0));
+	ck_assert(all_bytes(at(&other, HIGH_START), PAGE, 0));
+}
+END_TEST
+
+START_TEST(section_that_is_cut_off_is_refused)
 {
 	set_size(MIB(16));
-	ck_assert_int_eq(pwrite(fd, "abc", 3, MIB(1) + PAGE - 1), 3);
+	add_piece(0, PAGE);
+	add_piece(MIB(1), MIB(1) + PAGE);
+	for (size_t size = 2 * sizeof(uint64_t) + 1; size < 4 * sizeof(uint64_t); size++) {
+		section.size = size;
+		ck_assert_int_eq(try_map(fd), -EINVAL);
+	}
+	section.size = 4 * sizeof(uint64_t);
 	map();
-	ck_assert_uint_eq(at(&other, MIB(1))[PAGE - 1], 'a');
-	ck_assert_mem_eq(at(&other, MIB(1) + PAGE), "bc\0", 3);
+}
+END_TEST
+
+/* The same place of the file comes to the same address, as often as it is said, in any order. */
+START_TEST(pieces_that_overlap_are_harmless)
+{
+	set_size(MIB(16));
+	fill_pattern(guest_memory_range(&memory, MIB(1), MIB(3)), MIB(3));
+	save();
+	section.size = 0;
+	add_piece(MIB(2), MIB(4));
+	add_piece(MIB(1), MIB(3));
+	add_piece(MIB(2) + PAGE, MIB(2) + 2 * PAGE);
+	add_piece(MIB(1), MIB(3));
+	map();
+	ck_assert_mem_eq(guest_memory_range(&other, 0, MIB(16)),
+			 guest_memory_range(&memory, 0, MIB(16)), MIB(16));
+}
+END_TEST
+
+START_TEST(too_many_pieces_are_refused)
+{
+	set_size(MIB(16));
+	for (unsigned int i = 0; i < PIECES_MAX; i++)
+		add_piece(0, PAGE);
+	map();
+	add_piece(0, PAGE);
+	ck_assert_int_eq(try_map(fd), -EINVAL);
 }
 END_TEST
 
 static void refuse(int file)
 {
-	err.text[0] = '\0';
-	ck_assert_int_eq(memory_file_map(&other, file, &err), -EINVAL);
+	ck_assert_int_eq(try_map(file), -EINVAL);
 	ck_assert_str_eq(err.text, "its memory file is not a regular file of 16777216 bytes, as "
 				   "the guest's memory has");
 	ck_assert_uint_eq(count_pieces(), 0);
@@ -335,12 +504,14 @@ END_TEST
 
 START_TEST(write_that_fails_is_told)
 {
+	CLEANUP_MEMORY_PIECES struct memory_pieces pieces = { 0 };
+
 	set_size(MIB(16));
 	at(&memory, 0)[0] = 1;
 	close(fd);
 	fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(memory_file_write(&memory, fd, &err), -ENOSPC);
+	ck_assert_int_eq(memory_file_write(&memory, fd, &pieces, &err), -ENOSPC);
 	ck_assert_str_eq(err.text, "writing guest memory: No space left on device");
 }
 END_TEST
@@ -348,11 +519,13 @@ END_TEST
 Suite *snapshot_memory_suite(void)
 {
 	return SUITE("snapshot_memory", set_up, tear_down, file_has_bytes_at_guest_addresses,
-		     zeros_are_holes, all_zeros_is_one_hole, gap_is_a_hole,
-		     data_in_the_gap_is_left_alone, round_trip_is_the_same_bytes,
+		     zeros_are_holes, all_zeros_is_one_hole, gap_is_a_hole, only_pieces_are_mapped,
+		     file_without_holes_is_the_same, round_trip_is_the_same_bytes,
 		     writes_do_not_reach_the_file, file_to_read_only_is_enough,
 		     pieces_merge_across_small_holes, pieces_do_not_merge_across_large_holes,
-		     holes_stay_untouched_memory, data_need_not_end_with_a_page,
+		     holes_stay_untouched_memory, pieces_are_in_no_core_dump,
+		     hostile_pieces_are_refused, section_that_is_cut_off_is_refused,
+		     pieces_that_overlap_are_harmless, too_many_pieces_are_refused,
 		     file_of_another_size_is_refused, what_is_no_regular_file_is_refused,
 		     write_that_fails_is_told);
 }
