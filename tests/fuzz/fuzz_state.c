@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The input is what a device was saved as, and says which one, or a whole state file, which is read
- * as far as that goes without KVM. What is refused leaves the device as
- * it was, with a sentence; what is taken works on rings that may be anything, and can be saved and
- * restored again.
+ * as far as that goes without KVM. What is refused leaves the device as it was, with a sentence;
+ * what is taken works on rings that may be anything, and can be saved and restored again. Pieces of
+ * memory come to their own addresses, or not at all.
  */
 #include <jansson.h>
 #include <linux/virtio_ring.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,10 +32,14 @@
 #include "vmm/platform/i8042.h"
 #include "vmm/platform/serial.h"
 #include "vmm/snapshot/format.h"
+#include "vmm/snapshot/memory.h"
 #include "json/parse.h"
 
 #define MEMORY_SIZE (UINT64_C(16) << 20)
 #define IMAGE_SIZE (UINT64_C(1) << 20)
+/* Of the memory that is loaded: a gap that short inputs reach, too. */
+#define GAP_START (UINT64_C(14) << 20)
+#define GAP_END (UINT64_C(32) << 20)
 #define WAIT_NS (10 * NS_PER_S)
 
 /* The first byte: a device, and whether the rest has its sections' headers in it. */
@@ -51,7 +56,7 @@ static struct guest_memory memory;
 static struct event_base *base;
 static struct virtio_device *devices[SERIAL];
 static uint64_t features[SERIAL];
-static int host = -1;
+static int host = -1, memory_fd = -1;
 static struct vring_desc descriptors[VIRTQ_SIZE_MAX];
 
 static void remove_files(void)
@@ -92,6 +97,32 @@ static void open_devices(void)
 	}
 }
 
+static void open_loaded(struct guest_memory *loaded)
+{
+	struct err err;
+
+	REQUIRE(guest_memory_open(loaded, MEMORY_SIZE, GAP_START, GAP_END, HUGE_PAGES_NONE, &err) ==
+		0);
+}
+
+/* Each page has its offset, and one more than that, so that none begins with zeros. */
+static void make_memory_file(void)
+{
+	struct guest_memory loaded;
+	uint64_t size;
+
+	open_loaded(&loaded);
+	size = memory_file_size(&loaded);
+	guest_memory_close(&loaded);
+	memory_fd = memfd_create("memory", MFD_CLOEXEC);
+	REQUIRE(memory_fd >= 0 && ftruncate(memory_fd, (off_t)size) == 0);
+	for (uint64_t offset = 0; offset < size; offset += GUEST_PAGE_SIZE) {
+		const uint64_t mark = offset + 1;
+
+		REQUIRE(pwrite(memory_fd, &mark, sizeof(mark), (off_t)offset) == sizeof(mark));
+	}
+}
+
 static void set_up(void)
 {
 	uint64_t random = 1;
@@ -110,6 +141,7 @@ static void set_up(void)
 				  HUGE_PAGES_NONE, &err) == 0);
 	base = event_base_new();
 	REQUIRE(base);
+	make_memory_file();
 	open_devices();
 	atexit(remove_files);
 	for (unsigned int i = 0; i < VIRTQ_SIZE_MAX; i++) {
@@ -274,6 +306,31 @@ static void try_ring(struct state_reader reader)
 	console_ring_close(&ring);
 }
 
+static void try_memory(struct state_reader reader)
+{
+	struct state_reader again = reader;
+	struct guest_memory loaded;
+	struct err err = { "" };
+
+	open_loaded(&loaded);
+	if (memory_file_map(&loaded, memory_fd, &reader, &err) < 0) {
+		REQUIRE(strlen(err.text) > 0);
+		again.left = 0;
+	}
+	while (again.left > 0) {
+		const uint64_t start = state_get_u64(&again), end = state_get_u64(&again);
+		uint64_t mark;
+
+		REQUIRE(guest_memory_range(&loaded, start, end - start));
+		REQUIRE(guest_memory_read(&loaded, start, &mark, sizeof(mark)) == 0);
+		REQUIRE(mark == start + 1);
+		REQUIRE(guest_memory_read(&loaded, end - GUEST_PAGE_SIZE, &mark, sizeof(mark)) ==
+			0);
+		REQUIRE(mark == end - GUEST_PAGE_SIZE + 1);
+	}
+	guest_memory_close(&loaded);
+}
+
 static void try_vcpu(struct state_reader reader)
 {
 	static union cpuid_table cpuid, host;
@@ -309,6 +366,9 @@ static void try_section(const struct state_section *section, enum kind *device, 
 	case SNAPSHOT_CONFIG:
 		json_decref(parse_object((const char *)section->body.at, section->body.left,
 					 "configuration", &err));
+		break;
+	case SNAPSHOT_MEMORY:
+		try_memory(section->body);
 		break;
 	case SNAPSHOT_VCPU:
 		try_vcpu(section->body);

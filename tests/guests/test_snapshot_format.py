@@ -16,7 +16,7 @@ DOCUMENT = TOP / "docs" / "snapshot-format.md"
 OLD_FILES = sorted((TOP / "tests" / "snapshots").iterdir())
 NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "bool": "<?"}
 ROW = re.compile(r"^\| (.+?) \| (.+?) \|$")
-ARRAY = re.compile(r"^(.+)\[(\w+)\]$")
+ARRAY = re.compile(r"^(.+)\[(\w*)\]$")
 MIB = 1 << 20
 
 
@@ -64,11 +64,19 @@ class Reader:
 
     def value(self, kind, before):
         if (array := ARRAY.match(kind)):
+            if not array[2]:
+                return self.rest(array[1])
             count = int(array[2]) if array[2].isdigit() else before[array[2]]
             return [self.value(array[1], before) for _ in range(count)]
         if kind.startswith("section "):
             return self.nested(kind.split()[1])
         return self.number(kind) if kind in NUMBERS else self.fields(kind)
+
+    def rest(self, kind):
+        values = []
+        while self.at < len(self.content):
+            values.append(self.value(kind, {}))
+        return values
 
     def fields(self, name):
         assert TABLES[name], name
@@ -124,13 +132,17 @@ def configure(vmm, folder, backend):
 
 def check(sections):
     assert [name for name, _ in sections] == [
-        "configuration", "machine", "vcpu", "vm", "serial", "i8042", "virtio", "virtio", "virtio",
+        "configuration", "machine", "memory", "vcpu", "vm", "serial", "i8042", "virtio", "virtio", "virtio",
         "console"]
     config, machine, vcpu = (find(sections, name)[0] for name in
                              ("configuration", "machine", "vcpu"))
     assert list(config) == ["machine-config", "drives", "network-interfaces", "vsock",
                             "mmds-config"]
     assert machine == {"memory_size": 16 * MIB, "vcpu_count": 1, "virtio_count": 3}
+    pieces = [(piece["start"], piece["end"]) for piece in find(sections, "memory")[0]["pieces"]]
+    assert any(start <= MIB < end for start, end in pieces)  # the kernel
+    assert pieces == sorted(pieces) and pieces[-1][1] <= 16 * MIB
+    assert all(start < end and start % 4096 == end % 4096 == 0 for start, end in pieces)
     assert vcpu["mp_state"] == 0 and vcpu["tsc_khz"] > 1000
     vendor, = (entry for entry in vcpu["cpuid"] if list(entry.values())[0][0] == 0)
     assert struct.pack("<III", *(list(vendor.values())[0][i] for i in (4, 6, 5))) in (
@@ -204,7 +216,7 @@ def broken(sections):
     for number, (kind, version, body) in enumerate(sections):
         before, after = sections[:number], sections[number + 1:]
         name = f"{number} of kind {kind}"
-        for size in {len(body) // 2, len(body) - 1}:
+        for size in {len(body) // 2 | 1, len(body) - 1}:  # half of the pieces would be good ones
             yield f"{name} cut to {size}", before + [(kind, version, body[:size])] + after
         if kind != 1:
             yield f"{name} longer", before + [(kind, version, body + b"\0")] + after
@@ -215,9 +227,15 @@ def broken(sections):
         other = bytearray(sizes)
         other[at] ^= 1
         yield f"size at {at}", [sections[0], (2, 1, bytes(other))] + sections[2:]
-    yield "more", sections + [(9, 1, b"")]
-    # The vCPU's, which is the third, has three sizes in it.
-    kind, version, body = sections[2]
+    yield "more", sections + [(10, 1, b"")]
+    for start, end in ((16 * MIB, 17 * MIB), (2 * MIB, MIB), (MIB, MIB), (MIB, MIB + 1),
+                       (MIB + 1, 2 * MIB), (1 << 63, (1 << 64) - 4096)):
+        yield f"a piece from {start} to {end}", sections[:2] + [
+            (3, 1, sections[2][2] + struct.pack("<QQ", start, end))] + sections[3:]
+    yield "too many pieces", sections[:2] + [
+        (3, 1, struct.pack("<QQ", 0, 4096) * 16385)] + sections[3:]
+    # The vCPU's, which is the fourth, has three sizes in it.
+    kind, version, body = sections[3]
     entries, = struct.unpack_from("<I", body)
     xsave_at = 4 + 28 * entries + 8 + 18 * 8 + 8 * 23 + 2 * 10 + 7 * 8 + 4 * 8
     xsave, = struct.unpack_from("<I", body, xsave_at)
@@ -227,7 +245,7 @@ def broken(sections):
         value, = struct.unpack_from("<I", body, at)
         for count in (value + 1, (1 << 16) + 1, (1 << 32) - 1):
             hostile = body[:at] + struct.pack("<I", count) + body[at + 4:]
-            yield f"{count} of {what}", sections[:2] + [(kind, version, hostile)] + sections[3:]
+            yield f"{count} of {what}", sections[:3] + [(kind, version, hostile)] + sections[4:]
 
 
 def test_broken_files_are_refused(tmp_path):

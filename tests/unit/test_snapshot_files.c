@@ -7,6 +7,7 @@
 #include <event2/event.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "vmm/kvm/vcpu_state.h"
 #include "vmm/kvm/vm_state.h"
 #include "vmm/snapshot/format.h"
+#include "vmm/snapshot/memory.h"
 #include "json/parse.h"
 
 /* Where the tests are built, which need not be where they run. */
@@ -118,6 +120,18 @@ static void restore_devices(struct state_reader *sections)
 	}
 }
 
+/* Of a file of nothing but zeros: what was in it is not kept. */
+static int map_memory(struct state_reader *pieces)
+{
+	int fd = memfd_create("memory", MFD_CLOEXEC), rc;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, (off_t)memory_file_size(&memory)), 0);
+	rc = memory_file_map(&memory, fd, pieces, &err);
+	close(fd);
+	return rc;
+}
+
 static void check_vcpu(struct state_section section)
 {
 	static union cpuid_table table;
@@ -146,6 +160,9 @@ START_TEST(format_1_loads)
 	ck_assert_uint_eq(state_get_u32(&section.body), 1);
 	ck_assert_uint_eq(state_get_u32(&section.body), 3);
 	check_done(&section, 0);
+	section = next(&sections, SNAPSHOT_MEMORY);
+	ck_assert_uint_gt(section.body.left, 0);
+	check_done(&section, map_memory(&section.body));
 	check_vcpu(next(&sections, SNAPSHOT_VCPU));
 	ck_assert_uint_eq(next(&sections, SNAPSHOT_VM).body.left, VM_SIZE);
 	section = next(&sections, SNAPSHOT_SERIAL);

@@ -90,7 +90,7 @@ START_TEST(sections_are_read_in_their_order)
 	ck_assert_mem_eq(bytes, "abc", 3);
 	ck_assert_int_eq(snapshot_done(&section, &err), 0);
 	ck_assert_uint_eq(sections.left, 0);
-	ck_assert_int_eq(snapshot_next(&sections, SNAPSHOT_VCPU, 1, &section, &err), -EINVAL);
+	ck_assert_int_eq(snapshot_next(&sections, SNAPSHOT_MEMORY, 1, &section, &err), -EINVAL);
 	assert_contains(err.text, "kind 3 is missing");
 }
 END_TEST
