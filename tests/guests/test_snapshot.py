@@ -8,8 +8,10 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import stat
 import struct
+import threading
 
 import pytest
 
@@ -17,7 +19,7 @@ import host
 from api import start_api
 from snapshots import (MEMORY, STATE, load, load_body, loaded, look, pause, paths, resume, save, says,
                        start, wait_for_more, word)
-from support import TIME_LIMIT, running_processes, wait_until
+from support import TIME_LIMIT, running, running_processes, wait_until
 
 COUNTER = ROUNDS = 0x8000  # of counter.c, fill.c, works.c
 LOST = 0x8008
@@ -217,13 +219,28 @@ def test_frames_on_their_way(tmp_path):
         goes_on(vmm, tmp_path, word(snapshot, ROUNDS) + 100)
 
 
+@contextlib.contextmanager
+def others_talk(tap):
+    """Frames that are nothing to the guest, as a host sends some on a tap device that is new."""
+    stopped = threading.Event()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+        packets.bind((tap, 0))
+
+        def talk():
+            while not stopped.wait(0.01):
+                packets.send(b"\xff" * 6 + b"\2" + bytes(5) + b"\x88\xb6" + bytes(46))
+
+        with running(talk, stop=stopped.set):
+            yield
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root makes a network namespace and a tap device")
 def test_interface_on_another_tap(tmp_path):
     with host.passt(tmp_path) as passt, start_api(tmp_path) as vmm:
         vmm.put("/network-interfaces/eth0", {"iface_id": "eth0", "guest_mac": host.GUEST_MAC, **passt})
         working(vmm, "net", tmp_path)
         snapshot = saved(vmm, tmp_path / "snapshot")
-    with host.tap() as tap:
+    with host.tap() as tap, others_talk(tap["host_dev_name"]):
         override = [{"iface_id": "eth0", "host_dev_name": tap["host_dev_name"]}]
         with loaded(tmp_path / "other", snapshot, network_overrides=override) as other:
             goes_on(other, tmp_path, word(snapshot, ROUNDS) + 100)

@@ -62,23 +62,28 @@ bool net_send(struct net *net, uint32_t len)
 	return virtq_wait_used(queue, &element) && element.id == head;
 }
 
-bool net_wait_echo(struct net *net)
+bool net_is_echo(struct net *net, const struct vring_used_elem *element)
 {
 	struct virtq *queue = &net->virtio.queues[NET_RX];
+	const struct frame *frame;
+	bool ours;
+
+	if (element->id >= NET_BUFFERS)
+		return false;
+	frame = (const struct frame *)(net->rx[element->id] + NET_HEADER_SIZE);
+	ours = element->len == NET_FRAME_SIZE && frame->number == net->number &&
+	       frame->ethertype[0] == NET_ETHERTYPE >> 8;
+	virtq_make_available(queue, (uint16_t)element->id);
+	virtio_kick(&net->virtio, NET_RX);
+	return ours;
+}
+
+bool net_wait_echo(struct net *net)
+{
 	struct vring_used_elem element;
 
-	while (virtq_wait_used(queue, &element)) {
-		const struct frame *frame;
-		bool ours;
-
-		if (element.id >= NET_BUFFERS)
-			return false;
-		frame = (const struct frame *)(net->rx[element.id] + NET_HEADER_SIZE);
-		ours = element.len == NET_FRAME_SIZE && frame->number == net->number &&
-		       frame->ethertype[0] == NET_ETHERTYPE >> 8;
-		virtq_make_available(queue, (uint16_t)element.id);
-		virtio_kick(&net->virtio, NET_RX);
-		if (ours)
+	while (virtq_wait_used(&net->virtio.queues[NET_RX], &element)) {
+		if (net_is_echo(net, &element))
 			return true;
 	}
 	return false;

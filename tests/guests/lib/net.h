@@ -36,6 +36,8 @@ bool net_start(struct net *net, uint64_t features);
 void net_make_frame(struct net *net);
 /* Sends `len` bytes of net->tx: whether they were taken. */
 bool net_send(struct net *net, uint32_t len);
+/* Whether what was received is the frame that was sent last; its buffer is given back. */
+bool net_is_echo(struct net *net, const struct vring_used_elem *element);
 /* Waits for the frame that was sent last to come back. Others are passed over. */
 bool net_wait_echo(struct net *net);
 /* All of it: sends a frame, sees it back. */
