@@ -24,6 +24,10 @@ static const struct kvm_cpuid_entry2 entries[] = {
 	{ 0x7, 2, 1, 0, 0, 0, 0 },
 	{ 0xd, 0, 1, 7, 0, 0, 0 },
 	{ 0xd, 1, 1, 0, 0, 0, 0 },
+	{ 0xd, 2, 1, 0x100, 0x240, 0, 0 },
+	{ 0xd, 9, 1, 0x8, 0xa80, 0, 0 },
+	{ 0xd, 11, 1, 0x10, 0, 1, 0 },
+	{ 0xd, 62, 1, 0x80, 0xac0, 0, 0 },
 	{ 0x40000001, 0, 0, 0, 0, 0, 0 },
 	{ 0x80000001, 0, 0, 0, 0, 0, 0 },
 	{ 0x80000007, 0, 0, 0, 0, 0, 0 },
@@ -143,7 +147,52 @@ START_TEST(what_is_ours_is_not_compared)
 }
 END_TEST
 
-/* The family and stepping, the size of addresses, the APIC's id: numbers are not features. */
+START_TEST(larger_addresses_are_refused)
+{
+	*reg_of(&guest, 0x80000008, 0, 'a') = 0x3034;
+	ck_assert_int_eq(cpuid_compare(&guest, &host, &err), -ENOTSUP);
+	ck_assert_str_eq(err.text, "the guest was told that physical addresses have 52 bits, and "
+				   "this host's have 48");
+	/* The other way round it is good, and the size of linear ones is a feature's, la57's. */
+	ck_assert_int_eq(cpuid_compare(&host, &guest, &err), 0);
+	*reg_of(&guest, 0x80000008, 0, 'a') = 0x3930;
+	ck_assert_int_eq(cpuid_compare(&guest, &host, &err), 0);
+}
+END_TEST
+
+/* Of which register of leaf 0xd says that the guest has the component. */
+static const struct {
+	uint32_t component, index;
+	char reg;
+} components[] = { { 2, 0, 'a' }, { 9, 0, 'a' }, { 11, 1, 'c' }, { 62, 0, 'd' } };
+
+START_TEST(component_elsewhere_is_refused)
+{
+	const uint32_t component = components[_i].component, index = components[_i].index;
+	char expected[64];
+
+	*reg_of(&guest, 0xd, 0, 'a') = *reg_of(&host, 0xd, 0, 'a') = 3;
+	for (const char *reg = "ab"; *reg; reg++) {
+		uint32_t *bits = reg_of(&guest, 0xd, index, components[_i].reg);
+		const uint32_t before = *bits;
+
+		*reg_of(&host, 0xd, component, *reg) += 8;
+		/* It is nothing to a guest without the component. */
+		ck_assert_int_eq(cpuid_compare(&guest, &host, &err), 0);
+		*bits |= UINT32_C(1) << component % 32;
+		*reg_of(&host, 0xd, index, components[_i].reg) |= *bits;
+		ck_assert_int_eq(cpuid_compare(&guest, &host, &err), -ENOTSUP);
+		snprintf(expected, sizeof(expected), "XSAVE's component %u than this host has",
+			 component);
+		assert_contains(err.text, expected);
+		*reg_of(&host, 0xd, component, *reg) -= 8;
+		ck_assert_int_eq(cpuid_compare(&guest, &host, &err), 0);
+		*bits = before;
+	}
+}
+END_TEST
+
+/* The family and stepping, the APIC's id: such numbers are not features. */
 START_TEST(numbers_are_not_compared)
 {
 	*reg_of(&guest, 0x1, 0, 'a') |= 0xf;
@@ -254,13 +303,16 @@ END_TEST
 
 Suite *cpuid_check_suite(void)
 {
-	Suite *suite = SUITE("cpuid_check", set_up, tear_down, same_is_good, lowest_bit_is_named,
-			     numbers_are_not_compared, other_vendor_is_named,
-			     missing_leaf_has_nothing, table_is_read_as_it_was_written,
-			     table_that_is_cut_off_fails, table_of_too_many_fails);
+	Suite *suite =
+		SUITE("cpuid_check", set_up, tear_down, same_is_good, lowest_bit_is_named,
+		      larger_addresses_are_refused, numbers_are_not_compared, other_vendor_is_named,
+		      missing_leaf_has_nothing, table_is_read_as_it_was_written,
+		      table_that_is_cut_off_fails, table_of_too_many_fails);
 
 	add_table_test(suite, set_up, tear_down, feature_that_the_host_lacks_is_named,
 		       ARRAY_SIZE(promised));
+	add_table_test(suite, set_up, tear_down, component_elsewhere_is_refused,
+		       ARRAY_SIZE(components));
 	add_table_test(suite, set_up, tear_down, what_is_ours_is_not_compared, ARRAY_SIZE(ours));
 	return suite;
 }

@@ -224,9 +224,47 @@ static int compare_vendors(const union cpuid_table *guest, const union cpuid_tab
 		       (const char *)guests, (const char *)hosts);
 }
 
-int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host, struct err *err)
+/* What the guest puts into its page tables, and where its buffers may be. */
+static int compare_address_sizes(const union cpuid_table *guest, const union cpuid_table *host,
+				 struct err *err)
 {
-	int rc = compare_vendors(guest, host, err);
+	const uint32_t guests = value_of(guest, 0x80000008, 0, EAX) & 0xff;
+	const uint32_t hosts = value_of(host, 0x80000008, 0, EAX) & 0xff;
+
+	if (guests <= hosts)
+		return 0;
+	return err_set(err, ENOTSUP,
+		       "the guest was told that physical addresses have %u bits, and this host's "
+		       "have %u",
+		       guests, hosts);
+}
+
+/* How the guest has its registers in memory. */
+static int compare_xsave(const union cpuid_table *guest, const union cpuid_table *host,
+			 struct err *err)
+{
+	const uint64_t components = value_of(guest, 0xd, 0, EAX) | value_of(guest, 0xd, 1, ECX) |
+				    (uint64_t)value_of(guest, 0xd, 0, EDX) << 32 |
+				    (uint64_t)value_of(guest, 0xd, 1, EDX) << 32;
+
+	/* x87 and SSE are where they always were. */
+	for (uint32_t i = 2; i < 64; i++) {
+		if (!(components >> i & 1) ||
+		    (value_of(guest, 0xd, i, EAX) == value_of(host, 0xd, i, EAX) &&
+		     value_of(guest, 0xd, i, EBX) == value_of(host, 0xd, i, EBX)))
+			continue;
+		return err_set(err, ENOTSUP,
+			       "the guest was told of another place or size of XSAVE's component "
+			       "%u than this host has: CPUID leaf 0xd.%u",
+			       i, i);
+	}
+	return 0;
+}
+
+static int compare_features(const union cpuid_table *guest, const union cpuid_table *host,
+			    struct err *err)
+{
+	int rc = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(features) && rc == 0; i++) {
 		const uint32_t function = features[i].function, index = features[i].index;
@@ -248,12 +286,27 @@ int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host,
 	return rc;
 }
 
+int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host, struct err *err)
+{
+	int rc = compare_vendors(guest, host, err);
+
+	if (rc == 0)
+		rc = compare_features(guest, host, err);
+	if (rc == 0)
+		rc = compare_address_sizes(guest, host, err);
+	return rc < 0 ? rc : compare_xsave(guest, host, err);
+}
+
 static void add_features(union cpuid_table *to, const union cpuid_table *from)
 {
 	for (uint32_t i = 0; i < to->kvm.nent; i++) {
 		struct kvm_cpuid_entry2 *entry = &to->kvm.entries[i];
 
-		entry->eax |= value_of(from, entry->function, entry->index, EAX);
+		/* Sizes are no bits to add. */
+		if (entry->function == 0xd && entry->index > 1)
+			continue;
+		if (entry->function != 0x80000008)
+			entry->eax |= value_of(from, entry->function, entry->index, EAX);
 		entry->ebx |= value_of(from, entry->function, entry->index, EBX);
 		entry->ecx |= value_of(from, entry->function, entry->index, ECX);
 		entry->edx |= value_of(from, entry->function, entry->index, EDX);

@@ -12,8 +12,9 @@ struct err;
 void cpuid_code(const struct state_codec *codec, union cpuid_table *table);
 
 /*
- * Whether a host that supports `host` keeps what `guest` was promised: the vendor, each feature and
- * each component of the extended state. 0, or -ENOTSUP with err naming the first that it lacks.
+ * Whether a host that supports `host` keeps what `guest` was promised: the vendor, each feature,
+ * the size of addresses, and each component of the extended state, in its place. 0, or -ENOTSUP
+ * with err naming the first that it lacks.
  */
 int cpuid_compare(const union cpuid_table *guest, const union cpuid_table *host, struct err *err);
 
