@@ -794,6 +794,7 @@ def test_times_are_in_the_metrics(tmp_path, whole):
         assert times["pause_vm"] > 0
 
 
+@pytest.mark.release_build
 def test_every_thread_of_a_vm_that_was_loaded_is_under_its_filter(tmp_path, whole):
     with start_api(tmp_path) as vmm:
         load(vmm, whole, resume_vm=True)
