@@ -137,7 +137,7 @@ def test_more_input_than_the_window_is_refused(guest):
             stream.send(STDIN, bytes(65536))
         _, _, kind, error = stream.finish()
     assert kind == ERROR and error["error"] == "a frame that cannot come here"
-    assert "sleep 1000" not in guest.sh("ps -o args")
+    wait_until(lambda: "sleep 1000" not in guest.sh("ps -o args"), "its end")
 
 
 def test_terminal(guest):
@@ -166,7 +166,7 @@ def test_end_of_input_of_a_terminal(guest):
 def test_time_limit(guest):
     _, _, kind, end = guest.run("sh", "-c", "sleep 1000 & sleep 1000", timeout_ms=300)
     assert kind == EXIT and end["timed_out"] and end["signal"] == 9
-    assert "sleep 1000" not in guest.sh("ps -o args")
+    wait_until(lambda: "sleep 1000" not in guest.sh("ps -o args"), "its end")
 
 
 def test_out_of_memory_is_told_apart_from_a_signal(guest):
@@ -190,7 +190,7 @@ def test_processor_time_and_memory_of_all_its_processes(guest):
 def test_what_a_program_leaves_behind_ends_with_it(guest):
     output, _, _, end = guest.run("sh", "-c", "setsid sleep 1000 & echo started; exit 6")
     assert (output, end["code"]) == (b"started\n", 6)
-    assert "sleep 1000" not in guest.sh("ps -o args")
+    wait_until(lambda: "sleep 1000" not in guest.sh("ps -o args"), "its end")
 
 
 def test_what_is_to_be_kept_outlives_its_request_and_its_client(guest):
