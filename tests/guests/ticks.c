@@ -5,7 +5,7 @@
  * what one processor sends to another that halts, as soon as it has come. One more halts for ever.
  *
  * With `hold=1` there is one that is due, and not taken before the keyboard has something to say;
- * then it says how often that rang.
+ * with `hold=2` it is taken, and not done before that. Then it says how often that rang.
  */
 #include "cpus.h"
 #include "guest.h"
@@ -60,7 +60,9 @@ static volatile uint64_t *const ticks = (volatile uint64_t *)TICKS;
 static volatile uint64_t *const early = (volatile uint64_t *)EARLY;
 static volatile uint64_t *const pings = (volatile uint64_t *)PINGS;
 static volatile uint32_t pinged; /* its APIC's id, with bit 31; 0 before it is there */
-static bool by_deadline, hold;
+enum { GO_ON, HOLD_DUE, HOLD_IN_SERVICE };
+static bool by_deadline;
+static unsigned int hold;
 static uint64_t deadline;
 
 static void arm(void)
@@ -76,14 +78,23 @@ static void arm(void)
 			   "d"((uint32_t)(deadline >> 32)));
 }
 
+static void wait_for_keyboard(void)
+{
+	guest_put("due\n");
+	while (!(inb(PORT_I8042_COMMAND) & I8042_HAS_DATA))
+		__asm__ volatile("pause");
+}
+
 static __attribute__((interrupt)) void on_timer(struct frame *frame)
 {
 	(void)frame;
 	if (by_deadline && guest_clock() < deadline)
 		(*early)++;
 	(*ticks)++;
+	if (hold == HOLD_IN_SERVICE && *ticks == 1)
+		wait_for_keyboard();
 	write32(LAPIC_EOI, 0);
-	if (!hold)
+	if (hold == GO_ON)
 		arm();
 }
 
@@ -149,13 +160,15 @@ static void tell_how_often_it_rings(void)
 	write32(LVT_LINT0, LVT_MASKED);
 	outb(PORT_I8042_COMMAND, I8042_WRITE_CONFIG);
 	outb(PORT_I8042_DATA, I8042_INTERRUPT);
-	while (!(read32(LAPIC_REQUESTS + TIMER_VECTOR / 32 * 16) & 1u << TIMER_VECTOR % 32))
-		__asm__ volatile("pause");
-	guest_put("due\n");
-	while (!(inb(PORT_I8042_COMMAND) & I8042_HAS_DATA))
+	if (hold == HOLD_DUE) {
+		while (!(read32(LAPIC_REQUESTS + TIMER_VECTOR / 32 * 16) & 1u << TIMER_VECTOR % 32))
+			__asm__ volatile("pause");
+		wait_for_keyboard();
+	}
+	__asm__ volatile("sti");
+	while (*ticks == 0)
 		__asm__ volatile("pause");
 	end = guest_clock() + LATER;
-	__asm__ volatile("sti");
 	while (guest_clock() < end)
 		__asm__ volatile("pause");
 	guest_put("rang ");
@@ -168,7 +181,7 @@ void guest_main(void *zero_page)
 	unsigned int others = guest_number(zero_page, "others", 0);
 
 	by_deadline = guest_number(zero_page, "deadline", 0);
-	hold = guest_number(zero_page, "hold", 0);
+	hold = guest_number(zero_page, "hold", GO_ON);
 	*ticks = *early = *pings = 0;
 	guest_map(LAPIC & ~UINT64_C(0x1fffff));
 	if (others > 0)
