@@ -84,3 +84,8 @@ def look(vmm, folder, *addresses):
 def wait_for_more(vmm, folder, address, than):
     """Until a guest has counted on."""
     wait_until(lambda: look(vmm, folder, address)[0] > than, f"more than {than} at {address:#x}")
+
+
+def saved(vmm, folder):
+    pause(vmm)
+    return save(vmm, folder)
